@@ -1,0 +1,609 @@
+"""What can be asked of the server: one struct per command, one reply struct per answer.
+
+The gateway, REST and the command line are doors to the same commands. A command's name is the `op` of its frame, its REST
+operation id and its key in the handlers' table; the name of the struct is the same words. Fields that are not listed are
+refused, and so is a value of another type: nothing is converted silently.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from securechat.domain.accounts import Device, User
+from securechat.domain.entries import Page
+from securechat.domain.limits import LIMITS
+
+Text = Annotated[str, Meta(max_length=4_096)]
+"""Any short text from outside, before its own rule is applied."""
+Secret = Annotated[str, Meta(max_length=2_048)]
+"""A password, token or code."""
+Id = Annotated[str, Meta(max_length=24)]
+Cmid = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+Seq = Annotated[int, Meta(ge=1, lt=2**53)]
+Place = Annotated[int, Meta(ge=0, lt=2**53)]
+"""A `seq`, or 0 for before the first."""
+Body = Annotated[str, Meta(min_length=1, max_length=LIMITS.body_bytes)]
+Emoji = Annotated[str, Meta(min_length=1, max_length=32)]
+
+
+class Command(msgspec.Struct, tag_field="op", forbid_unknown_fields=True, kw_only=True):
+    """Base of all commands.
+
+    Attributes:
+        id: The door's word for matching the answer; at most 64 characters.
+    """
+
+    id: Annotated[str, Meta(max_length=64)] = ""
+
+
+# ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MessageSend(Command, kw_only=True, tag="message.send"):
+    """Send a message to a room."""
+
+    room: Id
+    cmid: Cmid
+    body: Body
+    reply_to: Seq | None = None
+
+
+class MessageEdit(Command, kw_only=True, tag="message.edit"):
+    """Replace the text of one's own message."""
+
+    room: Id
+    seq: Seq
+    body: Body
+    cmid: Cmid | None = None
+
+
+class MessageDelete(Command, kw_only=True, tag="message.delete"):
+    """Delete a message: its text is erased, its entry stays as a tombstone."""
+
+    room: Id
+    seq: Seq
+    cmid: Cmid | None = None
+
+
+class ReactionAdd(Command, kw_only=True, tag="reaction.add"):
+    """React to a message."""
+
+    room: Id
+    seq: Seq
+    emoji: Emoji
+    cmid: Cmid | None = None
+
+
+class ReactionRemove(Command, kw_only=True, tag="reaction.remove"):
+    """Take a reaction back."""
+
+    room: Id
+    seq: Seq
+    emoji: Emoji
+    cmid: Cmid | None = None
+
+
+class Sent(msgspec.Struct, kw_only=True):
+    """The command is an entry now, and stays one."""
+
+    room: str
+    seq: int
+    at: int
+
+
+class Fetch(Command, kw_only=True, tag="fetch"):
+    """Read a page of a room's log: before, after or around a `seq`; the newest page without any."""
+
+    room: Id
+    before: Seq | None = None
+    after: Place | None = None
+    around: Seq | None = None
+    limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 50
+
+
+class ReadMark(Command, kw_only=True, tag="read.mark"):
+    """Say how far one has read. Never moves back unless `back` says so."""
+
+    room: Id
+    seq: Place
+    back: bool = False
+
+
+class ReadState(msgspec.Struct, kw_only=True):
+    """How far a user has read a room: the same on all of the user's devices."""
+
+    room: str
+    read_seq: int
+    unread: int
+
+
+class TypingStart(Command, kw_only=True, tag="typing.start"):
+    """Show the others in a room that one is writing; shown for 6 s."""
+
+    room: Id
+
+
+# ── Rooms ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RoomCreate(Command, kw_only=True, tag="room.create"):
+    """Create a room and become its owner."""
+
+    name: Text
+    kind: Literal["public", "private"] = "private"
+    topic: Text = ""
+    members: Annotated[list[Id], Meta(max_length=200)] = []
+
+
+class RoomDirect(Command, kw_only=True, tag="room.direct"):
+    """Open the direct room with somebody; the same one each time."""
+
+    user: Id
+
+
+class RoomUpdate(Command, kw_only=True, tag="room.update"):
+    """Change a room's name or topic."""
+
+    room: Id
+    name: Text | None = None
+    topic: Text | None = None
+
+
+class RoomList(Command, kw_only=True, tag="room.list"):
+    """List one's own rooms."""
+
+
+class RoomBrowse(Command, kw_only=True, tag="room.browse"):
+    """List public rooms, by name."""
+
+    query: Text = ""
+    cursor: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 50
+
+
+class RoomGet(Command, kw_only=True, tag="room.get"):
+    """Get one room."""
+
+    room: Id
+
+
+class RoomLookup(Command, kw_only=True, tag="room.lookup"):
+    """Find a room by its name among one's own and the public ones."""
+
+    name: Text
+
+
+class RoomJoin(Command, kw_only=True, tag="room.join"):
+    """Join a public room."""
+
+    room: Id
+
+
+class RoomLeave(Command, kw_only=True, tag="room.leave"):
+    """Leave a room."""
+
+    room: Id
+
+
+class MemberList(Command, kw_only=True, tag="member.list"):
+    """List the members of a room."""
+
+    room: Id
+
+
+class MemberAdd(Command, kw_only=True, tag="member.add"):
+    """Bring somebody into a room."""
+
+    room: Id
+    user: Id
+
+
+class MemberRemove(Command, kw_only=True, tag="member.remove"):
+    """Remove somebody from a room."""
+
+    room: Id
+    user: Id
+
+
+class RoomSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A room as one user sees it.
+
+    Attributes:
+        id: Room id.
+        kind: `public`, `private` or `direct`.
+        name: Empty for a direct room: show the peer's.
+        topic: What the room is about.
+        last_seq: Newest entry.
+        members: How many.
+        role: One's own role in it; None when not a member.
+        read_seq: How far one has read.
+        unread: Messages by others after `read_seq`, at most `limits.unread`.
+        peer: The other person of a direct room.
+        resumed: In `ready`: whether everything after the given `seq` follows. False means: too far behind, the newest page follows.
+    """
+
+    id: str
+    kind: str
+    name: str = ""
+    topic: str = ""
+    last_seq: int = 0
+    members: int = 0
+    role: str | None = None
+    read_seq: int = 0
+    unread: int = 0
+    peer: User | None = None
+    resumed: bool | None = None
+
+
+class Rooms(msgspec.Struct, kw_only=True):
+    """Rooms, and where to go on."""
+
+    rooms: list[RoomSummary]
+    next_cursor: str | None = None
+
+
+class Member(msgspec.Struct, kw_only=True):
+    """A user in a room."""
+
+    user: User
+    role: str
+    presence: str
+
+
+class Members(msgspec.Struct, kw_only=True):
+    """All members of a room, by name."""
+
+    members: list[Member]
+
+
+# ── People and bots ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class UserGet(Command, kw_only=True, tag="user.get"):
+    """Get users by id; ids that do not exist are left out."""
+
+    users: Annotated[list[Id], Meta(max_length=200)]
+
+
+class UserFind(Command, kw_only=True, tag="user.find"):
+    """Find users whose name begins with something."""
+
+    query: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 20
+
+
+class UserBlock(Command, kw_only=True, tag="user.block"):
+    """Block a user: no direct messages from them, and their messages are folded away."""
+
+    user: Id
+
+
+class UserUnblock(Command, kw_only=True, tag="user.unblock"):
+    """Take a block back."""
+
+    user: Id
+
+
+class UserBlocks(Command, kw_only=True, tag="user.blocks"):
+    """List whom one has blocked."""
+
+
+class UserUpdate(Command, kw_only=True, tag="user.update"):
+    """Change one's own display name."""
+
+    display_name: Text
+
+
+class Users(msgspec.Struct, kw_only=True):
+    """Users; `online` are the ids of those who have a connection."""
+
+    users: list[User]
+    online: list[str] = []
+
+
+class BotOption(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One argument of a bot's command."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    type: Literal["str", "int", "float", "bool"] = "str"
+    required: bool = True
+    default: Annotated[str, Meta(max_length=256)] = ""
+
+
+class BotCommand(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A command that a bot answers: people write `/name arguments` as a message."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    description: Annotated[str, Meta(max_length=256)] = ""
+    options: Annotated[list[BotOption], Meta(max_length=16)] = []
+    bot: str = ""
+    """User id of the bot; filled in by the server."""
+
+
+class CommandSet(Command, kw_only=True, tag="command.set"):
+    """As a bot: replace the list of commands that one answers."""
+
+    commands: Annotated[list[BotCommand], Meta(max_length=100)]
+
+
+class CommandList(Command, kw_only=True, tag="command.list"):
+    """List the commands of the bots in a room, for autocompletion."""
+
+    room: Id
+
+
+class BotCommands(msgspec.Struct, kw_only=True):
+    """Commands, by name."""
+
+    commands: list[BotCommand]
+
+
+# ── Coming in ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SetupComplete(Command, kw_only=True, tag="setup.complete"):
+    """Create the first account, with the one-time link that the server printed."""
+
+    token: Secret
+    username: Text
+    password: Secret
+    display_name: Text = ""
+    server_name: Text = ""
+    device_name: Text = ""
+
+
+class InviteGet(Command, kw_only=True, tag="invite.get"):
+    """See what an invitation is for, before registering."""
+
+    code: Text
+
+
+class AccountRegister(Command, kw_only=True, tag="account.register"):
+    """Create an account with an invitation."""
+
+    code: Text = ""
+    username: Text
+    password: Secret
+    display_name: Text = ""
+    device_name: Text = ""
+
+
+class SessionCreate(Command, kw_only=True, tag="session.create"):
+    """Log in."""
+
+    username: Text
+    password: Secret
+    device_name: Text = ""
+
+
+class SessionRefresh(Command, kw_only=True, tag="session.refresh"):
+    """Exchange a refresh token for a new one and a new access token. A token used twice ends the session."""
+
+    refresh_token: Secret
+
+
+class SessionDelete(Command, kw_only=True, tag="session.delete"):
+    """Log out: end the session of this device."""
+
+
+class PasswordReset(Command, kw_only=True, tag="password.reset"):
+    """Set a new password with a link from the operator; ends all sessions."""
+
+    token: Secret
+    password: Secret
+
+
+class DeviceList(Command, kw_only=True, tag="device.list"):
+    """List one's own devices."""
+
+
+class DeviceRevoke(Command, kw_only=True, tag="device.revoke"):
+    """Sign a device of one's own out; its connections are closed at once."""
+
+    device: Id
+
+
+class Me(Command, kw_only=True, tag="user.me"):
+    """Who am I?"""
+
+
+class Session(msgspec.Struct, kw_only=True):
+    """A signed-in device. `refresh_token` is empty where a browser keeps it in a cookie."""
+
+    user: User
+    device: str
+    access_token: str
+    expires_in: int
+    refresh_token: str = ""
+
+
+class Identity(msgspec.Struct, kw_only=True):
+    """The account behind the token."""
+
+    user: User
+    device: str
+
+
+class Devices(msgspec.Struct, kw_only=True):
+    """Devices, newest first."""
+
+    devices: list[Device]
+
+
+class Invitation(msgspec.Struct, kw_only=True):
+    """What a stranger with the code may know."""
+
+    server_name: str
+    invited_by: str
+    rooms: list[str]
+
+
+# ── Administration ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class InviteCreate(Command, kw_only=True, tag="invite.create"):
+    """Create an invitation."""
+
+    uses: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    expires_s: Annotated[int, Meta(ge=60, le=31_536_000)] = 604_800
+    rooms: Annotated[list[Id], Meta(max_length=50)] = []
+
+
+class InviteList(Command, kw_only=True, tag="invite.list"):
+    """List invitations that still work."""
+
+
+class InviteRevoke(Command, kw_only=True, tag="invite.revoke"):
+    """End an invitation."""
+
+    code: Text
+
+
+class Invite(msgspec.Struct, kw_only=True):
+    """An invitation that works."""
+
+    code: str
+    uses_left: int
+    expires_at: int
+    rooms: list[str] = []
+    url: str = ""
+
+
+class Invites(msgspec.Struct, kw_only=True):
+    """Invitations, newest first."""
+
+    invites: list[Invite]
+
+
+class UserCreate(Command, kw_only=True, tag="user.create"):
+    """Create an account; without a password, answer a link to set one."""
+
+    username: Text
+    display_name: Text = ""
+    password: Secret | None = None
+    role: Literal["admin", "member"] = "member"
+
+
+class UserList(Command, kw_only=True, tag="user.list"):
+    """List all accounts, by username."""
+
+    cursor: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 100
+
+
+class UserDisable(Command, kw_only=True, tag="user.disable"):
+    """Lock an account; its connections are closed at once."""
+
+    user: Id
+
+
+class UserEnable(Command, kw_only=True, tag="user.enable"):
+    """Unlock an account."""
+
+    user: Id
+
+
+class UserReset(Command, kw_only=True, tag="user.reset"):
+    """Make a link with which a user sets a new password; 24 hours, used once."""
+
+    user: Id
+
+
+class BotCreate(Command, kw_only=True, tag="bot.create"):
+    """Create a bot and its token, shown once."""
+
+    username: Text
+    display_name: Text = ""
+    rooms: Annotated[list[Id], Meta(max_length=50)] = []
+
+
+class BotRevoke(Command, kw_only=True, tag="bot.revoke"):
+    """End all tokens of a bot and disable it."""
+
+    user: Id
+
+
+class BotRotate(Command, kw_only=True, tag="bot.rotate"):
+    """Give a bot a new token; the old one ends."""
+
+    user: Id
+
+
+class SetupLink(Command, kw_only=True, tag="setup.link"):
+    """Make a new setup link, while there is no account."""
+
+
+class UserCreated(msgspec.Struct, kw_only=True):
+    """A new account; `url` sets its first password."""
+
+    user: User
+    url: str = ""
+
+
+class UserPage(msgspec.Struct, kw_only=True):
+    """Accounts, and where to go on."""
+
+    users: list[User]
+    next_cursor: str | None = None
+
+
+class Link(msgspec.Struct, kw_only=True):
+    """A one-time link; the token stands in the fragment, so that it reaches no server log."""
+
+    url: str
+    expires_at: int
+
+
+class BotCreated(msgspec.Struct, kw_only=True):
+    """A bot and its token, which nobody can show again."""
+
+    user: User
+    token: str
+
+
+class BackupCreate(Command, kw_only=True, tag="backup.create"):
+    """Write a backup of everything, while the server runs."""
+
+    path: Annotated[str, Meta(max_length=4_096)]
+
+
+class Backup(msgspec.Struct, kw_only=True):
+    """A backup, verified by reading it back."""
+
+    path: str
+    bytes: int
+    users: int
+    rooms: int
+    entries: int
+    schema: str
+
+
+class ServerStatus(Command, kw_only=True, tag="server.status"):
+    """How the server is."""
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """Figures of this process."""
+
+    version: str
+    uptime_s: float
+    connections: int
+    users: int
+    rooms: int
+    entries: int
+
+
+class Done(msgspec.Struct):
+    """It is done; there is nothing more to say."""
+
+
+LogCommand = MessageSend | MessageEdit | MessageDelete | ReactionAdd | ReactionRemove
+"""Commands that become an entry and are answered with `Sent`."""
+
+AnyReply = (
+    Sent | Page | ReadState | RoomSummary | Rooms | Members | Users | BotCommands | Session | Identity | Devices | Invitation
+    | Invite | Invites | UserCreated | UserPage | Link | BotCreated | Backup | Status | Done
+)

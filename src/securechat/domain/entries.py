@@ -1,0 +1,108 @@
+"""The log of a room: what an entry is, and how it is told.
+
+Everything that changes a room is an `Entry` in its log (law 3). `seq` counts 1, 2, 3 … in each room without a gap (law 2).
+The same struct is stored, sent live, sent again on resume and returned in pages; in a page and on resume a message also
+carries what became of it (`edited`, `deleted`, `reactions`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class EntryType(StrEnum):
+    """What happened, in the past tense. The words are on the wire and in the database: never rename one."""
+
+    MESSAGE_SENT = "message.sent"
+    MESSAGE_EDITED = "message.edited"
+    MESSAGE_DELETED = "message.deleted"
+    REACTION_ADDED = "reaction.added"
+    REACTION_REMOVED = "reaction.removed"
+    ROOM_CREATED = "room.created"
+    ROOM_UPDATED = "room.updated"
+    MEMBER_JOINED = "member.joined"
+    MEMBER_LEFT = "member.left"
+    MEMBER_REMOVED = "member.removed"
+
+
+CHANGES_AUDIENCE = frozenset({EntryType.MEMBER_JOINED, EntryType.MEMBER_LEFT, EntryType.MEMBER_REMOVED})
+"""Entries after which somebody else may read: a block of a batch is cut at each of them."""
+
+CHANGES_TARGET = frozenset({
+    EntryType.MESSAGE_EDITED,
+    EntryType.MESSAGE_DELETED,
+    EntryType.REACTION_ADDED,
+    EntryType.REACTION_REMOVED,
+})
+"""Entries that change the message named by their `target`."""
+
+
+class Edited(msgspec.Struct, frozen=True):
+    """The newest edit of a message."""
+
+    seq: int
+    at: int
+    body: str
+
+
+class Entry(msgspec.Struct, tag_field="op", tag="event", omit_defaults=True, kw_only=True):
+    """One fact in the log of a room, in the form in which clients get it.
+
+    Attributes:
+        type: What happened.
+        room: Room id.
+        seq: Place in the room's log, from 1.
+        at: Milliseconds since 1970, the server's clock. Never used for order.
+        user: Who did it.
+        device: From which device; with `cmid`, how a client knows its own.
+        cmid: The client's own id for the command.
+        body: Text of a message or of its new version. Absent once deleted.
+        reply_to: `seq` of the message that this one answers.
+        target: `seq` of the message that this entry changes.
+        emoji: Of a reaction.
+        member: Whom a member entry is about.
+        role: The member's role in the room.
+        kind: Of a room: `public`, `private` or `direct`.
+        name: Of a room.
+        topic: Of a room.
+        edited: Newest edit of this message, when it was read from the store.
+        deleted: `seq` of the entry that deleted this message, or its version.
+        reactions: Emoji → users, when it was read from the store.
+    """
+
+    type: EntryType
+    room: str
+    seq: int
+    at: int
+    user: str
+    device: str | None = None
+    cmid: str | None = None
+    body: str | None = None
+    reply_to: int | None = None
+    target: int | None = None
+    emoji: str | None = None
+    member: str | None = None
+    role: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    edited: Edited | None = None
+    deleted: int | None = None
+    reactions: dict[str, list[str]] | None = None
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """A stretch of a room's log without a gap, oldest first.
+
+    Attributes:
+        room: Room id.
+        entries: What was asked for; empty past either end.
+        last_seq: The newest `seq` of the room when the page was read. What a message in the page says of its edits and reactions
+            is true up to here.
+    """
+
+    room: str
+    entries: list[Entry]
+    last_seq: int

@@ -1,0 +1,269 @@
+"""What the services need from the outside. Each sentence of these contracts has a test in `tests/contract`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from securechat.domain.accounts import Device, Role, User
+from securechat.domain.commands import BotCommand, Invite, RoomSummary
+from securechat.domain.entries import Entry, Page
+from securechat.domain.rooms import RoomRole, RoomState
+
+T = TypeVar("T")
+
+CmidKey = tuple[str, str, str]
+"""(room id, device id, cmid): what a send is known by."""
+TargetKey = tuple[str, int]
+"""(room id, seq)."""
+
+
+class Clock(Protocol):
+    """Time as a parameter."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970: for people, never for order or durations."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back: for durations."""
+
+
+class LogTransaction(Protocol):
+    """One group commit. `load` first, then decide without waiting, then the store writes everything at once."""
+
+    async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
+        """Lock and read what the decisions of this batch need. Rooms are locked in the order of their ids."""
+
+    def room(self, room_id: str) -> RoomState | None:
+        """Return the room as the entries appended so far leave it. Do not change it: `append` does."""
+
+    def sent(self, key: CmidKey) -> Entry | None:
+        """Return the entry that this cmid became, in the store or earlier in this batch."""
+
+    def target(self, key: TargetKey) -> Entry | None:
+        """Return an entry as stored: `deleted` is set when it is; `reactions` when asked through `load`."""
+
+    def append(self, entry: Entry) -> None:
+        """Add the next entry of its room. Written, with all that follows from it, when the batch commits."""
+
+    def mark_read(self, user_id: str, room_id: str, seq: int, *, back: bool) -> None:
+        """Move a read marker; without `back`, forward only. Written when the batch commits."""
+
+
+class LogStore(Protocol):
+    """The log of every room, and what follows from it."""
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+        """Run `work` in one transaction and return its result after the commit is on the disk.
+
+        One at a time. When `work` or the commit raises, nothing of it is stored and nothing of it stays in memory.
+        """
+
+    async def page(
+        self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int
+    ) -> Page:
+        """Read entries just before or after a `seq`, oldest first, as they are now. A consistent snapshot."""
+
+    async def heads(self, user_id: str) -> list[RoomSummary]:
+        """Return the rooms of a user with `last_seq`, `read_seq`, `unread` and, for a direct room, the peer."""
+
+    async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
+        """Return one room as `heads` does, whether the user is a member or not."""
+
+    async def room(self, room_id: str) -> RoomState | None:
+        """Return a room's state as committed."""
+
+    async def read_state(self, user_id: str, room_id: str) -> tuple[int, int]:
+        """Return (`read_seq`, `unread`)."""
+
+    async def browse(self, *, query: str, after: str, limit: int) -> list[RoomSummary]:
+        """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
+
+    async def lookup(self, user_id: str, name: str) -> str | None:
+        """Return the id of the room with this folded name that the user is in, else of a public one."""
+
+    async def direct(self, one: str, other: str) -> str | None:
+        """Return the id of the direct room of two users."""
+
+    async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
+        """Return the members of a room, by display name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user with what only the server knows."""
+
+    user: User
+    password_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """A device with what only the server knows. Hashes are SHA-256 of the token, in hex."""
+
+    id: str
+    user_id: str
+    revoked: bool
+    refresh_hash: str | None
+    previous_hash: str | None
+    refreshed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """A one-time link."""
+
+    kind: str
+    user_id: str | None
+    expires_at: int
+
+
+class AccountStore(Protocol):
+    """People, bots, devices, invitations, links. Every method is its own durable transaction unless it only reads."""
+
+    async def create_user(self, user: User, password_hash: str | None, at: int) -> None:
+        """Add an account. Raises `NameTaken`."""
+
+    async def account(self, *, user_id: str = "", username: str = "") -> Account | None:
+        """Find an account by id or by username."""
+
+    async def users(self, user_ids: Collection[str]) -> list[User]:
+        """Return those that exist, in no order."""
+
+    async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
+        """Return accounts whose username or display name begins with `prefix`, by username."""
+
+    async def count_users(self) -> int:
+        """Return how many accounts there are, bots not counted."""
+
+    async def update_user(
+        self, user_id: str, *, display_name: str | None = None, password_hash: str | None = None,
+        role: Role | None = None, disabled_at: int | None = None, enable: bool = False,
+    ) -> bool:
+        """Change what is given; return whether the account exists."""
+
+    async def create_device(self, device: Device, user_id: str, *, refresh_hash: str | None, token_hash: str | None) -> None:
+        """Add a signed-in device (`refresh_hash`) or a bot's token (`token_hash`)."""
+
+    async def device(self, device_id: str) -> DeviceRecord | None:
+        """Find a device."""
+
+    async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
+        """Find a device by the hash of a bot's token."""
+
+    async def device_by_refresh(self, refresh_hash: str) -> DeviceRecord | None:
+        """Find a device by the hash of its refresh token, the present or the one before."""
+
+    async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
+        """Replace the refresh token if it is still `old_hash`; return whether it was."""
+
+    async def devices(self, user_id: str) -> list[Device]:
+        """Return devices that are signed in, newest first."""
+
+    async def revoke_devices(self, user_id: str, device_id: str | None, at: int) -> list[str]:
+        """End one device of a user, or all; return the ids that this call ended."""
+
+    async def create_invite(self, invite: Invite, created_by: str) -> None:
+        """Add an invitation."""
+
+    async def invite(self, code: str, at: int) -> tuple[Invite, str] | None:
+        """Return an invitation that works at this time, and who made it."""
+
+    async def use_invite(self, code: str, at: int) -> bool:
+        """Take one use; return whether there was one."""
+
+    async def unuse_invite(self, code: str) -> None:
+        """Give one use back."""
+
+    async def invites(self, at: int) -> list[Invite]:
+        """Return invitations that work, newest first."""
+
+    async def revoke_invite(self, code: str) -> bool:
+        """End an invitation; return whether it existed."""
+
+    async def create_link(self, token_hash: str, link: LinkRecord) -> None:
+        """Add a one-time link; earlier links of the same kind and user end."""
+
+    async def use_link(self, token_hash: str, kind: str, at: int) -> LinkRecord | None:
+        """Take the link if it works; it does not work a second time."""
+
+    async def set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
+        """Block or unblock."""
+
+    async def blocks(self, user_id: str) -> list[str]:
+        """Return whom a user blocked."""
+
+    async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
+        """Replace a bot's commands."""
+
+    async def commands(self, room_id: str) -> list[BotCommand]:
+        """Return the commands of the bots in a room, by name."""
+
+    async def setting(self, key: str) -> str | None:
+        """Return a setting of this server."""
+
+    async def set_setting(self, key: str, value: str) -> None:
+        """Change a setting of this server."""
+
+
+class Maintenance(Protocol):
+    """What the operator asks of the store."""
+
+    async def ping(self) -> None:
+        """Raise if the store does not answer."""
+
+    async def counts(self) -> tuple[int, int, int]:
+        """Return (users, rooms, entries)."""
+
+    async def backup(self, path: str) -> None:
+        """Write a consistent copy of the whole store to a new file."""
+
+
+class Store(LogStore, AccountStore, Maintenance, Protocol):
+    """Everything that outlives a connection."""
+
+
+@dataclass(slots=True)
+class Signal:
+    """Something that is not in any log: shown if it arrives, dropped first when a connection is slow.
+
+    Attributes:
+        room: Goes to the members of this room, unless `user` is set.
+        user: Goes to the connections of this user only.
+        payload: A wire struct of `protocol.frames`.
+        ephemeral: Whether it may be dropped.
+    """
+
+    payload: object
+    room: str = ""
+    user: str = ""
+    ephemeral: bool = True
+    except_user: str = ""
+
+
+class MessageBus(Protocol):
+    """From the one who committed to the hub of every server. At most once: the log heals what is lost."""
+
+    def publish(self, batches: Sequence[RoomBatch]) -> None:
+        """Tell all hubs of committed entries. Never waits."""
+
+    def signal(self, signal: Signal) -> None:
+        """Tell all hubs of something ephemeral. Never waits."""
+
+    def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
+        """Close connections of a user: of these devices, or all."""
+
+
+@dataclass(slots=True)
+class RoomBatch:
+    """What one commit added to one room.
+
+    Attributes:
+        room: Room id.
+        entries: In order of `seq`, without a gap.
+        added: Users who became members, by the `seq` at which they did: for the hub.
+    """
+
+    room: str
+    entries: list[Entry]

@@ -1,0 +1,179 @@
+"""Every error of SecureChat, as one tree.
+
+A door (gateway, REST, command line) turns a `ChatError` into its own form of answer; nothing else does.
+
+    ChatError
+    ├── InvalidInput          400  invalid_input         the words of the request are wrong
+    ├── Unauthorized          401  unauthorized          no, wrong, expired or revoked credentials
+    ├── Forbidden             403  forbidden             known, and not allowed
+    │   ├── RegistrationClosed     registration_closed
+    │   └── LinkInvalid            link_invalid          an invitation, setup or reset link that no longer works
+    ├── NotFound              404  not_found             absent, or not yours to see: the same answer for both
+    ├── Conflict              409  conflict              the request contradicts what is stored
+    │   ├── CmidConflict           cmid_conflict         the same cmid with another content
+    │   └── NameTaken              name_taken
+    ├── TooLarge              413  too_large
+    ├── RateLimited           429  rate_limited          come back after `retry_after_ms`
+    ├── Unavailable           503  unavailable           a dependency or a queue is full or down; nothing was stored
+    │   └── Draining               draining              this server is stopping; reconnect
+    └── Internal              500  internal              our mistake; the log has it under the request id
+
+A `Shutdown` (`SystemExit` with one line for a person) is what the command line raises when it cannot go on.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ChatError(Exception):
+    """A refusal that the caller can understand.
+
+    Attributes:
+        code: Stable word for programs.
+        title: Stable short sentence for people.
+        status: HTTP status.
+        retryable: Whether the same request may succeed later.
+        detail: What was wrong this time. Never says which half of a secret was wrong.
+        field: The name of the field that was wrong, or None.
+        retry_after_ms: How long to wait, or None.
+    """
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong on the server"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str | None = None, *, field: str | None = None, retry_after_ms: int | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.field = field
+        self.retry_after_ms = retry_after_ms
+
+
+class InvalidInput(ChatError):
+    """The request cannot be understood or breaks a limit."""
+
+    code = "invalid_input"
+    title = "The request is not valid"
+    status = 400
+
+
+class Unauthorized(ChatError):
+    """No credentials, or credentials that do not hold (any more)."""
+
+    code = "unauthorized"
+    title = "Sign in first"
+    status = 401
+
+
+class Forbidden(ChatError):
+    """Known and not allowed."""
+
+    code = "forbidden"
+    title = "You are not allowed to do this"
+    status = 403
+
+
+class RegistrationClosed(Forbidden):
+    """Registration needs an invitation."""
+
+    code = "registration_closed"
+    title = "Registration is by invitation"
+
+
+class LinkInvalid(Forbidden):
+    """An invitation, setup or reset link that was used up, expired or never existed."""
+
+    code = "link_invalid"
+    title = "This link does not work any more"
+
+
+class NotFound(ChatError):
+    """Absent or invisible: the answer does not say which."""
+
+    code = "not_found"
+    title = "Not found"
+    status = 404
+
+
+class Conflict(ChatError):
+    """The request contradicts what is stored."""
+
+    code = "conflict"
+    title = "This contradicts what is stored"
+    status = 409
+
+
+class CmidConflict(Conflict):
+    """A known cmid came with another content; the first one stands."""
+
+    code = "cmid_conflict"
+    title = "This cmid was used for another content"
+
+
+class NameTaken(Conflict):
+    """Somebody or something has this name."""
+
+    code = "name_taken"
+    title = "This name is taken"
+
+
+class TooLarge(ChatError):
+    """Larger than a limit told in `hello`."""
+
+    code = "too_large"
+    title = "Too large"
+    status = 413
+
+
+class RateLimited(ChatError):
+    """Too many requests."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+    status = 429
+    retryable = True
+
+
+class Unavailable(ChatError):
+    """A queue is full or a dependency is down. Nothing was stored."""
+
+    code = "unavailable"
+    title = "The server cannot do this right now"
+    status = 503
+    retryable = True
+
+
+class Draining(Unavailable):
+    """The server is stopping."""
+
+    code = "draining"
+    title = "The server is restarting"
+
+
+class Internal(ChatError):
+    """Our mistake."""
+
+
+def all_errors() -> list[type[ChatError]]:
+    """Every class of the tree but the root, parents first."""
+    found: list[type[ChatError]] = []
+    waiting: list[type[ChatError]] = [ChatError]
+    while waiting:
+        children = waiting.pop(0).__subclasses__()
+        found += children
+        waiting += children
+    return found
+
+
+class Shutdown(SystemExit):
+    """The command cannot go on: one line for a person and an exit status.
+
+    Attributes:
+        line: What is wrong and what to do about it.
+    """
+
+    def __init__(self, line: str, status: int = 2) -> None:
+        super().__init__(status)
+        self.line = line

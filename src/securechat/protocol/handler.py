@@ -1,0 +1,154 @@
+"""ProtocolHandler: the bytes of one connection to frames and back, without I/O.
+
+The sealed sub-protocol takes its place here: it opens a record before `receive` decodes, and seals what one flush writes as one
+record after `codec` encoded it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from securechat.domain.limits import LIMITS
+from securechat.errors import ChatError, InvalidInput
+from securechat.protocol.codec import Encoding
+from securechat.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
+
+F = TypeVar("F")
+
+
+class ProtocolViolation(ChatError):
+    """What came is not this protocol: the connection ends with 4400."""
+
+    code = "protocol_violation"
+    title = "This is not the protocol"
+    status = 400
+
+
+class BadFrame:
+    """A frame that could not be understood: its `id`, if it had one, and why."""
+
+    __slots__ = ("error", "id")
+
+    def __init__(self, frame_id: str, error: InvalidInput) -> None:
+        self.id = frame_id
+        self.error = error
+
+
+class _JustId(msgspec.Struct):
+    id: str = ""
+
+
+class ProtocolHandler(Generic[F]):
+    """Decode what one side sends.
+
+    Args:
+        json: Decoder of a whole text message.
+        msgpack: Decoder of a whole binary message.
+        one_json: Decoder of one frame, for finding the bad one among good ones.
+        one_msgpack: The same.
+
+    Attributes:
+        encoding: What this side answers in: that of the first message received.
+    """
+
+    __slots__ = ("_json", "_msgpack", "_one_json", "_one_msgpack", "encoding")
+
+    def __init__(
+        self,
+        json: msgspec.json.Decoder[list[F]],
+        msgpack: msgspec.msgpack.Decoder[list[F]],
+        one_json: msgspec.json.Decoder[F],
+        one_msgpack: msgspec.msgpack.Decoder[F],
+    ) -> None:
+        self._json = json
+        self._msgpack = msgpack
+        self._one_json = one_json
+        self._one_msgpack = one_msgpack
+        self.encoding: Encoding | None = None
+
+    def receive(self, payload: bytes | memoryview, *, text: bool) -> list[F] | list[F | BadFrame]:
+        """Return the frames of one WebSocket message, in order.
+
+        Raises:
+            ProtocolViolation: Not an array in the encoding of this connection, too many frames, or mixed encodings.
+        """
+        encoding = Encoding.JSON if text else Encoding.MSGPACK
+        if self.encoding is not encoding:
+            if self.encoding is not None:
+                raise ProtocolViolation("JSON and MessagePack do not mix in one connection.")
+            self.encoding = encoding
+        try:
+            frames = self._json.decode(payload) if text else self._msgpack.decode(payload)
+        except msgspec.ValidationError:
+            return self._one_by_one(payload, text=text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolViolation("Not an array of frames.") from error
+        if len(frames) > LIMITS.frames_per_message:
+            raise ProtocolViolation("Too many frames in one message.")
+        return frames
+
+    def _one_by_one(self, payload: bytes | memoryview, *, text: bool) -> list[F | BadFrame]:
+        raws: list[msgspec.Raw]
+        try:
+            raws = (_RAWS_JSON if text else _RAWS_MSGPACK).decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolViolation("Not an array of frames.") from error
+        if len(raws) > LIMITS.frames_per_message:
+            raise ProtocolViolation("Too many frames in one message.")
+        found: list[F | BadFrame] = []
+        for raw in raws:
+            try:
+                found.append(self._one_json.decode(raw) if text else self._one_msgpack.decode(raw))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                found.append(BadFrame(_id_of(raw, text=text), invalid_input(error)))
+        return found
+
+
+_RAWS_JSON: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_RAWS_MSGPACK: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_ID_JSON: Final = msgspec.json.Decoder(_JustId)
+_ID_MSGPACK: Final = msgspec.msgpack.Decoder(_JustId)
+
+
+def _id_of(raw: msgspec.Raw, *, text: bool) -> str:
+    try:
+        frame_id: str = (_ID_JSON.decode(raw) if text else _ID_MSGPACK.decode(raw)).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return frame_id[:64]
+
+
+def invalid_input(error: Exception) -> InvalidInput:
+    """Turn a decoder's complaint into an answer; its text names the field and holds nothing of the input."""
+    words = str(error)
+    _, _, path = words.partition(" - at `$.")
+    field = path.rstrip("`").removeprefix("[...].") or None
+    return InvalidInput(words.replace(" - at `$.", ", at `").replace(" - at `$`", "") or "Not understood.", field=field)
+
+
+def _handler_parts(frames: tuple[type, ...]) -> tuple[Any, Any, Any, Any]:
+    union: Any = frames[0]
+    for frame in frames[1:]:
+        union = union | frame
+    return (
+        msgspec.json.Decoder(list[union]),
+        msgspec.msgpack.Decoder(list[union]),
+        msgspec.json.Decoder(union),
+        msgspec.msgpack.Decoder(union),
+    )
+
+
+_CLIENT_PARTS: Final = _handler_parts(CLIENT_FRAMES)
+_SERVER_PARTS: Final = _handler_parts(SERVER_FRAMES)
+
+
+def server_side() -> ProtocolHandler[Any]:
+    """Return the handler for what clients send."""
+    return ProtocolHandler(*_CLIENT_PARTS)
+
+
+def client_side() -> ProtocolHandler[Any]:
+    """Return the handler for what the server sends."""
+    return ProtocolHandler(*_SERVER_PARTS)
