@@ -7,7 +7,7 @@ refused, and so is a value of another type: nothing is converted silently.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -589,6 +589,7 @@ class Status(msgspec.Struct, kw_only=True):
     """Figures of this process."""
 
     version: str
+    url: str
     uptime_s: float
     connections: int
     users: int
@@ -607,3 +608,60 @@ AnyReply = (
     Sent | Page | ReadState | RoomSummary | Rooms | Members | Users | BotCommands | Session | Identity | Devices | Invitation
     | Invite | Invites | UserCreated | UserPage | Link | BotCreated | Backup | Status | Done
 )
+
+
+REPLIES: Final[dict[type[Command], type]] = {
+    SetupComplete: Session,
+    InviteGet: Invitation,
+    AccountRegister: Session,
+    SessionCreate: Session,
+    SessionRefresh: Session,
+    SessionDelete: Done,
+    PasswordReset: Done,
+    Me: Identity,
+    UserUpdate: Identity,
+    DeviceList: Devices,
+    DeviceRevoke: Done,
+    UserFind: Users,
+    UserGet: Users,
+    UserBlocks: Users,
+    UserBlock: Done,
+    UserUnblock: Done,
+    RoomList: Rooms,
+    RoomCreate: RoomSummary,
+    RoomBrowse: Rooms,
+    RoomLookup: RoomSummary,
+    RoomDirect: RoomSummary,
+    RoomGet: RoomSummary,
+    RoomUpdate: RoomSummary,
+    RoomJoin: RoomSummary,
+    RoomLeave: Done,
+    MemberList: Members,
+    MemberAdd: Done,
+    MemberRemove: Done,
+    Fetch: Page,
+    MessageSend: Sent,
+    MessageEdit: Sent,
+    MessageDelete: Sent,
+    ReactionAdd: Sent,
+    ReactionRemove: Sent,
+    ReadMark: ReadState,
+    TypingStart: Done,
+    CommandList: BotCommands,
+    CommandSet: Done,
+    InviteList: Invites,
+    InviteCreate: Invite,
+    InviteRevoke: Done,
+    UserList: UserPage,
+    UserCreate: UserCreated,
+    UserDisable: Done,
+    UserEnable: Done,
+    UserReset: Link,
+    BotCreate: BotCreated,
+    BotRotate: BotCreated,
+    BotRevoke: Done,
+    SetupLink: Link,
+    BackupCreate: Backup,
+    ServerStatus: Status,
+}
+"""What each command is answered with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
@@ -44,6 +44,10 @@ class LogTransaction(Protocol):
     def target(self, key: TargetKey) -> Entry | None:
         """Return an entry as stored: `deleted` is set when it is; `reactions` when asked through `load`."""
 
+    @property
+    def appended(self) -> list[Entry]:
+        """What was appended so far, in order."""
+
     def append(self, entry: Entry) -> None:
         """Add the next entry of its room. Written, with all that follows from it, when the batch commits."""
 
@@ -71,20 +75,17 @@ class LogStore(Protocol):
     async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
         """Return one room as `heads` does, whether the user is a member or not."""
 
-    async def room(self, room_id: str) -> RoomState | None:
-        """Return a room's state as committed."""
+    async def room(self, room_id: str, *, user_id: str) -> RoomState | None:
+        """Return a room's state as committed, with no member but this one, if they are one."""
 
     async def read_state(self, user_id: str, room_id: str) -> tuple[int, int]:
         """Return (`read_seq`, `unread`)."""
 
-    async def browse(self, *, query: str, after: str, limit: int) -> list[RoomSummary]:
+    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
         """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
 
     async def lookup(self, user_id: str, name: str) -> str | None:
         """Return the id of the room with this folded name that the user is in, else of a public one."""
-
-    async def direct(self, one: str, other: str) -> str | None:
-        """Return the id of the direct room of two users."""
 
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """Return the members of a room, by display name."""
@@ -220,10 +221,6 @@ class Maintenance(Protocol):
         """Write a consistent copy of the whole store to a new file."""
 
 
-class Store(LogStore, AccountStore, Maintenance, Protocol):
-    """Everything that outlives a connection."""
-
-
 @dataclass(slots=True)
 class Signal:
     """Something that is not in any log: shown if it arrives, dropped first when a connection is slow.
@@ -233,6 +230,7 @@ class Signal:
         user: Goes to the connections of this user only.
         payload: A wire struct of `protocol.frames`.
         ephemeral: Whether it may be dropped.
+        except_user: Does not go to this user's connections.
     """
 
     payload: object
@@ -240,6 +238,21 @@ class Signal:
     user: str = ""
     ephemeral: bool = True
     except_user: str = ""
+
+
+@dataclass(slots=True)
+class RoomBatch:
+    """What one commit added to one room.
+
+    Attributes:
+        room: Room id.
+        entries: In order of `seq`, without a gap.
+        opened: The room as each user who joined in this batch sees it.
+    """
+
+    room: str
+    entries: list[Entry]
+    opened: dict[str, RoomSummary] = field(default_factory=dict)
 
 
 class MessageBus(Protocol):
@@ -255,15 +268,9 @@ class MessageBus(Protocol):
         """Close connections of a user: of these devices, or all."""
 
 
-@dataclass(slots=True)
-class RoomBatch:
-    """What one commit added to one room.
-
-    Attributes:
-        room: Room id.
-        entries: In order of `seq`, without a gap.
-        added: Users who became members, by the `seq` at which they did: for the hub.
-    """
+@dataclass(frozen=True, slots=True)
+class Typing:
+    """Somebody writes in a room."""
 
     room: str
-    entries: list[Entry]
+    user: str

@@ -1,0 +1,51 @@
+# The tasks of this project. `make run` and `make test` are all that a newcomer needs; each does its own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help run test check fix web generate bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/server.stamp web ## Set up what is missing and start the server with the web client
+	@exec $(BIN)/securechat serve $(ARGS)
+
+test: .venv/dev.stamp web ## Set up what is missing and run every test
+	@tools/services
+	@cd web && PATH="$$(../tools/node-path):$$PATH" npm run --silent check && PATH="$$(../tools/node-path):$$PATH" npm test --silent
+	@$(BIN)/pytest $(ARGS)
+
+check: .venv/dev.stamp ## The quick checks: format, lint, types, import contracts, unit and contract tests
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest -q tests/unit tests/contract
+
+fix: .venv/dev.stamp ## Format, and repair what can be repaired
+	@$(BIN)/ruff check -q --fix . || true
+	@$(BIN)/ruff format -q .
+
+web: web/dist/index.html ## Build the web client
+
+generate: .venv/dev.stamp ## Write what is made from the code: schemas, OpenAPI, tables in the docs
+	@$(BIN)/python tools/generate
+
+bench: .venv/server.stamp ## Measure this machine
+	@$(BIN)/securechat bench $(ARGS)
+
+lock: .venv/dev.stamp ## Resolve the dependencies anew, with hashes and without addresses
+	@tools/lock
+
+clean: ## Remove what was built (the data folder stays)
+	@rm -rf .venv web/node_modules web/dist build dist .mypy_cache .ruff_cache .pytest_cache
+
+.venv/server.stamp: requirements/server.txt pyproject.toml
+	@tools/venv server $(PYTHON)
+
+.venv/dev.stamp: requirements/dev.txt pyproject.toml
+	@tools/venv dev $(PYTHON)
+
+web/dist/index.html: $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
+	@tools/web

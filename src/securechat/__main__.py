@@ -1,0 +1,5 @@
+"""`python -m securechat`."""
+
+from securechat.cli.main import main
+
+main()

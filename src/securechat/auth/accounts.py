@@ -1,0 +1,371 @@
+"""AccountService: the first account, invitations, registration, people, bots, blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from securechat.auth.manager import AuthManager
+from securechat.auth.rate_limiter import RateLimiter
+from securechat.auth.tokens import LINK, new_token, token_hash
+from securechat.domain import commands as c
+from securechat.domain import policy
+from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username
+from securechat.domain.ids import USER, new_code
+from securechat.domain.ports import AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
+from securechat.errors import Conflict, Forbidden, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
+
+SETUP_MS: Final = 3_600_000
+RESET_MS: Final = 86_400_000
+SERVER_NAME: Final = "server_name"
+
+
+class AccountService:
+    """People and bots.
+
+    Args:
+        accounts: The store.
+        rooms: Where the names of an invitation's rooms are read.
+        auth: Sessions and tokens.
+        bus: Who is told that a user changed.
+        clock: Time.
+        new_id: Makes ids.
+        limiter: Slows strangers down.
+        public_url: Base of links, read at each use: it may change while the server runs.
+        open_registration: Whether strangers may register without an invitation.
+        add_to_rooms: Brings a new user into rooms.
+    """
+
+    def __init__(
+        self,
+        accounts: AccountStore,
+        rooms: LogStore,
+        auth: AuthManager,
+        bus: MessageBus,
+        clock: Clock,
+        new_id: Callable[[str], str],
+        limiter: RateLimiter,
+        public_url: Callable[[], str],
+        open_registration: Callable[[], bool],
+        add_to_rooms: Callable[[str, Sequence[str]], Awaitable[None]],
+    ) -> None:
+        self._accounts = accounts
+        self._rooms = rooms
+        self._auth = auth
+        self._bus = bus
+        self._clock = clock
+        self._new_id = new_id
+        self._limiter = limiter
+        self._public_url = public_url
+        self._open_registration = open_registration
+        self._add_to_rooms = add_to_rooms
+        self._blocks: dict[str, frozenset[str]] = {}
+
+    # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def setup_link(self, who: Principal, _command: c.SetupLink) -> c.Link:
+        """Make the link for the first account; earlier ones end.
+
+        Raises:
+            Conflict: There is an account already.
+        """
+        policy.require_admin(who)
+        if await self._accounts.count_users():
+            raise Conflict("The server is set up; people come in by invitation.")
+        return await self._link("setup", None, SETUP_MS)
+
+    async def setup(self, command: c.SetupComplete, address: str) -> c.Session:
+        """Create the first account: the owner.
+
+        Raises:
+            LinkInvalid: The link was used, is too old or was never given out.
+        """
+        self._limiter.take("register.address", address, self._clock.monotonic())
+        username, display_name = _names(command.username, command.display_name)
+        clean_password(command.password)
+        server_name = clean_name(command.server_name, "server_name") if command.server_name.strip() else ""
+        if await self._accounts.use_link(token_hash(command.token), "setup", self._clock.now_ms()) is None:
+            raise LinkInvalid("This setup link does not work (any more). `securechat setup-link` makes a new one.")
+        if await self._accounts.count_users():
+            raise LinkInvalid("The server is set up already.")
+        user = await self._create(username, display_name, Role.OWNER, command.password)
+        if server_name:
+            await self._accounts.set_setting(SERVER_NAME, server_name)
+        return await self._auth.open_session(user, command.device_name, address)
+
+    async def server_name(self) -> str:
+        """Return what the people call this server."""
+        return await self._accounts.setting(SERVER_NAME) or "SecureChat"
+
+    async def see_invite(self, command: c.InviteGet, address: str) -> c.Invitation:
+        """Tell a stranger what an invitation is for."""
+        self._limiter.take("register.address", address, self._clock.monotonic())
+        found = await self._accounts.invite(_code(command.code), self._clock.now_ms())
+        if found is None:
+            raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
+        invite, created_by = found
+        inviter = await self._accounts.account(user_id=created_by)
+        names = [await self._rooms.room(room_id, user_id="") for room_id in invite.rooms]
+        return c.Invitation(
+            server_name=await self.server_name(),
+            invited_by=inviter.user.display_name if inviter else "",
+            rooms=[room.name for room in names if room is not None],
+        )
+
+    async def register(self, command: c.AccountRegister, address: str) -> c.Session:
+        """Create an account with an invitation, or without one where registration is open.
+
+        Raises:
+            RegistrationClosed: No invitation was given.
+            LinkInvalid: The invitation does not work.
+            NameTaken: The username is taken; the invitation keeps its use.
+        """
+        self._limiter.take("register.address", address, self._clock.monotonic())
+        username, display_name = _names(command.username, command.display_name)
+        clean_password(command.password)
+        code = _code(command.code)
+        if not code and not self._open_registration():
+            raise RegistrationClosed
+        rooms: list[str] = []
+        if code:
+            now = self._clock.now_ms()
+            found = await self._accounts.invite(code, now)
+            if found is None or not await self._accounts.use_invite(code, now):
+                raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
+            rooms = found[0].rooms
+        try:
+            user = await self._create(username, display_name, Role.MEMBER, command.password)
+        except BaseException:
+            if code:
+                await self._accounts.unuse_invite(code)
+            raise
+        await self._add_to_rooms(user.id, rooms)
+        return await self._auth.open_session(user, command.device_name, address)
+
+    async def reset_password(self, command: c.PasswordReset, address: str) -> c.Done:
+        """Set a new password with a link; all sessions end."""
+        self._limiter.take("register.address", address, self._clock.monotonic())
+        password_hash = await self._auth.hash_password(command.password)
+        link = await self._accounts.use_link(token_hash(command.token), "reset", self._clock.now_ms())
+        if link is None or link.user_id is None:
+            raise LinkInvalid("This link does not work (any more). Ask the operator for a new one.")
+        await self._accounts.update_user(link.user_id, password_hash=password_hash)
+        await self._auth.end_sessions(link.user_id)
+        return c.Done()
+
+    # ── invitations ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def create_invite(self, who: Principal, command: c.InviteCreate) -> c.Invite:
+        """Create an invitation."""
+        policy.require_admin(who)
+        for room_id in command.rooms:
+            if await self._rooms.room(room_id, user_id="") is None:
+                raise NotFound(f"No room {room_id}.")
+        invite = c.Invite(
+            code=new_code(),
+            uses_left=command.uses,
+            expires_at=self._clock.now_ms() + command.expires_s * 1_000,
+            rooms=command.rooms,
+        )
+        await self._accounts.create_invite(invite, who.user_id)
+        return self._with_url(invite)
+
+    async def list_invites(self, who: Principal, _command: c.InviteList) -> c.Invites:
+        """List invitations that work."""
+        policy.require_admin(who)
+        return c.Invites(invites=[self._with_url(invite) for invite in await self._accounts.invites(self._clock.now_ms())])
+
+    async def revoke_invite(self, who: Principal, command: c.InviteRevoke) -> c.Done:
+        """End an invitation."""
+        policy.require_admin(who)
+        if not await self._accounts.revoke_invite(_code(command.code)):
+            raise NotFound("No such invitation.")
+        return c.Done()
+
+    # ── people ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def me(self, who: Principal, _command: c.Me) -> c.Identity:
+        """Say who is asking."""
+        return c.Identity(user=await self._user(who.user_id), device=who.device_id)
+
+    async def update(self, who: Principal, command: c.UserUpdate) -> c.Identity:
+        """Change one's own display name, and tell everybody."""
+        policy.require_account(who)
+        await self._accounts.update_user(who.user_id, display_name=clean_name(command.display_name, "display_name"))
+        user = await self._user(who.user_id)
+        for summary in await self._rooms.heads(who.user_id):
+            self._bus.signal(Signal(user, room=summary.id, ephemeral=False))
+        return c.Identity(user=user, device=who.device_id)
+
+    async def get_users(self, who: Principal, command: c.UserGet) -> c.Users:
+        """Get users by id."""
+        policy.require_account(who)
+        return c.Users(users=await self._accounts.users(command.users))
+
+    async def find_users(self, who: Principal, command: c.UserFind) -> c.Users:
+        """Find users by the beginning of a name."""
+        policy.require_account(who)
+        found = await self._accounts.find_users(prefix=command.query.removeprefix("@"), limit=command.limit)
+        return c.Users(users=[user for user in found if not user.disabled])
+
+    async def block(self, who: Principal, command: c.UserBlock) -> c.Done:
+        """Block somebody."""
+        policy.require_person(who)
+        if command.user == who.user_id:
+            raise InvalidInput("One cannot block oneself.", field="user")
+        await self._user(command.user)
+        await self._set_block(who.user_id, command.user, on=True)
+        return c.Done()
+
+    async def unblock(self, who: Principal, command: c.UserUnblock) -> c.Done:
+        """Take a block back."""
+        policy.require_person(who)
+        await self._set_block(who.user_id, command.user, on=False)
+        return c.Done()
+
+    async def list_blocks(self, who: Principal, _command: c.UserBlocks) -> c.Users:
+        """List whom one has blocked."""
+        policy.require_account(who)
+        return c.Users(users=await self._accounts.users(await self._accounts.blocks(who.user_id)))
+
+    async def load_blocks(self, user_id: str) -> None:
+        """Read a user's blocks, so that `is_blocked` answers without waiting."""
+        self._blocks[user_id] = frozenset(await self._accounts.blocks(user_id))
+
+    # ── administration ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def create_user(self, who: Principal, command: c.UserCreate) -> c.UserCreated:
+        """Create an account; without a password, with a link to set one."""
+        policy.require_admin(who)
+        username, display_name = _names(command.username, command.display_name)
+        user = await self._create(username, display_name, Role(command.role), command.password)
+        url = "" if command.password else (await self._link("reset", user.id, RESET_MS)).url
+        return c.UserCreated(user=user, url=url)
+
+    async def list_users(self, who: Principal, command: c.UserList) -> c.UserPage:
+        """List accounts."""
+        policy.require_admin(who)
+        users = await self._accounts.find_users(prefix="", after=command.cursor, limit=command.limit + 1)
+        more = len(users) > command.limit
+        users = users[: command.limit]
+        return c.UserPage(users=users, next_cursor=users[-1].username if more else None)
+
+    async def disable(self, who: Principal, command: c.UserDisable) -> c.Done:
+        """Lock an account and close its connections."""
+        policy.require_admin(who)
+        user = await self._user(command.user)
+        _require_below(who, user)
+        await self._accounts.update_user(user.id, disabled_at=self._clock.now_ms())
+        await self._auth.end_sessions(user.id)
+        return c.Done()
+
+    async def enable(self, who: Principal, command: c.UserEnable) -> c.Done:
+        """Unlock an account."""
+        policy.require_admin(who)
+        _require_below(who, await self._user(command.user))
+        await self._accounts.update_user(command.user, enable=True)
+        return c.Done()
+
+    async def reset_link(self, who: Principal, command: c.UserReset) -> c.Link:
+        """Make a link to set a new password."""
+        policy.require_admin(who)
+        user = await self._user(command.user)
+        _require_below(who, user)
+        if user.role is Role.BOT:
+            raise NotFound("No such user.")
+        return await self._link("reset", user.id, RESET_MS)
+
+    async def create_bot(self, who: Principal, command: c.BotCreate) -> c.BotCreated:
+        """Create a bot and its token."""
+        policy.require_admin(who)
+        username, display_name = _names(command.username, command.display_name)
+        bot = await self._create(username, display_name, Role.BOT, None)
+        await self._add_to_rooms(bot.id, command.rooms)
+        return c.BotCreated(user=bot, token=await self._auth.issue_bot_token(bot))
+
+    async def rotate_bot(self, who: Principal, command: c.BotRotate) -> c.BotCreated:
+        """Give a bot a new token."""
+        policy.require_admin(who)
+        bot = await self._user(command.user)
+        token = await self._auth.issue_bot_token(bot)
+        await self._accounts.update_user(bot.id, enable=True)
+        return c.BotCreated(user=bot, token=token)
+
+    async def revoke_bot(self, who: Principal, command: c.BotRevoke) -> c.Done:
+        """End a bot."""
+        policy.require_admin(who)
+        bot = await self._user(command.user)
+        if bot.role is not Role.BOT:
+            raise NotFound("No such bot.")
+        await self._accounts.update_user(bot.id, disabled_at=self._clock.now_ms())
+        await self._auth.end_sessions(bot.id)
+        return c.Done()
+
+    async def set_commands(self, who: Principal, command: c.CommandSet) -> c.Done:
+        """Replace what a bot answers to."""
+        if who.role is not Role.BOT:
+            raise Forbidden("Only a bot has commands.")
+        names = [each.name for each in command.commands]
+        if len(set(names)) != len(names):
+            raise InvalidInput("Two commands have the same name.", field="commands")
+        await self._accounts.set_commands(who.user_id, command.commands)
+        return c.Done()
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def is_blocked(self, user_id: str, other: str) -> bool:
+        """Return whether `user_id` blocked `other`."""
+        return other in self._blocks.get(user_id, ())
+
+    async def load_all_blocks(self) -> None:
+        """Read every block at start; they change through this service only."""
+        for user in await self._accounts.find_users(prefix="", limit=1_000_000):
+            found = await self._accounts.blocks(user.id)
+            if found:
+                self._blocks[user.id] = frozenset(found)
+
+    async def _set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
+        await self._accounts.set_block(user_id, blocked, on=on)
+        await self.load_blocks(user_id)
+
+    async def _create(self, username: str, display_name: str, role: Role, password: str | None) -> User:
+        password_hash = await self._auth.hash_password(password) if password else None
+        user = User(id=self._new_id(USER), username=username, display_name=display_name, role=role)
+        await self._accounts.create_user(user, password_hash, self._clock.now_ms())
+        return user
+
+    async def _user(self, user_id: str) -> User:
+        account = await self._accounts.account(user_id=user_id) if user_id else None
+        if account is None:
+            raise NotFound(f"No user {user_id}.")
+        return account.user
+
+    async def _link(self, kind: str, user_id: str | None, lifetime_ms: int) -> c.Link:
+        token = new_token(LINK)
+        expires_at = self._clock.now_ms() + lifetime_ms
+        await self._accounts.create_link(token_hash(token), LinkRecord(kind, user_id, expires_at))
+        return c.Link(url=f"{self._public_url()}/{kind}#t={token}", expires_at=expires_at)
+
+    def _with_url(self, invite: c.Invite) -> c.Invite:
+        invite.url = f"{self._public_url()}/i/{invite.code}"
+        return invite
+
+
+def _names(username: str, display_name: str) -> tuple[str, str]:
+    name = clean_username(username)
+    return name, clean_name(display_name, "display_name") if display_name.strip() else name
+
+
+def _code(text: str) -> str:
+    return text.strip().upper()
+
+
+def _require_below(who: Principal, user: User) -> None:
+    """An administrator does not lock, unlock or reset an owner.
+
+    Raises:
+        Forbidden: The account is the owner's, or another administrator's and one is no owner.
+    """
+    ranks = {Role.OPERATOR: 3, Role.OWNER: 2, Role.ADMIN: 1}
+    if who.role is not Role.OPERATOR and ranks.get(user.role, 0) >= ranks.get(who.role, 0):
+        raise Forbidden("This account has the same rights as you, or more.")

@@ -1,0 +1,1 @@
+"""Events from the one who committed to the hubs."""

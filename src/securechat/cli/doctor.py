@@ -1,0 +1,146 @@
+"""`securechat doctor`: each problem comes with the command that repairs it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import resource
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from securechat.cli.operator import Operator, data_root
+from securechat.cli.output import say, say_json
+from securechat.domain import commands as c
+from securechat.errors import ChatError, Shutdown
+from securechat.server.backup import free_space
+from securechat.server.config import ConfigError, ConfigManager, Settings
+from securechat.server.datadir import DataDir
+from securechat.server.tls import TLSContext
+from securechat.store.migrate import HEAD, current
+
+FREE_MIN = 1_000_000_000
+
+
+class Finding(msgspec.Struct):
+    """One check: `ok`, `warn` or `fail`."""
+
+    state: str
+    name: str
+    text: str
+    fix: str = ""
+
+
+def examine(config: Path | None, data: str | None, *, as_json: bool) -> int:
+    """Run every check, print, and return 0, 1 (warnings) or 2 (failures)."""
+    findings = list(_findings(config, data))
+    if as_json:
+        say_json(findings)
+    else:
+        for each in findings:
+            say(f" {each.state:<5} {each.name:<12} {each.text}" + (f"   fix: {each.fix}" if each.fix else ""))
+    failed = sum(each.state == "fail" for each in findings)
+    warned = sum(each.state == "warn" for each in findings)
+    if not as_json:
+        say(f"{failed} failed, {warned} warnings, {len(findings) - failed - warned} ok")
+    return 2 if failed else 1 if warned else 0
+
+
+def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
+    try:
+        settings = ConfigManager(config, {"data_dir": data}).settings
+        yield Finding("ok", "config", f"{config or 'defaults and environment'}, no mistakes")
+    except ConfigError as error:
+        yield Finding("fail", "config", error.line.replace("\n", " "), "securechat config explain")
+        settings = Settings(data_dir=str(data_root(data)))
+    folder = DataDir(settings.data_dir)
+    yield from _folder(folder)
+    yield from _database(folder)
+    yield from _secrets(folder)
+    yield from _certificate(settings, folder)
+    yield _files_limit(settings)
+    yield from _server(settings, folder)
+
+
+def _folder(folder: DataDir) -> Iterator[Finding]:
+    if not folder.root.is_dir():
+        yield Finding("fail", "data", f"{folder.root} is missing", "securechat serve")
+        return
+    if not os.access(folder.root, os.W_OK):
+        yield Finding("fail", "data", f"{folder.root} cannot be written", f"chown -R $USER {folder.root}")
+        return
+    free = free_space(folder.root)
+    state = "ok" if free > FREE_MIN else "warn"
+    yield Finding(state, "data", f"{folder.root}, {free / 1e9:.1f} GB free", "" if state == "ok" else "free some space")
+
+
+def _database(folder: DataDir) -> Iterator[Finding]:
+    if not folder.database.exists():
+        yield Finding("fail", "database", "not there yet", "securechat serve")
+        return
+    have = current(folder.database)
+    wal = folder.database.with_name(folder.database.name + "-wal")
+    size = wal.stat().st_size / 1e6 if wal.exists() else 0.0
+    if have == HEAD:
+        yield Finding("ok", "database", f"sqlite, schema {have} = code {HEAD}, WAL {size:.1f} MB")
+    else:
+        yield Finding("warn", "database", f"schema {have}, code {HEAD}", "securechat serve (migrates at start)")
+
+
+def _secrets(folder: DataDir) -> Iterator[Finding]:
+    for path in [*folder.keys.glob("*"), *folder.tls.glob("*.key")]:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield Finding("fail", "secrets", f"{path} can be read by others", f"chmod 600 {path}")
+            return
+    yield Finding("ok", "secrets", "keys can be read by their owner only")
+
+
+def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+    if settings.tls_cert:
+        yield Finding("ok", "tls", f"certificate from {settings.tls_cert}")
+        return
+    tls = TLSContext(folder.tls)
+    if not tls.ca_path.exists():
+        yield Finding("warn", "tls", "no certificate yet", "securechat serve")
+        return
+    days = (tls.valid_until() - datetime.datetime.now(datetime.UTC)).days
+    yield Finding("ok" if days > 7 else "warn", "tls", f"own CA, certificate good for {days} days", "" if days > 7 else "restart the server")
+
+
+def _files_limit(settings: Settings) -> Finding:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = settings.max_connections + 200
+    if soft >= need:
+        return Finding("ok", "files", f"{soft} open files allowed")
+    return Finding("warn", "files", f"{soft} open files allowed, {need} wanted for max_connections", f"ulimit -n {need}")
+
+
+def _server(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+    if not folder.admin_socket.exists():
+        taken = [port for port in (settings.port, settings.http_port) if port and _taken(settings.host, port)]
+        if taken:
+            yield Finding("fail", "server", f"not running, and port {taken[0]} is taken", "securechat serve --port ... --http-port ...")
+        else:
+            yield Finding("ok", "server", "not running; its ports are free")
+        return
+    try:
+        status: c.Status = Operator(folder.root).perform(c.ServerStatus())
+    except (ChatError, Shutdown) as error:
+        yield Finding("fail", "server", str(error), "look into logs/securechat.log")
+        return
+    yield Finding("ok", "server", f"answers; {status.connections} connections, {status.users} users, {status.entries} entries")
+    if not status.users:
+        yield Finding("warn", "setup", "there is no account yet", "securechat setup-link")
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,177 @@
+"""securechat: the one command line. Each command loads only what it needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from securechat import __version__
+from securechat.errors import ChatError, Shutdown, Unauthorized
+
+app = typer.Typer(
+    name="securechat",
+    help="SecureChat: a chat server that starts with one command, its clients, and everything to run it.\n\n"
+    "Begin with [bold]securechat serve[/bold]; chat in a terminal with [bold]securechat chat[/bold].",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[str | None, typer.Option("--data", metavar="FOLDER", help="Data folder (SECURECHAT_DATA_DIR).", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", envvar="SECURECHAT_CONFIG", help="Configuration in JSON.")]
+
+
+def _version(value: bool) -> None:  # noqa: FBT001: typer calls it
+    if value:
+        sys.stdout.write(f"SecureChat {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(_: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:  # noqa: FBT002
+    pass
+
+
+@app.command(rich_help_panel="Server")
+def serve(  # noqa: PLR0913: each is a flag
+    *,
+    config: Config = None,
+    data: Data = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Port with TLS.", show_default="8443")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port without TLS, loopback only; 0 for none.", show_default="8080")] = None,
+    public_url: Annotated[str | None, typer.Option(help="What people type to get here.", show_default=False)] = None,
+    log_level: Annotated[str | None, typer.Option(help="TRACE DEBUG INFO WARN ERROR FATAL.", show_default="INFO")] = None,
+) -> None:
+    """Start the server. It makes its data folder, keys and certificate by itself."""
+    from securechat.cli.serve import run  # noqa: PLC0415
+
+    flags: dict[str, Any] = {
+        "data_dir": data, "host": host, "port": port, "http_port": http_port, "public_url": public_url, "log_level": log_level,
+    }  # fmt: skip
+    run(config, flags)
+
+
+@app.command(rich_help_panel="Server")
+def doctor(*, config: Config = None, data: Data = None, json: Json = False) -> None:
+    """Look for what is wrong, and say which command repairs it. Exit 0 fine, 1 warnings, 2 failures."""
+    from securechat.cli.doctor import examine  # noqa: PLC0415
+
+    raise typer.Exit(examine(config, data, as_json=json))
+
+
+@app.command("setup-link", rich_help_panel="Server")
+def setup_link(*, data: Data = None, json: Json = False) -> None:
+    """Make a new link for the first account; earlier ones end."""
+    from securechat.cli import admin  # noqa: PLC0415
+
+    admin.setup_link(data, as_json=json)
+
+
+@app.command(rich_help_panel="Server")
+def status(*, data: Data = None, json: Json = False) -> None:
+    """Show how the server is."""
+    from securechat.cli import admin  # noqa: PLC0415
+
+    admin.status(data, as_json=json)
+
+
+@app.command(rich_help_panel="Server")
+def bench(
+    *,
+    only: Annotated[str | None, typer.Option(help="Letters of the measurements, for example `ab`.", show_default="all")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of each measurement.")] = 5.0,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Where the figures go as JSON.")] = None,
+) -> None:
+    """Measure this machine: messages, deliveries, latency, memory, logins. Needs the source tree and gcc."""
+    from securechat.cli.bench import run_bench  # noqa: PLC0415
+
+    run_bench(only, seconds, json)
+
+
+def _groups() -> None:
+    from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
+
+    app.add_typer(user, name="user", rich_help_panel="People and rooms")
+    app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
+    app.add_typer(room, name="room", rich_help_panel="People and rooms")
+    app.add_typer(bot, name="bot", rich_help_panel="People and rooms")
+    app.add_typer(config, name="config", rich_help_panel="Server")
+    app.add_typer(cert, name="cert", rich_help_panel="Server")
+    app.add_typer(backup, name="backup", rich_help_panel="Server")
+
+
+@app.command(rich_help_panel="Chat")
+def login(
+    url: Annotated[str, typer.Argument(help="The server, for example https://chat.example.org.")],
+    *,
+    username: Annotated[str | None, typer.Option("--user", "-u", help="Username; asked for otherwise.", show_default=False)] = None,
+    ca: Annotated[Path | None, typer.Option(help="Certificate of the server's own CA.", show_default=False)] = None,
+    code: Annotated[str, typer.Option(help="An invitation: create the account first.", show_default=False)] = "",
+) -> None:
+    """Sign this terminal in. The password is asked for, or read from a pipe."""
+    from securechat.cli.chat import log_in  # noqa: PLC0415
+
+    log_in(url, username, ca, code)
+
+
+@app.command(rich_help_panel="Chat")
+def logout() -> None:
+    """Sign this terminal out."""
+    from securechat.cli.chat import log_out  # noqa: PLC0415
+
+    log_out()
+
+
+@app.command(rich_help_panel="Chat")
+def whoami(*, json: Json = False) -> None:
+    """Show who one is, and whether the server answers."""
+    from securechat.cli.chat import who_am_i  # noqa: PLC0415
+
+    who_am_i(as_json=json)
+
+
+@app.command(rich_help_panel="Chat")
+def send(
+    room: Annotated[str, typer.Argument(help="Room name, or @username for a direct message.")],
+    text: Annotated[str | None, typer.Argument(help="The message; standard input when left out.", show_default=False)] = None,
+    *,
+    cmid: Annotated[str, typer.Option(help="Own id: the same send twice is one message.", show_default=False)] = "",
+    json: Json = False,
+) -> None:
+    """Send one message and wait until the server has stored it."""
+    from securechat.cli.chat import send_one  # noqa: PLC0415
+
+    send_one(room, text, cmid, as_json=json)
+
+
+@app.command(rich_help_panel="Chat")
+def chat(
+    room: Annotated[str | None, typer.Argument(help="Room to begin in; the first one otherwise.", show_default=False)] = None,
+    *,
+    plain: Annotated[bool, typer.Option("--plain", help="Line mode: for pipes, screen readers and tests (the only one so far).")] = True,
+) -> None:
+    """Chat in the terminal. Lines are messages; /help lists commands."""
+    from securechat.cli.chat import chat_plain  # noqa: PLC0415
+
+    _ = plain
+    chat_plain(room)
+
+
+def main() -> None:
+    """Run the command line; refusals become one line and an exit status, never a traceback."""
+    _groups()
+    try:
+        app()
+    except Shutdown as stop:
+        sys.stderr.write(f"error: {stop.line}\n")
+        sys.exit(stop.code)
+    except ChatError as refusal:
+        sys.stderr.write(f"error: {refusal.detail}  [{refusal.code}]\n")
+        sys.exit(3 if refusal.status == Unauthorized.status else 2)

@@ -1,0 +1,111 @@
+"""The operator's door: through the admin socket while a server runs, else directly under the data folder's lock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import msgspec
+
+from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR, User
+from securechat.errors import NotFound, Shutdown
+from securechat.protocol.frames import ErrorFrame, Reply
+from securechat.sdk.errors import to_error
+from securechat.server.datadir import DataDir
+
+
+def data_root(given: str | None) -> Path:
+    """Return the data folder: the flag, `SECURECHAT_DATA_DIR`, or the default."""
+    return Path(given or os.environ.get("SECURECHAT_DATA_DIR", "./securechat-data"))
+
+
+class Operator:
+    """Performs commands on one data folder.
+
+    Args:
+        root: The data folder.
+
+    Raises:
+        Shutdown: There is nothing in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._data = DataDir(root)
+        if not self._data.database.exists():
+            raise Shutdown(f"There is no SecureChat data in {root}. Start the server once, or give --data.")
+
+    def perform(self, command: c.Command) -> Any:
+        """Perform one command and return its reply.
+
+        Raises:
+            ChatError: It was refused.
+            Shutdown: Neither the socket nor the folder can be used.
+        """
+        reply = self._through_socket(command)
+        if reply is None:
+            return asyncio.run(self._directly(command))
+        return reply
+
+    def user(self, username: str) -> User:
+        """Find an account by exact username.
+
+        Raises:
+            NotFound: There is none.
+        """
+        name = username.removeprefix("@").lower()
+        after = ""
+        while True:
+            page: c.UserPage = self.perform(c.UserList(cursor=after, limit=200))
+            for user in page.users:
+                if name in {user.username, user.id}:
+                    return user
+            if page.next_cursor is None:
+                raise NotFound(f"No user {username}.")
+            after = page.next_cursor
+
+    def room_id(self, name: str) -> str:
+        """Find a room by id or, among public rooms, by name.
+
+        Raises:
+            NotFound: There is none.
+        """
+        if name.startswith("rm_"):
+            return name
+        return str(self.perform(c.RoomLookup(name=name)).id)
+
+    def _through_socket(self, command: c.Command) -> Any:
+        if not self._data.admin_socket.exists():
+            return None
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self._data.admin_socket)), timeout=600) as http:
+                answer = http.post("http://admin/command", content=msgspec.json.encode(command))
+        except httpx.ConnectError:
+            return None  # Left behind by a server that was killed.
+        frame = msgspec.json.decode(answer.content, type=Reply | ErrorFrame)
+        if isinstance(frame, ErrorFrame):
+            raise to_error(frame)
+        return msgspec.convert(frame.data, c.REPLIES[type(command)])
+
+    async def _directly(self, command: c.Command) -> Any:
+        # The server's code is slow to load and needed only here.
+        from securechat.server.config import ConfigManager  # noqa: PLC0415
+        from securechat.server.wiring import build  # noqa: PLC0415
+
+        config = ConfigManager(None, {"data_dir": str(self._data.root)})
+        self._data.open()
+        try:
+            settings = config.settings
+            parts = await build(
+                lambda: settings, self._data, lambda: settings.public_url or f"http://localhost:{settings.http_port or settings.port}"
+            )
+            try:
+                return await parts.dispatcher.perform(OPERATOR, command, "local")
+            finally:
+                await parts.database.close()
+                parts.passwords.close()
+        finally:
+            self._data.close()

@@ -1,0 +1,39 @@
+"""What a command prints: a short text for people, `--json` for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """Print a line that is not the result: progress, hints."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def say_json(value: Any) -> None:
+    """Print JSON."""
+    say(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print aligned columns."""
+    shown = [[str(value) for value in row] for row in rows]
+    widths = [max(len(row[index]) for row in [list(head), *shown]) for index in range(len(head))]
+    for row in [list(head), *shown]:
+        say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def when(ms: int) -> str:
+    """Return a time as people write it, in the local zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(ms / 1000))

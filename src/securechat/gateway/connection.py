@@ -1,0 +1,404 @@
+"""ClientConnection: one client on the gateway, from `hello` to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from securechat import __version__
+from securechat.domain.accounts import Principal
+from securechat.domain.commands import Command, Done
+from securechat.domain.entries import Entry
+from securechat.domain.limits import LIMITS
+from securechat.errors import ChatError, Conflict, Internal, Unauthorized
+from securechat.gateway.message_queue import MessageQueue
+from securechat.ops.metrics import Counters
+from securechat.protocol import frames as f
+from securechat.protocol.codec import Block, Encoding, encode_json, encode_msgpack, message
+from securechat.protocol.handler import BadFrame, ProtocolHandler, ProtocolViolation, server_side
+
+log = logging.getLogger(__name__)
+
+AUTH_S: Final = 10.0
+PING_S: Final = 20.0
+PONG_S: Final = 10.0
+CLOSE_S: Final = 2.0
+"""How long a peer has for the closing handshake."""
+
+_TEXT: Final = WSMsgType.TEXT
+_BINARY: Final = WSMsgType.BINARY
+_CONTINUATION: Final = WSMsgType.CONTINUATION
+_PING: Final = WSMsgType.PING
+_CLOSE: Final = WSMsgType.CLOSE
+
+
+class Session(Protocol):
+    """What a connection needs of the server."""
+
+    counters: Counters
+    connections: set[ClientConnection]
+    draining: bool
+
+    def mark(self, connection: ClientConnection) -> None:
+        """Have the connection flushed in this turn."""
+
+    async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
+        """Return who holds the token, and what `ready` says."""
+
+    def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> dict[str, str]:
+        """Let the connection hear its rooms; return who is online there."""
+
+    def detach(self, connection: ClientConnection, user_id: str) -> None:
+        """Forget the connection."""
+
+    async def catch_up(self, principal: Principal, room: str, after: int, last_seq: int | None) -> tuple[bool, list[Entry]]:
+        """Return whether everything after a `seq` is there, and it; or the newest page."""
+
+    def dispatch(self, who: Principal, command: Command, address: str, done: Callable[[Any], None]) -> None:
+        """Handle a command."""
+
+
+class ClientConnection(WSListener):  # type: ignore[misc]  # picows is compiled
+    """One client.
+
+    Args:
+        session: The server.
+        address: Where it comes from.
+
+    Attributes:
+        principal: Who it is, once authenticated.
+    """
+
+    __slots__ = (
+        "_address", "_authenticating", "_blocked", "_closing", "_dirty", "_fragments", "_fragments_text", "_held", "_in_flight",
+        "_last_heard", "_opened_at", "_paused", "_pinged", "_protocol", "_queue", "_session", "_transport", "principal",
+    )  # fmt: skip
+
+    def __init__(self, session: Session, address: str) -> None:
+        super().__init__()
+
+        self._session = session
+        self._address = address
+        self._protocol: ProtocolHandler[Any] = server_side()
+        self._queue = MessageQueue()
+        self._transport: Any = None
+        self.principal: Principal | None = None
+        self._authenticating = False
+        self._held: list[Any] = []
+        self._in_flight = 0
+        self._paused = False
+        self._blocked = False
+        self._closing = False
+        self._dirty = False
+        self._fragments: bytearray | None = None
+        self._fragments_text = False
+        self._opened_at = self._last_heard = time.monotonic()
+        self._pinged = False
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Say hello."""
+        self._transport = transport
+        self._session.connections.add(self)
+        hello = f.Hello(
+            protocol=f.PROTOCOL_VERSION,
+            server="SecureChat",
+            version=__version__,
+            time=int(time.time() * 1000),
+            heartbeat_s=int(PING_S),
+            limits=LIMITS,
+        )
+        self._put(message([hello], Encoding.JSON))
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a WebSocket frame in."""
+        self._last_heard = time.monotonic()
+        self._pinged = False
+        kind = frame.msg_type
+        if self._closing and kind != _CLOSE:
+            return
+        if kind in (_TEXT, _BINARY):
+            if frame.rsv1 or frame.rsv2 or frame.rsv3 or self._fragments is not None:
+                self._end_websocket(WSCloseCode.PROTOCOL_ERROR)
+            elif frame.fin:
+                self._receive(frame.get_payload_as_memoryview(), text=kind == _TEXT)
+            else:
+                self._fragments = bytearray(frame.get_payload_as_bytes())
+                self._fragments_text = kind == _TEXT
+        elif kind == _CONTINUATION:
+            self._continue(frame)
+        elif kind == _PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind == _CLOSE:
+            if not self._closing:
+                self._closing = True
+                transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, _transport: WSTransport) -> None:
+        """Forget the connection. Commands in flight go on: their answers are for the next connection to ask for."""
+        self._closing = True
+        self._queue.clear()
+        self._session.connections.discard(self)
+        if self.principal is not None:
+            self._session.detach(self, self.principal.user_id)
+
+    def _continue(self, frame: WSFrame) -> None:
+        if self._fragments is None or frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._end_websocket(WSCloseCode.PROTOCOL_ERROR)
+            return
+        if not frame.payload_size and not frame.fin:
+            self._end_websocket(WSCloseCode.PROTOCOL_ERROR)  # Nothing needs an empty piece; a flood of them costs.
+            return
+        self._fragments += frame.get_payload_as_memoryview()
+        if len(self._fragments) > LIMITS.websocket_message_bytes:
+            self._end_websocket(WSCloseCode.MESSAGE_TOO_BIG)
+        elif frame.fin:
+            payload, self._fragments = bytes(self._fragments), None
+            self._receive(memoryview(payload), text=self._fragments_text)
+
+    def _receive(self, payload: memoryview, *, text: bool) -> None:
+        try:
+            received = self._protocol.receive(payload, text=text)
+        except ProtocolViolation as violation:
+            self.close(f.CloseCode.PROTOCOL, violation.detail)
+            return
+        for frame in received:
+            self._handle(frame)
+
+    def _handle(self, frame: Any) -> None:
+        if self._authenticating:
+            self._hold(frame)
+        elif type(frame) is BadFrame:
+            self._answer(frame.id, frame.error)
+        elif self.principal is not None:
+            self._handle_known(self.principal, frame)
+        elif type(frame) is f.Auth:
+            self._authenticating = True
+            self._spawn(self._authenticate(frame), frame.id)
+        elif type(frame) is f.Ping:
+            self._pong(frame.id)
+        else:
+            self._answer(frame.id, Unauthorized("The first frame is auth."))
+            self.close(f.CloseCode.UNAUTHORIZED, "auth first")
+
+    def _handle_known(self, principal: Principal, frame: Any) -> None:
+        kind = type(frame)
+        if kind is f.Ping:
+            self._pong(frame.id)
+        elif kind is f.Resume:
+            self._spawn(self._resume(principal, frame), frame.id)
+        elif kind is f.Auth:
+            self._spawn(self._extend(principal, frame), frame.id)
+        else:
+            self._in_flight += 1
+            if self._in_flight >= LIMITS.in_flight and not self._paused:
+                self._paused = True
+                self._transport.underlying_transport.pause_reading()
+            self._session.dispatch(principal, frame, self._address, partial(self._complete, frame.id))
+
+    def _hold(self, frame: Any) -> None:
+        """Nothing after `auth` runs before it succeeded."""
+        self._held.append(frame)
+        if len(self._held) > LIMITS.frames_per_message:
+            self.close(f.CloseCode.TOO_MANY, "too many frames before ready")
+
+    # ── answering ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _complete(self, frame_id: str, result: Any) -> None:
+        self._in_flight -= 1
+        if self._paused and self._in_flight <= LIMITS.in_flight // 2:
+            self._paused = False
+            if not self._closing:
+                self._transport.underlying_transport.resume_reading()
+        self._answer(frame_id, result)
+
+    def _answer(self, frame_id: str, result: Any) -> None:
+        if self._closing:
+            return
+        frame: Any
+        if isinstance(result, ChatError):
+            frame = f.error_frame(frame_id, result)
+            self._session.counters.refused += 1
+        else:
+            frame = f.Reply(id=frame_id, data=result)
+        self._put_frame(frame)
+
+    def _pong(self, frame_id: str) -> None:
+        self._put_frame(f.Pong(id=frame_id, time=int(time.time() * 1000)))
+
+    def _put_frame(self, frame: Any) -> None:
+        encoded = encode_msgpack(frame) if self._protocol.encoding is Encoding.MSGPACK else encode_json(frame)
+        if not self._queue.put_frame(encoded):
+            self._too_slow()
+        elif not self._dirty:
+            self._dirty = True
+            self._session.mark(self)
+
+    def _spawn(self, work: Awaitable[None], frame_id: str) -> None:
+        task = asyncio.ensure_future(self._guard(work, frame_id))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    async def _guard(self, work: Awaitable[None], frame_id: str) -> None:
+        try:
+            await work
+        except ChatError as error:
+            self._answer(frame_id, error)
+            if self.principal is None:
+                self.close(f.CloseCode.UNAUTHORIZED, error.code)
+        except Exception:
+            log.exception("connection failed")
+            self._answer(frame_id, Internal())
+            self.close(f.CloseCode.INTERNAL, "internal")
+
+    async def _authenticate(self, frame: f.Auth) -> None:
+        principal, ready = await self._session.authenticate(frame.token)
+        if self._closing:
+            return
+        # From here to `ready` nothing waits: what is committed before is in `ready`, what is committed after is delivered.
+        self.principal = principal
+        presence = self._session.attach(self, principal.user_id, [room.id for room in ready.rooms])
+        stretches = []
+        for room in ready.rooms:
+            after = frame.resume.get(room.id)
+            if after is not None:
+                room.resumed, entries = await self._session.catch_up(principal, room.id, after, room.last_seq)
+                stretches.append(entries)
+        ready.id = frame.id
+        ready.resumed = all(room.resumed is not False for room in ready.rooms)
+        encoding = self._protocol.encoding or Encoding.JSON
+        self._put(message([ready], encoding))
+        for entries in stretches:
+            self._put_entries(entries)
+        if presence:
+            self._queue.put_ephemeral(message([f.SignalFrame(type="presence.changed", presence=presence)], encoding))
+        self._authenticating = False
+        held, self._held = self._held, []
+        for each in held:
+            self._handle(each)
+
+    async def _extend(self, principal: Principal, frame: f.Auth) -> None:
+        fresh, _ = await self._session.authenticate(frame.token)
+        if (fresh.user_id, fresh.device_id) != (principal.user_id, principal.device_id):
+            raise Conflict("This connection belongs to another device.")
+        self.principal = fresh
+        self._answer(frame.id, Done())
+
+    async def _resume(self, principal: Principal, frame: f.Resume) -> None:
+        resumed = {}
+        stretches = []
+        for room, after in frame.rooms.items():
+            resumed[room], entries = await self._session.catch_up(principal, room, after, None)
+            stretches.append(entries)
+        encoding = self._protocol.encoding or Encoding.JSON
+        self._put(message([f.Reply(id=frame.id, data=f.Resumed(rooms=resumed))], encoding))
+        for entries in stretches:
+            self._put_entries(entries)
+
+    def _put_entries(self, entries: list[Entry]) -> None:
+        encoding = self._protocol.encoding or Encoding.JSON
+        for start in range(0, len(entries), 100):
+            self._put(message(entries[start : start + 100], encoding))
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def push(self, block: Block) -> None:
+        """Queue a block by reference. Never waits."""
+        if self._closing:
+            return
+        self._put(block.encoded(self._protocol.encoding or Encoding.JSON))
+
+    def push_ephemeral(self, block: Block) -> None:
+        """Queue a block that may be dropped."""
+        if self._closing:
+            return
+        self._queue.put_ephemeral(block.encoded(self._protocol.encoding or Encoding.JSON))
+        if not self._dirty:
+            self._dirty = True
+            self._session.mark(self)
+
+    def _put(self, data: bytes) -> None:
+        if not self._queue.put(data):
+            self._too_slow()
+        elif not self._dirty:
+            self._dirty = True
+            self._session.mark(self)
+
+    def flush(self) -> None:
+        """Write everything that waits in one write. The sealed sub-protocol seals here, once."""
+        self._dirty = False
+        if self._blocked or self._closing:
+            return
+        data = self._queue.take(self._protocol.encoding or Encoding.JSON)
+        if data:
+            self._transport.underlying_transport.write(data)
+            self._session.counters.writes += 1
+
+    def pause_writing(self) -> None:
+        """The socket takes no more: what comes gathers in the queue, up to its limit."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """The socket takes again."""
+        self._blocked = False
+        if self._queue.size and not self._dirty:
+            self._dirty = True
+            self._session.mark(self)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Write what waits if the socket takes it, then the close code, then end the connection."""
+        if self._closing or self._transport is None:
+            return
+        self.flush()
+        self._closing = True
+        self._queue.clear()
+        if self.principal is not None:
+            self._session.detach(self, self.principal.user_id)
+        self._transport.send_close(code, reason.encode()[:120])
+        self._transport.underlying_transport.resume_reading()
+        asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
+
+    def drain(self, after_ms: int) -> None:
+        """Tell the client to come back later, and close."""
+        self._put_frame(f.Drain(after_ms=after_ms))
+        self.close(f.CloseCode.DRAIN, "drain")
+
+    def look_after(self, now: float, wall: float) -> None:
+        """Called every few seconds: ping the silent, end the dead, the unauthenticated and the expired."""
+        silent = now - self._last_heard
+        if self.principal is None:
+            if now - self._opened_at > AUTH_S:
+                self.close(f.CloseCode.UNAUTHORIZED, "auth takes too long")
+        elif self.principal.expires_at is not None and wall > self.principal.expires_at:
+            self.close(f.CloseCode.UNAUTHORIZED, "token expired")
+        if silent > PING_S + PONG_S:
+            self._abort()
+        elif silent > PING_S and not self._pinged and not self._closing:
+            self._pinged = True
+            self._transport.send_ping()
+
+    def _too_slow(self) -> None:
+        self._session.counters.slow_consumers += 1
+        self._blocked = True  # What waits is not written any more: the log has it.
+        self.close(f.CloseCode.SLOW_CONSUMER, "slow consumer")
+
+    def _end_websocket(self, code: WSCloseCode) -> None:
+        self.close(int(code.value) if hasattr(code, "value") else int(code), "")
+
+    def _abort(self) -> None:
+        self._transport.underlying_transport.abort()
+
+
+_tasks: Final[set[asyncio.Future[None]]] = set()
+"""Strong references: the loop keeps only weak ones."""
+

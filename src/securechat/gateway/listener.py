@@ -1,0 +1,315 @@
+"""One port for the web client, REST and the gateway.
+
+`FrontProtocol` is uvicorn's HTTP/1.1 protocol with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
+picows on the same transport. No code of ours runs per byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiofastnet
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # public class, absent from the stubs
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from securechat.auth.manager import AuthManager
+from securechat.domain import policy
+from securechat.domain.accounts import Principal
+from securechat.domain.commands import Command
+from securechat.domain.entries import Entry
+from securechat.domain.limits import LIMITS
+from securechat.domain.ports import AccountStore, LogStore
+from securechat.errors import Unauthorized
+from securechat.gateway.connection import ClientConnection
+from securechat.gateway.hub import Hub
+from securechat.gateway.writer import TurnWriter
+from securechat.ops.metrics import Counters
+from securechat.protocol import frames as f
+from securechat.services.dispatcher import CommandDispatcher
+from securechat.services.history import HistoryService
+
+log = logging.getLogger(__name__)
+
+HEAD_S: Final = 5.0
+"""A request head has to be there within this time."""
+LOOK_AFTER_S: Final = 2.0
+PATH: Final = b"/gateway"
+_BIO_BYTES: Final = 17 * 1024
+"""OpenSSL's buffers per TLS connection: just more than one TLS record. The default costs four times as much memory."""
+_READ_BYTES: Final = 4 * 1024
+
+
+class _Quiet:
+    """A logger for picows: it makes one logger per connection of a real one, and logs what clients do wrong."""
+
+    def isEnabledFor(self, _level: int) -> bool:  # noqa: N802: the name is the library's
+        return False
+
+    def info(self, *_values: object) -> None:
+        """Say nothing."""
+
+    log = debug = warning = error = info
+
+    def exception(self, *values: object) -> None:
+        """Pass on what is our own mistake."""
+        log.exception("gateway callback failed: %s", values[0] if values else "")
+
+
+_quiet: Final = _Quiet()
+
+
+class Gateway:
+    """All WebSocket connections of this process: the `Session` that each of them uses.
+
+    Args:
+        hub: Who listens to what.
+        auth: Who is asking.
+        accounts: People.
+        log_store: Rooms.
+        history: Catching up.
+        dispatcher: Commands.
+        counters: What is counted.
+        max_connections: More are refused with 503.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        auth: AuthManager,
+        accounts: AccountStore,
+        log_store: LogStore,
+        history: HistoryService,
+        dispatcher: CommandDispatcher,
+        counters: Counters,
+        max_connections: int,
+    ) -> None:
+        self._hub = hub
+        self._auth = auth
+        self._accounts = accounts
+        self._log_store = log_store
+        self._history = history
+        self._writer = TurnWriter(asyncio.get_running_loop())
+        self.mark = self._writer.mark
+        self.dispatch = dispatcher.dispatch
+        self.counters = counters
+        self.max_connections = max_connections
+        self.connections: set[ClientConnection] = set()
+        self.draining = False
+
+    async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
+        """See `Session.authenticate`."""
+        try:
+            principal = await self._auth.authenticate(token)
+        except Unauthorized:
+            self.counters.auth_failures += 1
+            raise
+        account = await self._accounts.account(user_id=principal.user_id)
+        if account is None:
+            raise Unauthorized
+        expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
+        ready = f.Ready(
+            user=account.user,
+            device=principal.device_id,
+            rooms=await self._log_store.heads(principal.user_id),
+            resumed=True,
+            blocked=await self._accounts.blocks(principal.user_id),
+            expires_in=expires_in,
+        )
+        return principal, ready
+
+    def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> dict[str, str]:
+        """See `Session.attach`."""
+        rooms = list(rooms)
+        self._hub.attach(connection, user_id, rooms)
+        return self._hub.online_in(rooms)
+
+    def detach(self, connection: ClientConnection, user_id: str) -> None:
+        """See `Session.detach`."""
+        self._hub.detach(connection, user_id)
+
+    async def catch_up(self, principal: Principal, room: str, after: int, last_seq: int | None) -> tuple[bool, list[Entry]]:
+        """See `Session.catch_up`."""
+        if last_seq is None:
+            state = policy.require_member(await self._log_store.room(room, user_id=principal.user_id), room, principal)
+            last_seq = state.last_seq
+        return await self._history.catch_up(room, after, last_seq)
+
+    async def look_after(self) -> None:
+        """Ping, and end what is dead, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_AFTER_S)
+            now, wall = time.monotonic(), time.time()
+            for connection in list(self.connections):
+                connection.look_after(now, wall)
+
+    def drain(self, spread_ms: int) -> None:
+        """Tell every client to come back, spread over a time, and close."""
+        self.draining = True
+        connections = list(self.connections)
+        for index, connection in enumerate(connections):
+            connection.drain(spread_ms * (index + 1) // len(connections))
+
+    def abort(self) -> None:
+        """End what is left."""
+        for connection in list(self.connections):
+            connection.close(f.CloseCode.DRAIN)
+
+
+class FrontProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
+
+    gateway: Gateway
+    origins: Callable[[], frozenset[str]]
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the deadline."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
+
+    def on_message_begin(self) -> None:
+        """Start it again for each request of a connection that is kept."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the deadline."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the transport to picows, with the head that was read."""
+        self._stop_timer()
+        self.connections.discard(self)
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        head.append(b"\r\n")
+        address = self.client[0] if self.client else ""
+        scheme = self.scheme or "https"
+
+        def upgrade(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+            return self._upgrade(request, scheme, address)
+
+        protocol = WSProtocol(
+            None, None, False, upgrade, _quiet, True, HEAD_S, False, 20, 10, WSAutoPingStrategy.PING_WHEN_IDLE, False,
+            LIMITS.websocket_message_bytes, None, _READ_BYTES,
+        )  # fmt: skip
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        data = b"".join(head)
+        while data:
+            buffer = protocol.get_buffer(-1)
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            data = data[size:]
+            protocol.buffer_updated(size)
+        self.parser = None  # type: ignore[assignment]  # the parser refers back to us
+
+    def _upgrade(self, request: WSUpgradeRequest, scheme: str, address: str) -> WSUpgradeResponseWithListener:
+        """Accept or refuse an upgrade, before anything is allocated for it."""
+        gateway = self.gateway
+        offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        origin = request.headers.get("Origin")
+        own = f"{scheme}://{request.headers.get('Host', '')}"
+        if request.path != PATH:
+            return _refuse(HTTPStatus.NOT_FOUND)
+        if origin is not None and origin != own and origin not in self.origins():
+            return _refuse(HTTPStatus.FORBIDDEN)
+        if f.SUBPROTOCOL_CLEAR not in offered:
+            return _refuse(HTTPStatus.BAD_REQUEST)
+        if gateway.draining or len(gateway.connections) >= gateway.max_connections:
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        gateway.counters.connections_opened += 1
+        response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": f.SUBPROTOCOL_CLEAR})
+        return WSUpgradeResponseWithListener(response, ClientConnection(gateway, address))
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _refuse(status: HTTPStatus) -> WSUpgradeResponseWithListener:
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, status.phrase.encode()), None)
+
+
+class Listener:
+    """The listening sockets of one process.
+
+    Args:
+        app: The ASGI application for everything but the gateway.
+        gateway: WebSocket connections; None where there is no gateway (the admin socket).
+        origins: Origins of browsers that are allowed besides the server's own, read at each upgrade.
+    """
+
+    def __init__(self, app: Any, gateway: Gateway | None, origins: Callable[[], frozenset[str]]) -> None:
+        self._config = Config(
+            app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+            date_header=False, proxy_headers=False, timeout_keep_alive=60, h11_max_incomplete_event_size=16_384,
+        )  # fmt: skip
+        self._config.load()
+        self._state = ServerState()
+        self._servers: list[asyncio.AbstractServer] = []
+        attributes: dict[str, Any] = {"gateway": gateway, "origins": staticmethod(origins)}
+        base = FrontProtocol if gateway is not None else HttpToolsProtocol
+        self._protocol = type("Front", (base,), attributes)
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Listen on an address and return the port.
+
+        Raises:
+            OSError: The address is taken or not ours.
+        """
+        extra: dict[str, Any] = {}
+        if tls is not None:
+            extra = {
+                "ssl": tls, "ssl_handshake_timeout": HEAD_S, "ssl_shutdown_timeout": 2.0,
+                "ssl_incoming_bio_size": _BIO_BYTES, "ssl_outgoing_bio_size": _BIO_BYTES,
+            }  # fmt: skip
+        server = await aiofastnet.create_server(
+            asyncio.get_running_loop(), self._make, host, port, backlog=1_024, reuse_address=True, **extra
+        )
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def listen_unix(self, path: str) -> None:
+        """Listen on a Unix socket that only its owner can open."""
+        server = await asyncio.get_running_loop().create_unix_server(self._make, path)
+        self._servers.append(server)
+
+    def stop_accepting(self) -> None:
+        """Take no new connections."""
+        for server in self._servers:
+            server.close()
+
+    async def finish(self, within_s: float) -> None:
+        """Let requests end, then close their connections."""
+        for protocol in list(self._state.connections):
+            protocol.shutdown()
+        deadline = time.monotonic() + within_s
+        while self._state.tasks and time.monotonic() < deadline:
+            await asyncio.wait(self._state.tasks, timeout=max(0.0, deadline - time.monotonic()))
+        for protocol in list(self._state.connections):
+            protocol.transport.abort()
+
+    def _make(self) -> Any:
+        return self._protocol(config=self._config, server_state=self._state, app_state={})

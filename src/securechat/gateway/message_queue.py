@@ -1,0 +1,72 @@
+"""MessageQueue: what waits for one connection. It has a limit, and a rule for "full".
+
+Full: first what is ephemeral is dropped; if that is not enough, the connection is closed with 4008 and the log has the rest.
+"""
+
+from __future__ import annotations
+
+from securechat.domain.limits import LIMITS
+from securechat.protocol.codec import Encoding, message_of_encoded
+
+
+class MessageQueue:
+    """Finished WebSocket messages by reference, and encoded frames that become one message when they leave."""
+
+    __slots__ = ("_ephemeral", "_frames", "_messages", "_size")
+
+    def __init__(self) -> None:
+        self._messages: list[bytes] = []
+        self._frames: list[bytes] = []
+        self._ephemeral: list[bytes] = []
+        self._size = 0
+
+    def put(self, message: bytes) -> bool:
+        """Add a finished message; return False when it does not fit: the consumer is too slow."""
+        self._messages.append(message)
+        self._size += len(message)
+        return self._fits()
+
+    def put_frame(self, frame: bytes) -> bool:
+        """Add an encoded frame (an answer); return False when it does not fit."""
+        self._frames.append(frame)
+        self._size += len(frame)
+        return self._fits()
+
+    def put_ephemeral(self, message: bytes) -> None:
+        """Add a message that may be lost; it is, when there is no room."""
+        if self._size + len(message) <= LIMITS.queue_bytes // 2 and len(self._ephemeral) < LIMITS.queue_blocks // 2:
+            self._ephemeral.append(message)
+            self._size += len(message)
+
+    def take(self, encoding: Encoding) -> bytes:
+        """Return everything that waits as the bytes of one write: answers, then events in their order, then ephemerals."""
+        messages = self._messages
+        if self._frames:
+            messages = [message_of_encoded(self._frames, encoding), *messages]
+            self._frames = []
+        if self._ephemeral:
+            messages = messages + self._ephemeral
+            self._ephemeral = []
+        self._messages = []
+        self._size = 0
+        # One block is by far the most common, and then every member of the room writes the same object.
+        return messages[0] if len(messages) == 1 else b"".join(messages)
+
+    def clear(self) -> None:
+        """Forget everything: the connection ends."""
+        self._messages = []
+        self._frames = []
+        self._ephemeral = []
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return self._size
+
+    def _fits(self) -> bool:
+        if self._size <= LIMITS.queue_bytes and len(self._messages) <= LIMITS.queue_blocks:
+            return True
+        self._size -= sum(map(len, self._ephemeral))
+        self._ephemeral = []
+        return self._size <= LIMITS.queue_bytes and len(self._messages) <= LIMITS.queue_blocks

@@ -1,0 +1,57 @@
+"""Health: alive, ready, and how long the event loop lags."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+CHECK_S: Final = 3.0
+LAG_EVERY_S: Final = 0.5
+
+
+class Readiness(msgspec.Struct, kw_only=True):
+    """Whether this server should get traffic, and why not."""
+
+    ready: bool
+    checks: dict[str, str]
+
+
+class Health:
+    """What `/healthz` and `/readyz` say. Liveness never touches a dependency; readiness asks each with a deadline.
+
+    Args:
+        checks: Name → something that raises when the dependency does not answer.
+    """
+
+    def __init__(self, checks: dict[str, Callable[[], Awaitable[None]]]) -> None:
+        self._checks = checks
+        self.draining = False
+        self.started = False
+        self.loop_lag_s = 0.0
+
+    async def readiness(self) -> Readiness:
+        """Ask every dependency."""
+        found = {}
+        for name, check in self._checks.items():
+            try:
+                async with asyncio.timeout(CHECK_S):
+                    await check()
+                found[name] = "ok"
+            except Exception as error:  # noqa: BLE001: whatever is wrong with it, it is not ready
+                found[name] = type(error).__name__
+        if self.draining:
+            found["server"] = "draining"
+        elif not self.started:
+            found["server"] = "starting"
+        return Readiness(ready=all(value == "ok" for value in found.values()), checks=found)
+
+    async def watch_lag(self) -> None:
+        """Measure, for ever, how late the event loop is."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            self.loop_lag_s = max(0.0, loop.time() - due)

@@ -1,0 +1,71 @@
+"""MetricsCollector: plain integers on the hot path, Prometheus text when asked."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counted since the start; each becomes `securechat_<name>_total`."""
+
+    deliveries: int = 0
+    """Entries handed to connections."""
+    writes: int = 0
+    """Writes to client sockets."""
+    refused: int = 0
+    """Commands refused."""
+    slow_consumers: int = 0
+    """Connections closed with 4008."""
+    connections_opened: int = 0
+    """WebSocket connections since the start."""
+    http_requests: int = 0
+    """REST and static requests."""
+    auth_failures: int = 0
+    """Refused tokens and passwords."""
+
+
+Gauges = dict[str, tuple[str, Callable[[], float]]]
+"""name → (help, how to read it)."""
+
+
+class MetricsCollector(Collector):
+    """Everything that Prometheus gets.
+
+    Args:
+        counters: Of this process.
+        gauges: Read at each scrape.
+        version: Of this server.
+    """
+
+    def __init__(self, counters: Counters, gauges: Gauges, version: str) -> None:
+        self._counters = counters
+        self._gauges = gauges
+        self._version = version
+        self._started = time.time()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metrics of this moment."""
+        build = GaugeMetricFamily("securechat_build_info", "The version that runs", labels=["version"])
+        build.add_metric([self._version], 1)
+        yield build
+        yield GaugeMetricFamily("securechat_start_time_seconds", "When this process started", value=self._started)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield CounterMetricFamily("securechat_cpu_seconds", "CPU time of this process", value=usage.ru_utime + usage.ru_stime)
+        for name, (text, read) in self._gauges.items():
+            yield GaugeMetricFamily(f"securechat_{name}", text, value=read())
+        for each in fields(self._counters):
+            yield CounterMetricFamily(f"securechat_{each.name}", each.name.replace("_", " "), value=getattr(self._counters, each.name))
+
+    def text(self) -> bytes:
+        """Return the Prometheus text format."""
+        return generate_latest(self._registry)

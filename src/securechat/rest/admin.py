@@ -1,0 +1,80 @@
+"""Administration: any command as the operator, metrics, deep health. Only on the admin socket or listener, never public."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from securechat.domain.accounts import OPERATOR
+from securechat.errors import ChatError, Internal
+from securechat.ops.health import Health
+from securechat.ops.metrics import MetricsCollector
+from securechat.protocol import frames as f
+from securechat.protocol.handler import BadFrame, ProtocolViolation, server_side
+from securechat.services.dispatcher import CommandDispatcher
+
+log = logging.getLogger(__name__)
+
+_encode: Final = msgspec.json.Encoder().encode
+Reload = Callable[[], list[str]]
+"""Read the configuration again; returns what changed, raises `ChatError` when it is broken."""
+
+
+class AdminApp:
+    """What the operator's command line talks to.
+
+    Args:
+        dispatcher: Commands.
+        metrics: For Prometheus.
+        health: Deep health.
+        may_command: Whether commands are taken: yes on the socket, no on a listener, which is for scraping.
+    """
+
+    def __init__(self, dispatcher: CommandDispatcher, metrics: MetricsCollector, health: Health, *, may_command: bool) -> None:
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._health = health
+        routes = [
+            Route("/metrics", self._metrics_text),
+            Route("/healthz", self._alive),
+            Route("/readyz", self._ready),
+        ]
+        if may_command:
+            routes.append(Route("/command", self._command, methods=["POST"]))
+        self.asgi: ASGIApp = Starlette(routes=routes)
+
+    async def _metrics_text(self, _request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _alive(self, _request: Request) -> Response:
+        return Response(b'{"alive":true}', media_type="application/json")
+
+    async def _ready(self, _request: Request) -> Response:
+        readiness = await self._health.readiness()
+        return Response(_encode(readiness), status_code=200 if readiness.ready else 503, media_type="application/json")
+
+    async def _command(self, request: Request) -> Response:
+        """Take one frame, answer one frame: as on the gateway."""
+        try:
+            (frame,) = server_side().receive(b"[" + await request.body() + b"]", text=True)
+        except (ProtocolViolation, ValueError):
+            return Response(b"not one frame", status_code=400)
+        answer: Any
+        try:
+            if isinstance(frame, BadFrame):
+                raise frame.error
+            answer = f.Reply(id=frame.id, data=await self._dispatcher.perform(OPERATOR, frame, "local"))
+        except ChatError as error:
+            answer = f.error_frame(frame.id, error)
+        except Exception:
+            log.exception("operator's command failed")
+            answer = f.error_frame(frame.id, Internal())
+        return Response(_encode(answer), media_type="application/json")

@@ -1,0 +1,324 @@
+"""The ASGI application: REST over the commands, health, docs, the web client."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from securechat.auth.manager import AuthManager
+from securechat.auth.rate_limiter import RateLimiter
+from securechat.domain import commands as c
+from securechat.domain.accounts import STRANGER, Principal
+from securechat.domain.ids import new_id
+from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, TooLarge, Unauthorized
+from securechat.ops.health import Health
+from securechat.ops.metrics import Counters
+from securechat.protocol.handler import invalid_input
+from securechat.rest import docs
+from securechat.rest.openapi import Problem, document
+from securechat.rest.routes import BASE, ROUTES, Route
+from securechat.rest.static import StaticFiles
+from securechat.services.dispatcher import COMMAND_RATE, MESSAGE_RATE, CommandDispatcher
+
+log = logging.getLogger(__name__)
+
+BODY_MAX: Final = 128 * 1024
+SESSION_HEADER: Final = "x-securechat-session"
+COOKIE_AGE_S: Final = 90 * 86_400
+_encode: Final = msgspec.json.Encoder().encode
+_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+
+
+class RestApp:
+    """The handlers behind the routes.
+
+    Args:
+        dispatcher: Commands.
+        auth: Tokens.
+        limiter: For the headers that tell the limits.
+        health: For `/healthz` and `/readyz`.
+        counters: What is counted.
+        static: The web client.
+        origins: Origins allowed besides the server's own.
+    """
+
+    def __init__(
+        self,
+        dispatcher: CommandDispatcher,
+        auth: AuthManager,
+        limiter: RateLimiter,
+        health: Health,
+        counters: Counters,
+        static: StaticFiles,
+        origins: Callable[[], frozenset[str]],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._auth = auth
+        self._limiter = limiter
+        self._health = health
+        self._counters = counters
+        self._origins = origins
+        openapi = document()
+        self._openapi = _encode(openapi)
+        self._docs = docs.page(openapi).encode()
+        found: dict[str, dict[str, Route]] = {}
+        for route in ROUTES:
+            found.setdefault(route.path, {})[route.method] = route
+        routes = [StarletteRoute(BASE + path, self._at(methods), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]) for path, methods in found.items()]
+        self.asgi: ASGIApp = _Borders(
+            Starlette(
+                routes=[
+                    StarletteRoute("/healthz", self._healthz),
+                    StarletteRoute("/readyz", self._readyz),
+                    StarletteRoute("/api/openapi.json", self._serve_openapi),
+                    StarletteRoute("/api/docs", self._serve_docs),
+                    StarletteRoute("/api/docs.css", self._serve_docs_style),
+                    *routes,
+                    StarletteRoute("/api/{rest:path}", _no_such_path),
+                    StarletteRoute("/gateway", _no_such_path),
+                    StarletteRoute("/{path:path}", static, methods=["GET"]),
+                ],
+                exception_handlers={ChatError: _refusal, HTTPException: _http_refusal},
+            ),
+            counters,
+        )
+
+    def _at(self, methods: dict[str, Route]) -> Callable[[Request], Awaitable[Response]]:
+        allow = ", ".join(sorted(methods))
+
+        async def endpoint(request: Request) -> Response:
+            route = methods.get(request.method)
+            if route is None:
+                problem = InvalidInput(f"This path takes {allow}.")
+                return _problem(problem, status=405, headers={"Allow": allow})
+            return await self._answer(route, request)
+
+        return endpoint
+
+    async def _answer(self, route: Route, request: Request) -> Response:
+        address = request.client.host if request.client else ""
+        cookies = route.session and request.headers.get(SESSION_HEADER) == "cookie"
+        if cookies:
+            self._require_own_origin(request)
+        who = STRANGER if route.open else await self._principal(request)
+        command = await _read_command(route, request)
+        if isinstance(command, c.SessionRefresh) and cookies:
+            command.refresh_token = request.cookies.get(_cookie_name(request), "")
+        try:
+            reply = await self._dispatcher.perform(who, command, address)
+        except Unauthorized:
+            self._counters.auth_failures += 1
+            raise
+        headers = self._limit_headers(route, who)
+        response = Response(b"", status_code=route.status, media_type="application/json", headers=headers)
+        if cookies:
+            reply = _move_token_to_cookie(response, request, reply)
+        response.body = _encode(reply)
+        response.headers["content-length"] = str(len(response.body))
+        return response
+
+    async def _principal(self, request: Request) -> Principal:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized
+        try:
+            return await self._auth.authenticate(token.strip())
+        except Unauthorized:
+            self._counters.auth_failures += 1
+            raise
+
+    def _require_own_origin(self, request: Request) -> None:
+        """A page of another origin cannot set our header without asking first; this is the second lock."""
+        origin = request.headers.get("origin")
+        if origin is None:
+            return
+        if origin != f"{request.url.scheme}://{request.headers.get('host', '')}" and origin not in self._origins():
+            raise Forbidden("This origin is not allowed.")
+
+    def _limit_headers(self, route: Route, who: Principal) -> dict[str, str]:
+        name = MESSAGE_RATE if route.reply is c.Sent else COMMAND_RATE
+        rate = self._limiter.rates.get(name)
+        left = self._limiter.left(name, who.user_id)
+        if rate is None or left is None or not who.user_id:
+            return {}
+        window = max(1, round(rate.burst / rate.per_s))
+        return {
+            "RateLimit-Policy": f'"{name}";q={int(rate.burst)};w={window}',
+            "RateLimit": f'"{name}";r={int(left)};t={window}',
+        }
+
+    async def _healthz(self, _request: Request) -> Response:
+        return Response(b'{"alive":true}', media_type="application/json")
+
+    async def _readyz(self, _request: Request) -> Response:
+        readiness = await self._health.readiness()
+        return Response(_encode(readiness), status_code=200 if readiness.ready else 503, media_type="application/json")
+
+    async def _serve_openapi(self, _request: Request) -> Response:
+        return Response(self._openapi, media_type="application/json")
+
+    async def _serve_docs(self, _request: Request) -> Response:
+        policy = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+        return Response(self._docs, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def _serve_docs_style(self, _request: Request) -> Response:
+        return Response(docs.STYLE, media_type="text/css")
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    return _problem(error if isinstance(error, ChatError) else Internal())
+
+
+async def _http_refusal(_request: Request, error: Exception) -> Response:
+    """Put what the framework itself refuses (a method, mostly) into the same form."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return _problem(InvalidInput("This path does not take this method."), status=status)
+
+
+async def _no_such_path(_request: Request) -> Response:
+    raise NotFound("There is no such path.")
+
+
+async def _read_command(route: Route, request: Request) -> c.Command:
+    """Put path, query and body together and let the struct judge them."""
+    fields: dict[str, Any] = {}
+    if route.method in {"GET", "DELETE"}:
+        for name, value in request.query_params.multi_items():
+            if name in fields:
+                raise InvalidInput(f"{name} is given twice.", field=name)
+            fields[name] = value
+    else:
+        fields = await _read_body(request)
+    if key := request.headers.get("idempotency-key"):
+        fields.setdefault("cmid", key)
+    if "op" in fields or "id" in fields:
+        raise InvalidInput("op and id belong to the gateway.", field="op" if "op" in fields else "id")
+    fields |= request.path_params
+    from_text = route.method in {"GET", "DELETE"} or bool(request.path_params.get("seq"))
+    try:
+        return msgspec.convert(fields, route.command, strict=not from_text)
+    except msgspec.ValidationError as error:
+        raise invalid_input(error) from error
+
+
+async def _read_body(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise InvalidInput("Send the body without an encoding.")
+    size = 0
+    chunks = []
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_MAX:
+            raise TooLarge(f"A request body has at most {BODY_MAX} bytes.")
+        chunks.append(chunk)
+    body = b"".join(chunks)
+    if not body:
+        return {}
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise InvalidInput("Send application/json.")
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput("The body is not JSON.") from error
+    if not isinstance(fields, dict):
+        raise InvalidInput("The body is not an object.")
+    return fields
+
+
+def _cookie_name(request: Request) -> str:
+    """Cookies ignore ports, so each listener has its own name."""
+    port = request.url.port or (443 if request.url.scheme == "https" else 80)
+    return f"__Host-securechat-{port}" if request.url.scheme == "https" else f"securechat-{port}"
+
+
+def _move_token_to_cookie(response: Response, request: Request, reply: Any) -> Any:
+    # The prefix __Host- binds the cookie to this very host, and asks for the path / and Secure.
+    secure = request.url.scheme == "https"
+    path = "/" if secure else f"{BASE}/sessions"
+    attributes: dict[str, Any] = {"path": path, "secure": secure, "httponly": True, "samesite": "strict"}
+    if isinstance(reply, c.Session):
+        response.set_cookie(_cookie_name(request), reply.refresh_token, max_age=COOKIE_AGE_S, **attributes)
+        return msgspec.structs.replace(reply, refresh_token="")
+    response.delete_cookie(_cookie_name(request), **attributes)
+    return reply
+
+
+def _problem(error: ChatError, *, status: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    found = Problem(
+        type=f"/api/docs#error-{error.code}",
+        title=error.title,
+        status=status or error.status,
+        code=error.code,
+        detail=error.detail,
+        retryable=error.retryable,
+        field=error.field,
+        retry_after_ms=error.retry_after_ms,
+        request_id=_request_id.get(),
+    )
+    headers = headers or {}
+    if error.retry_after_ms is not None:
+        headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+    if error.status == Unauthorized.status:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(_encode(found), status_code=found.status, media_type="application/problem+json", headers=headers)
+
+
+class _Borders:
+    """Around everything: request id, headers that every answer has, errors → problem+json."""
+
+    def __init__(self, app: ASGIApp, counters: Counters) -> None:
+        self._app = app
+        self._counters = counters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._counters.http_requests += 1
+        started = time.perf_counter()
+        request_id = new_id("req")
+        token = _request_id.set(request_id)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name for name, _ in message["headers"]}
+                message["headers"] += [(name, value) for name, value in _HEADERS if name not in present]
+                message["headers"].append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = 499
+        except Exception:
+            # The framework has answered 500 already; a person finds the reason by the request id.
+            log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
+        finally:
+            _request_id.reset(token)
+            if log.isEnabledFor(logging.DEBUG):
+                path = urllib.parse.quote(scope["path"])
+                duration = round((time.perf_counter() - started) * 1000, 2)
+                extra = {"request_id": request_id, "method": scope["method"], "path": path, "status": status, "dur_ms": duration}
+                log.debug("request", extra=extra)
+
+
+_HEADERS: Final = (
+    (b"cache-control", b"no-store, private"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)

@@ -1,0 +1,89 @@
+"""Which command stands at which path. The operation id of each is the command's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from securechat.domain import commands as c
+
+BASE: Final = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation.
+
+    Attributes:
+        method: HTTP method.
+        path: Below `BASE`; names in braces are fields of the command.
+        command: What it does.
+        status: Of success.
+        open: Whether it needs no token.
+        session: Whether it opens or ends a session, and so may use the browser's cookie.
+    """
+
+    method: str
+    path: str
+    command: type[c.Command]
+    status: int = 200
+    open: bool = False
+    session: bool = False
+
+    @property
+    def reply(self) -> type:
+        """What it answers."""
+        return c.REPLIES[self.command]
+
+
+ROUTES: Final = (
+    Route("POST", "/setup", c.SetupComplete, 201, open=True, session=True),
+    Route("GET", "/invites/{code}", c.InviteGet, open=True),
+    Route("POST", "/accounts", c.AccountRegister, 201, open=True, session=True),
+    Route("POST", "/sessions", c.SessionCreate, 201, open=True, session=True),
+    Route("POST", "/sessions/refresh", c.SessionRefresh, open=True, session=True),
+    Route("DELETE", "/sessions/current", c.SessionDelete, session=True),
+    Route("POST", "/password-reset", c.PasswordReset, open=True),
+    Route("GET", "/me", c.Me),
+    Route("PATCH", "/me", c.UserUpdate),
+    Route("GET", "/devices", c.DeviceList),
+    Route("DELETE", "/devices/{device}", c.DeviceRevoke),
+    Route("GET", "/users", c.UserFind),
+    Route("POST", "/users:get", c.UserGet),
+    Route("GET", "/blocks", c.UserBlocks),
+    Route("PUT", "/blocks/{user}", c.UserBlock),
+    Route("DELETE", "/blocks/{user}", c.UserUnblock),
+    Route("GET", "/rooms", c.RoomList),
+    Route("POST", "/rooms", c.RoomCreate, 201),
+    Route("GET", "/rooms:browse", c.RoomBrowse),
+    Route("GET", "/rooms:lookup", c.RoomLookup),
+    Route("POST", "/rooms:direct", c.RoomDirect),
+    Route("GET", "/rooms/{room}", c.RoomGet),
+    Route("PATCH", "/rooms/{room}", c.RoomUpdate),
+    Route("POST", "/rooms/{room}/join", c.RoomJoin),
+    Route("POST", "/rooms/{room}/leave", c.RoomLeave),
+    Route("GET", "/rooms/{room}/members", c.MemberList),
+    Route("PUT", "/rooms/{room}/members/{user}", c.MemberAdd),
+    Route("DELETE", "/rooms/{room}/members/{user}", c.MemberRemove),
+    Route("GET", "/rooms/{room}/entries", c.Fetch),
+    Route("POST", "/rooms/{room}/messages", c.MessageSend, 201),
+    Route("PATCH", "/rooms/{room}/messages/{seq}", c.MessageEdit),
+    Route("DELETE", "/rooms/{room}/messages/{seq}", c.MessageDelete),
+    Route("PUT", "/rooms/{room}/messages/{seq}/reactions/{emoji}", c.ReactionAdd),
+    Route("DELETE", "/rooms/{room}/messages/{seq}/reactions/{emoji}", c.ReactionRemove),
+    Route("PUT", "/rooms/{room}/read", c.ReadMark),
+    Route("POST", "/rooms/{room}/typing", c.TypingStart),
+    Route("GET", "/rooms/{room}/commands", c.CommandList),
+    Route("PUT", "/commands", c.CommandSet),
+    Route("GET", "/admin/invites", c.InviteList),
+    Route("POST", "/admin/invites", c.InviteCreate, 201),
+    Route("DELETE", "/admin/invites/{code}", c.InviteRevoke),
+    Route("GET", "/admin/users", c.UserList),
+    Route("POST", "/admin/users", c.UserCreate, 201),
+    Route("POST", "/admin/users/{user}/disable", c.UserDisable),
+    Route("POST", "/admin/users/{user}/enable", c.UserEnable),
+    Route("POST", "/admin/users/{user}/reset", c.UserReset),
+    Route("POST", "/admin/bots", c.BotCreate, 201),
+    Route("POST", "/admin/bots/{user}/rotate", c.BotRotate),
+    Route("DELETE", "/admin/bots/{user}", c.BotRevoke),
+)

@@ -1,0 +1,1 @@
+"""The client library: asyncio, typed, no code of the server."""

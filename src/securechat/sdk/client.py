@@ -1,0 +1,473 @@
+"""ChatClient: connect, resume, send, receive.
+
+The client keeps one connection alive: it reconnects with backoff and full jitter, resumes each room after the last entry it has,
+and notices gaps by `seq`. None of it needs a callback of the user's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from securechat.domain import commands as c
+from securechat.domain.accounts import User
+from securechat.domain.entries import Entry, Page
+from securechat.errors import Unauthorized
+from securechat.protocol import frames as f
+from securechat.sdk.backoff import Backoff
+from securechat.sdk.errors import ConnectionLost, LoginRequired, to_error
+from securechat.sdk.outbox import Outbox, new_cmid
+from securechat.sdk.profile import FixedToken, ProfileToken, TokenSource, check_url, load_profile, tls_context
+from securechat.sdk.transport import Closed, Transport
+
+log = logging.getLogger(__name__)
+
+ANSWER_S: Final = 30.0
+EVENTS_MAX: Final = 1_000
+"""Events that wait for a slow reader; past it, reading from the server pauses, and the server's own limit comes next."""
+_STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
+
+R = TypeVar("R")
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """The client was too far behind in a room: entries after `after` are missing here; `Room.history` has them."""
+
+    room: str
+    after: int
+
+
+Event = Entry | f.SignalFrame | Gap
+
+
+class Room:
+    """A room, as the client knows it."""
+
+    def __init__(self, client: ChatClient, summary: c.RoomSummary) -> None:
+        self._client = client
+        self.summary = summary
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<Room {self.name or self.id}>"
+
+    @property
+    def id(self) -> str:
+        """Room id."""
+        return self.summary.id
+
+    @property
+    def name(self) -> str:
+        """Its name; for a direct room, the other person's."""
+        return self.summary.name or (self.summary.peer.username if self.summary.peer else "")
+
+    async def send(self, body: str, *, cmid: str = "", reply_to: int | None = None) -> c.Sent:
+        """Send a message and wait until the server has stored it.
+
+        Raises:
+            ChatError: The server refused it.
+            ConnectionLost: The client was closed, or too much waits.
+        """
+        return await self.post(body, cmid=cmid, reply_to=reply_to)
+
+    def post(self, body: str, *, cmid: str = "", reply_to: int | None = None) -> asyncio.Future[c.Sent]:
+        """Queue a message, in order, and return a future of its answer."""
+        return self._client.outbox.put(c.MessageSend(room=self.id, cmid=cmid or new_cmid(), body=body, reply_to=reply_to))
+
+    async def edit(self, seq: int, body: str) -> c.Sent:
+        """Replace the text of one's own message."""
+        return await self._client.call(c.MessageEdit(room=self.id, seq=seq, body=body, cmid=new_cmid()))
+
+    async def delete(self, seq: int) -> c.Sent:
+        """Delete a message."""
+        return await self._client.call(c.MessageDelete(room=self.id, seq=seq, cmid=new_cmid()))
+
+    async def react(self, seq: int, emoji: str) -> c.Sent:
+        """React to a message."""
+        return await self._client.call(c.ReactionAdd(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()))
+
+    async def unreact(self, seq: int, emoji: str) -> c.Sent:
+        """Take a reaction back."""
+        return await self._client.call(c.ReactionRemove(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()))
+
+    async def mark_read(self, seq: int) -> c.ReadState:
+        """Say how far one has read."""
+        return await self._client.call(c.ReadMark(room=self.id, seq=seq))
+
+    async def typing(self) -> None:
+        """Show that one is writing."""
+        await self._client.call(c.TypingStart(room=self.id))
+
+    async def members(self) -> list[c.Member]:
+        """Return the members."""
+        return (await self._client.call(c.MemberList(room=self.id))).members
+
+    async def page(self, *, before: int | None = None, after: int | None = None, around: int | None = None, limit: int = 50) -> Page:
+        """Return one page of the log."""
+        return await self._client.call(c.Fetch(room=self.id, before=before, after=after, around=around, limit=limit))
+
+    async def history(self, *, before: int | None = None, limit: int | None = None) -> AsyncIterator[Entry]:
+        """Give entries from the newest back, at most `limit`; pages are invisible."""
+        left = limit
+        while left is None or left > 0:
+            page = await self.page(before=before, limit=min(200, left or 200))
+            if not page.entries:
+                return
+            for entry in reversed(page.entries):
+                yield entry
+            before = page.entries[0].seq
+            left = None if left is None else left - len(page.entries)
+
+    async def leave(self) -> None:
+        """Leave the room."""
+        await self._client.call(c.RoomLeave(room=self.id))
+
+
+class ChatClient:
+    """One device of one user, on one server.
+
+    Args:
+        url: The server: `SECURECHAT_URL`, or that of the profile.
+        token: A bot's token: `SECURECHAT_TOKEN`; without one, the profile that `securechat login` wrote.
+        ca: A CA's certificate: `SECURECHAT_CA`; for a server with its own CA.
+        resume: Room id → last `seq` seen, to begin where an earlier process stopped.
+        profile: The profile's file, if not the usual one.
+
+    Attributes:
+        user: Who one is, once connected.
+        device: Which device.
+        rooms: One's rooms, by id.
+        outbox: What waits to be sent.
+    """
+
+    def __init__(
+        self,
+        url: str = "",
+        token: str = "",
+        *,
+        ca: str = "",
+        resume: dict[str, int] | None = None,
+        profile: Path | None = None,
+    ) -> None:
+        token = token or os.environ.get("SECURECHAT_TOKEN", "")
+        url = url or os.environ.get("SECURECHAT_URL", "")
+        ca = ca or os.environ.get("SECURECHAT_CA", "")
+        self._tokens: TokenSource
+        if token:
+            self._tokens = FixedToken(token)
+        else:
+            found = load_profile(profile)
+            url, ca = found.url, ca or found.ca
+            self._tokens = ProfileToken(found, profile)
+        if not url:
+            raise LoginRequired("No server: set SECURECHAT_URL, or run: securechat login URL")
+        self.url = check_url(url)
+        self._tls = tls_context(self.url, ca)
+        self.user: User | None = None
+        self.device = ""
+        self.rooms: dict[str, Room] = {}
+        self.outbox = Outbox(self.call)
+        self._seen: dict[str, int | None] = dict(resume or {})
+        self._asked: set[str] = set()
+        self._ids = itertools.count(1)
+        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._transport: Transport | None = None
+        self._ready = asyncio.Event()
+        self._failed: Exception | None = None
+        self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS_MAX)
+        self._runner: asyncio.Task[None] | None = None
+        self._drain_ms: int | None = None
+        self.connects = 0
+
+    @classmethod
+    def connect(cls, url: str = "", token: str = "", *, ca: str = "", profile: Path | None = None) -> ChatClient:
+        """Return a client to use with `async with`."""
+        return cls(url, token, ca=ca, profile=profile)
+
+    async def __aenter__(self) -> Self:
+        """Connect, and wait until ready."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        """Close."""
+        await self.close()
+
+    async def start(self) -> None:
+        """Connect and wait until ready; from here on the connection is kept alive.
+
+        Raises:
+            LoginRequired: The token does not hold.
+        """
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run(), name="securechat-client")
+        await self._wait_ready()
+
+    async def close(self) -> None:
+        """End the connection. What the outbox still holds fails."""
+        self.outbox.close()
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+        if self._transport is not None:
+            await self._transport.close()
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """Room id → last `seq` that `events` gave out or will give out."""
+        return {room: seq for room, seq in self._seen.items() if seq is not None}
+
+    async def call(self, command: c.Command, *, timeout: float = ANSWER_S) -> Any:  # noqa: ASYNC109: the caller's deadline
+        """Send a command and return its reply.
+
+        Raises:
+            ChatError: The server refused.
+            ConnectionLost: No answer came; the outcome is unknown.
+            LoginRequired: The token does not hold (any more).
+        """
+        await self._wait_ready()
+        transport = self._transport
+        if transport is None:
+            raise ConnectionLost("not connected")
+        command.id = str(next(self._ids))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answers[command.id] = answer
+        try:
+            await transport.send(command)
+            async with asyncio.timeout(timeout):
+                data = await answer
+        except (Closed, TimeoutError) as error:
+            raise ConnectionLost(str(error)) from error
+        finally:
+            self._answers.pop(command.id, None)
+        reply = c.REPLIES.get(type(command))
+        return data if reply is None else msgspec.convert(data, reply)
+
+    async def room(self, name_or_id: str) -> Room:
+        """Find a room among one's own, by id or name, or a public one by name.
+
+        Raises:
+            NotFound: There is none.
+        """
+        wanted = name_or_id.removeprefix("#")
+        for room in self.rooms.values():
+            if wanted == room.id or wanted.casefold() == room.name.casefold():
+                return room
+        if wanted.startswith("@"):
+            raise_on = await self.find_user(wanted)
+            return Room(self, await self.call(c.RoomDirect(user=raise_on.id)))
+        return Room(self, await self.call(c.RoomLookup(name=wanted)))
+
+    async def find_user(self, username: str) -> User:
+        """Find a user by exact username.
+
+        Raises:
+            NotFound: There is none.
+        """
+        from securechat.errors import NotFound  # noqa: PLC0415
+
+        name = username.removeprefix("@").lower()
+        found = await self.call(c.UserFind(query=name, limit=50))
+        for user in found.users:
+            if user.username == name:
+                return user
+        raise NotFound(f"No user {username}.")
+
+    async def me(self) -> c.Identity:
+        """Return who one is."""
+        return await self.call(c.Me())
+
+    async def events(self, types: Iterable[str] | None = None) -> AsyncIterator[Event]:
+        """Give events as they come: entries once each and in order per room, signals, and `Gap`.
+
+        Raises:
+            LoginRequired: The token does not hold any more.
+        """
+        wanted = None if types is None else frozenset(types)
+        while True:
+            event = await self._next_event()
+            if wanted is None or isinstance(event, Gap) or event.type in wanted:
+                yield event
+
+    async def _next_event(self) -> Event:
+        get = asyncio.ensure_future(self._events.get())
+        runner = self._runner
+        if runner is None:
+            raise ConnectionLost("not started")
+        try:
+            await asyncio.wait({get, runner}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            get.cancel()
+            raise
+        if get.done():
+            return get.result()
+        get.cancel()
+        raise self._failed or ConnectionLost("closed")
+
+    async def _wait_ready(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        await self._ready.wait()
+        if self._failed is not None:
+            raise self._failed
+
+    # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        refusals = 0
+        try:
+            while True:
+                try:
+                    await self._session(backoff)
+                except Closed as closed:
+                    log.info("disconnected", extra={"code": closed.code, "reason": str(closed)})
+                    if closed.code in _STOP:
+                        raise ConnectionLost(f"The server ended this client: {closed}") from closed
+                    if closed.code == f.CloseCode.UNAUTHORIZED:
+                        self._tokens.refused()
+                        refusals += 1
+                    else:
+                        refusals = 0
+                except OSError as error:
+                    log.info("cannot connect", extra={"reason": str(error)})
+                self._lose()
+                delay, self._drain_ms = backoff.next() if self._drain_ms is None else self._drain_ms / 1000, None
+                await asyncio.sleep(0 if refusals == 1 else delay)
+        except Exception as error:  # noqa: BLE001: the border: whoever waits is told
+            self._failed = error
+            self._ready.set()
+            self._lose()
+        finally:
+            self._ready.set() if self._failed else self._ready.clear()
+
+    def _lose(self) -> None:
+        self._transport = None
+        if self._failed is None:
+            self._ready.clear()
+        self._asked.clear()
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectionLost("The connection was lost before the answer came."))
+
+    async def _session(self, backoff: Backoff) -> None:
+        token = await self._tokens.token()
+        transport = await Transport.open(self.url, self._tls)
+        try:
+            await transport.send(f.Auth(id="auth", token=token, resume=self.seen))
+            while True:
+                for frame in await transport.receive():
+                    if isinstance(frame, f.Ready):
+                        self._start_session(frame, transport)
+                        backoff.reset()
+                    else:
+                        await self._take(frame, transport)
+        finally:
+            await transport.close()
+
+    def _start_session(self, ready: f.Ready, transport: Transport) -> None:
+        self.user = ready.user
+        self.device = ready.device
+        self.connects += 1
+        known = self.rooms
+        self.rooms = {}
+        for summary in ready.rooms:
+            room = known.get(summary.id) or Room(self, summary)
+            room.summary = summary
+            self.rooms[summary.id] = room
+            if summary.resumed is None:
+                self._seen[summary.id] = summary.last_seq
+            elif not summary.resumed:
+                self._events_put_gap(summary.id)
+        for gone in self._seen.keys() - self.rooms.keys():
+            del self._seen[gone]
+        self._transport = transport
+        self._ready.set()
+        if ready.expires_in is not None:
+            asyncio.get_running_loop().call_later(max(1, ready.expires_in - 45), self._extend, transport)
+
+    def _extend(self, transport: Transport) -> None:
+        if self._transport is transport and self._runner is not None and not self._runner.done():
+            self._extending = asyncio.create_task(self._send_fresh_token(transport))
+
+    async def _send_fresh_token(self, transport: Transport) -> None:
+        try:
+            self._tokens.refused()
+            token = await self._tokens.token()
+            await transport.send(f.Auth(id="extend", token=token))
+        except (OSError, Closed, LoginRequired) as error:
+            log.info("token not extended", extra={"reason": str(error)})
+
+    async def _take(self, frame: Any, transport: Transport) -> None:
+        if isinstance(frame, Entry):
+            await self._take_entry(frame, transport)
+        elif isinstance(frame, f.Reply):
+            self._take_reply(frame)
+        elif isinstance(frame, f.ErrorFrame):
+            if frame.id == "auth" and frame.code == Unauthorized.code:
+                raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
+            answer = self._answers.get(frame.id)
+            if answer is not None and not answer.done():
+                answer.set_exception(to_error(frame))
+        elif isinstance(frame, f.SignalFrame):
+            self._take_signal(frame)
+            await self._events.put(frame)
+        elif isinstance(frame, f.Drain):
+            self._drain_ms = frame.after_ms
+
+    def _take_reply(self, frame: f.Reply) -> None:
+        if frame.id.startswith("resume ") and isinstance(frame.data, dict):
+            for room, complete in frame.data.get("rooms", {}).items():
+                self._asked.discard(room)
+                if not complete:
+                    self._events_put_gap(room)
+        answer = self._answers.get(frame.id)
+        if answer is not None and not answer.done():
+            answer.set_result(frame.data)
+
+    async def _take_entry(self, entry: Entry, transport: Transport) -> None:
+        last = self._seen.get(entry.room)
+        if last is not None and entry.seq <= last:
+            return
+        if last is not None and entry.seq > last + 1:
+            if entry.room not in self._asked:
+                self._asked.add(entry.room)
+                await transport.send(f.Resume(id=f"resume {next(self._ids)}", rooms={entry.room: last}))
+            return
+        self._seen[entry.room] = entry.seq
+        room = self.rooms.get(entry.room)
+        if room is not None:
+            room.summary.last_seq = entry.seq
+            if entry.name is not None:
+                room.summary.name = entry.name
+            if entry.topic is not None:
+                room.summary.topic = entry.topic
+        await self._events.put(entry)
+
+    def _take_signal(self, signal: f.SignalFrame) -> None:
+        if signal.type == "room.opened" and signal.summary is not None:
+            self.rooms[signal.summary.id] = Room(self, signal.summary)
+            self._seen[signal.summary.id] = None
+        elif signal.type == "room.closed" and signal.room is not None:
+            self.rooms.pop(signal.room, None)
+            self._seen.pop(signal.room, None)
+        elif signal.type == "read.updated" and signal.room in self.rooms:
+            summary = self.rooms[signal.room].summary
+            summary.read_seq, summary.unread = signal.read_seq or 0, signal.unread or 0
+
+    def _events_put_gap(self, room: str) -> None:
+        last = self._seen.get(room)
+        self._seen[room] = None
+        try:
+            self._events.put_nowait(Gap(room, last or 0))
+        except asyncio.QueueFull:
+            log.warning("gap in a room, and nobody reads events", extra={"room": room})

@@ -1,0 +1,188 @@
+"""Where the server is and who one is: from arguments, the environment, or the profile that `securechat login` wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import msgspec
+
+from securechat.domain import commands as c
+from securechat.protocol.frames import name_of
+from securechat.sdk.errors import LoginRequired, to_error
+
+EARLY_S: Final = 60
+"""An access token is renewed this long before it ends."""
+_PATHS: Final = {
+    c.SessionCreate: "/sessions",
+    c.SessionRefresh: "/sessions/refresh",
+    c.AccountRegister: "/accounts",
+    c.SetupComplete: "/setup",
+}
+
+
+class Profile(msgspec.Struct, kw_only=True):
+    """A signed-in device, as kept on disk (mode 0600)."""
+
+    url: str
+    username: str = ""
+    device: str = ""
+    refresh_token: str = ""
+    ca: str = ""
+
+
+def profile_path() -> Path:
+    """Return where the profile is: `SECURECHAT_PROFILE`, or in the user's data folder."""
+    if given := os.environ.get("SECURECHAT_PROFILE"):
+        return Path(given)
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "securechat" / "profile.json"
+
+
+def load_profile(path: Path | None = None) -> Profile:
+    """Read the profile.
+
+    Raises:
+        LoginRequired: There is none.
+    """
+    path = path or profile_path()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Profile)
+    except (OSError, msgspec.DecodeError) as error:
+        raise LoginRequired("Not signed in. Run: securechat login URL") from error
+
+
+def save_profile(profile: Profile, path: Path | None = None) -> None:
+    """Write the profile, whole or not at all: a lost refresh token is a lost session."""
+    path = path or profile_path()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(profile)))
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(path)
+
+
+def check_url(url: str) -> str:
+    """Return the server's URL without a slash at the end.
+
+    Raises:
+        ValueError: Not http(s), or http to another machine: passwords do not travel in the clear.
+    """
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ValueError(f"{url} is not the URL of a server.")
+    if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("http:// is for this machine only; use https://.")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def tls_context(url: str, ca: str) -> ssl.SSLContext | None:
+    """Return the TLS settings for a server: the system's authorities, or the one CA given."""
+    if not url.startswith("https"):
+        return None
+    context = ssl.create_default_context(cafile=ca or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+async def open_session(url: str, command: c.Command, ca: str = "") -> c.Session:
+    """Log in, register, set up or refresh over REST.
+
+    Raises:
+        ChatError: The server refused.
+        OSError: The server cannot be reached.
+    """
+    fields = {key: value for key, value in msgspec.to_builtins(command).items() if key not in {"op", "id"}}
+    context = tls_context(url, ca)
+    try:
+        async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
+            answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields)
+    except httpx.TransportError as error:
+        raise ConnectionError(f"{url} cannot be reached for {name_of(type(command))}: {error}") from error
+    if answer.status_code >= 400:
+        try:
+            problem = msgspec.json.decode(answer.content, type=dict)
+        except msgspec.DecodeError:
+            raise ConnectionError(f"{url} answered {answer.status_code}.") from None
+        raise to_error(problem)
+    return msgspec.json.decode(answer.content, type=c.Session)
+
+
+class TokenSource(Protocol):
+    """Where access tokens come from."""
+
+    async def token(self) -> str:
+        """Return a token that holds now. Raises `LoginRequired` or `OSError`."""
+
+    def refused(self) -> None:
+        """The token of the last call was refused: the next one has to be another."""
+
+
+@dataclass(slots=True)
+class FixedToken:
+    """A bot's token, which has no end."""
+
+    value: str
+    _bad: bool = False
+
+    async def token(self) -> str:
+        """Return the token."""
+        if self._bad:
+            raise LoginRequired("The server does not take this token. A new one: securechat bot rotate NAME")
+        return self.value
+
+    def refused(self) -> None:
+        """There is no other."""
+        self._bad = True
+
+
+class ProfileToken:
+    """The access token of a signed-in device, renewed with its refresh token.
+
+    Args:
+        profile: The device.
+        path: Where it is kept.
+    """
+
+    def __init__(self, profile: Profile, path: Path | None = None) -> None:
+        self._profile = profile
+        self._path = path
+        self._access = ""
+        self._until = 0.0
+        self._lock = asyncio.Lock()
+
+    async def token(self) -> str:
+        """See `TokenSource.token`."""
+        async with self._lock:
+            if not self._access or time.monotonic() > self._until:
+                await self._renew()
+            return self._access
+
+    def refused(self) -> None:
+        """See `TokenSource.refused`."""
+        self._access = ""
+
+    async def _renew(self) -> None:
+        # Another process may have renewed it in between.
+        profile = load_profile(self._path)
+        from securechat.errors import Unauthorized  # noqa: PLC0415
+
+        try:
+            session = await open_session(profile.url, c.SessionRefresh(refresh_token=profile.refresh_token), profile.ca)
+        except Unauthorized as error:
+            raise LoginRequired("The session has ended. Run: securechat login") from error
+        profile.refresh_token = session.refresh_token
+        save_profile(profile, self._path)
+        self._profile = profile
+        self._access = session.access_token
+        self._until = time.monotonic() + session.expires_in - EARLY_S

@@ -1,0 +1,196 @@
+"""ConfigManager: one JSON file, environment, flags; checked as a whole, explained, read again while running.
+
+Precedence: flag > `SECURECHAT_<KEY>` > file > default. A mistake anywhere means nothing is taken; all mistakes are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from securechat.auth.rate_limiter import Rate
+from securechat.errors import Shutdown
+
+PREFIX: Final = "SECURECHAT_"
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+def _setting(default: Any, text: str, *, reload: bool = False) -> Any:
+    """Document a setting; `reload` says that a change takes effect without a restart."""
+    _HELP[len(_HELP)] = (text, reload)
+    if isinstance(default, list | dict):
+        return msgspec.field(default_factory=lambda: default.copy())
+    return msgspec.field(default=default)
+
+
+_HELP: Final[dict[int, tuple[str, bool]]] = {}
+
+DEFAULT_RATES: Final = {
+    "message": Rate(burst=60, per_s=15),
+    "command": Rate(burst=300, per_s=60),
+    "login.address": Rate(burst=30, per_s=0.5),
+    "login.account": Rate(burst=6, per_s=0.1),
+    "register.address": Rate(burst=20, per_s=0.2),
+    "refresh.address": Rate(burst=100, per_s=5),
+}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, its default and what it is for (`securechat config explain`)."""
+
+    data_dir: str = _setting("./securechat-data", "Folder with everything that outlives the process.")
+    host: str = _setting("127.0.0.1", "Address to listen on with TLS; 0.0.0.0 for all.")
+    port: Port = _setting(8443, "Port for the web client, REST and the gateway, with TLS 1.3.")
+    http_port: Port = _setting(8080, "The same without TLS on loopback only, for a first look in a browser; 0 turns it off.")
+    admin_listen: str = _setting("", "HOST:PORT for /metrics and deep health, besides the admin socket; empty turns it off.")
+    public_url: str = _setting("", "What people type to get here; links begin with it. Default: the listener.", reload=True)
+    origins: list[str] = _setting([], "Origins of browsers that may use the gateway besides the server's own.", reload=True)
+    registration: Literal["invite", "open"] = _setting("invite", "Who may register: with an invitation, or everybody.", reload=True)
+    tls_cert: str = _setting("", "Certificate chain in PEM; default: one of the server's own CA.")
+    tls_key: str = _setting("", "Its key in PEM.")
+    max_connections: Annotated[int, Meta(ge=1)] = _setting(10_000, "WebSocket connections; more are refused with 503.", reload=True)
+    rates: dict[str, Rate] = _setting(DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True)
+    drain_s: Annotated[float, Meta(ge=0.1, le=300)] = _setting(4.0, "Seconds to stop in: clients are told to come back within it.")
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = _setting("INFO", "Least level that is logged.", reload=True)
+    log_style: Literal["auto", "json", "console"] = _setting("auto", "Form of standard error; auto: readable on a terminal.")
+    log_file: bool = _setting(True, "Also log JSON to logs/securechat.log in the data folder, rotated and compressed.")  # noqa: FBT003
+    log_max_bytes: Annotated[int, Meta(ge=65_536)] = _setting(16_777_216, "Size at which the log file is rotated.")
+    log_keep: Annotated[int, Meta(ge=1)] = _setting(14, "Rotated log files that are kept.")
+
+
+FIELDS: Final = {info.name: info for info in msgspec.structs.fields(Settings)}
+HELP: Final = dict(zip(FIELDS, _HELP.values(), strict=True))
+RELOADABLE: Final = frozenset(name for name, (_, reload) in HELP.items() if reload)
+
+
+class ConfigError(Shutdown):
+    """The configuration cannot be taken. `line` holds all mistakes, one per line."""
+
+
+class ConfigManager:
+    """The settings of a running server.
+
+    Args:
+        path: The file; None for none.
+        flags: From the command line.
+        environ: The environment.
+
+    Attributes:
+        settings: What holds now.
+        origin: Key → where its value comes from.
+    """
+
+    def __init__(self, path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
+        self.path = path
+        self._flags = {key: value for key, value in flags.items() if value is not None}
+        self._environ = environ
+        self._listeners: list[Callable[[Settings], None]] = []
+        self.settings, self.origin = self._load()
+
+    def on_change(self, listener: Callable[[Settings], None]) -> None:
+        """Call `listener` after each successful reload."""
+        self._listeners.append(listener)
+
+    def reload(self) -> tuple[list[str], list[str]]:
+        """Read everything again; return (keys that changed, keys that wait for a restart).
+
+        Raises:
+            ConfigError: Something is wrong; the settings stay as they are.
+        """
+        new, origin = self._load()
+        different = [name for name in FIELDS if getattr(new, name) != getattr(self.settings, name)]
+        changed = [name for name in different if name in RELOADABLE]
+        self.settings = msgspec.structs.replace(self.settings, **{name: getattr(new, name) for name in changed})
+        self.origin = origin
+        for listener in self._listeners:
+            listener(self.settings)
+        return changed, [name for name in different if name not in RELOADABLE]
+
+    def _load(self) -> tuple[Settings, dict[str, str]]:
+        mistakes: list[str] = []
+        values: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        for source, found in (
+            (str(self.path), self._read_file(mistakes)),
+            ("environment", self._read_environment(mistakes)),
+            ("flag", dict(self._flags)),
+        ):
+            for key, value in found.items():
+                if key not in FIELDS:
+                    near = difflib.get_close_matches(key, FIELDS, 1)
+                    mistakes.append(f"{key}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
+                    continue
+                try:
+                    values[key] = msgspec.convert(value, FIELDS[key].type, strict=source not in {"environment", "flag"})
+                    origin[key] = source
+                except msgspec.ValidationError as error:
+                    mistakes.append(f"{key}: {str(error).partition(' - at')[0]} (from {source})")
+        if "rates" in values:
+            values["rates"] = {**DEFAULT_RATES, **values["rates"]}
+        settings = Settings(**values)
+        mistakes += _contradictions(settings)
+        if mistakes:
+            raise ConfigError("The configuration has mistakes:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+        return settings, origin
+
+    def _read_file(self, mistakes: list[str]) -> dict[str, Any]:
+        if self.path is None:
+            return {}
+        try:
+            found = msgspec.json.decode(self.path.read_bytes())
+        except OSError as error:
+            mistakes.append(f"{self.path}: {error.strerror}")
+            return {}
+        except msgspec.DecodeError as error:
+            mistakes.append(f"{self.path}: not JSON: {error}")
+            return {}
+        if not isinstance(found, dict):
+            mistakes.append(f"{self.path}: not a JSON object")
+            return {}
+        return found
+
+    def _read_environment(self, mistakes: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, text in self._environ.items():
+            key = name.removeprefix(PREFIX).lower()
+            if not name.startswith(PREFIX) or key in _NOT_SETTINGS:
+                continue
+            if key in FIELDS and FIELDS[key].type in {list[str], dict[str, Rate]}:
+                try:
+                    found[key] = msgspec.json.decode(text)
+                except msgspec.DecodeError:
+                    mistakes.append(f"{key}: {name} is not JSON")
+            else:
+                found[key] = text
+        return found
+
+
+_NOT_SETTINGS: Final = frozenset({"config", "url", "token", "profile", "ca", "password"})
+"""Environment names of the clients and of the file itself."""
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    found = []
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        found.append("tls_key: tls_cert and tls_key belong together")
+    for key in ("tls_cert", "tls_key"):
+        path = getattr(settings, key)
+        if path and not Path(path).is_file():
+            found.append(f"{key}: {path} is not a file")
+    if settings.port and settings.port == settings.http_port:
+        found.append("http_port: the same as port")
+    if settings.admin_listen and not settings.admin_listen.rpartition(":")[2].isdecimal():
+        found.append("admin_listen: HOST:PORT is wanted")
+    if settings.public_url and not settings.public_url.startswith(("https://", "http://")):
+        found.append("public_url: begins with https:// or http://")
+    found += [f"rates.{name}: unknown bucket" for name in settings.rates if name not in DEFAULT_RATES]
+    found += [f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0]
+    return found
+
+

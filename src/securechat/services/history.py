@@ -1,0 +1,74 @@
+"""HistoryService: pages, catching up, and how far somebody has read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from securechat.domain import policy
+from securechat.domain.accounts import Principal, Role
+from securechat.domain.commands import Fetch, ReadMark, ReadState
+from securechat.domain.entries import Entry, Page
+from securechat.domain.limits import LIMITS
+from securechat.domain.ports import LogStore, LogTransaction, MessageBus, Signal
+from securechat.errors import InvalidInput
+from securechat.services.room_log import Operation, RoomLog
+
+NEWEST_PAGE: Final = 50
+"""Entries given to a client that is too far behind."""
+
+
+class HistoryService:
+    """Read the log.
+
+    Args:
+        room_log: Where read markers go, in the group commit.
+        log_store: Where the log is read.
+        bus: Who is told that a user has read on.
+    """
+
+    def __init__(self, room_log: RoomLog, log_store: LogStore, bus: MessageBus) -> None:
+        self._room_log = room_log
+        self._log_store = log_store
+        self._bus = bus
+
+    async def fetch(self, who: Principal, command: Fetch) -> Page:
+        """Read a page of a room's log."""
+        given = [value for value in (command.before, command.after, command.around) if value is not None]
+        if len(given) > 1:
+            raise InvalidInput("Give one of before, after and around.")
+        room = await self._log_store.room(command.room, user_id=who.user_id)
+        if who.role is not Role.OPERATOR:
+            policy.require_member(room, command.room, who)
+        read, room_id, limit = self._log_store.page, command.room, command.limit
+        if command.around is None:
+            return await read(room_id, before=command.before, after=command.after, limit=limit)
+        older = await read(room_id, before=command.around, limit=limit // 2)
+        newer = await read(room_id, after=command.around - 1, limit=limit - len(older.entries))
+        return Page(room=room_id, entries=older.entries + newer.entries, last_seq=min(older.last_seq, newer.last_seq))
+
+    async def catch_up(self, room_id: str, after: int, last_seq: int) -> tuple[bool, list[Entry]]:
+        """Return whether everything after a `seq` is there, and it; or the newest page.
+
+        The caller has checked that the reader is a member. A client that claims more than there is gets the newest page: it
+        talks to a server whose data was restored from a backup.
+        """
+        if last_seq == after:
+            return True, []
+        if after > last_seq or last_seq - after > LIMITS.resume_entries:
+            page = await self._log_store.page(room_id, limit=NEWEST_PAGE)
+            return False, page.entries
+        page = await self._log_store.page(room_id, after=after, limit=LIMITS.resume_entries)
+        return True, page.entries
+
+    async def mark_read(self, who: Principal, command: ReadMark) -> ReadState:
+        """Move a read marker, and tell all devices of the user where it is now."""
+
+        def decide(transaction: LogTransaction, _now: int) -> None:
+            room = policy.require_member(transaction.room(command.room), command.room, who)
+            transaction.mark_read(who.user_id, command.room, min(command.seq, room.last_seq), back=command.back)
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        read_seq, unread = await self._log_store.read_state(who.user_id, command.room)
+        state = ReadState(room=command.room, read_seq=read_seq, unread=unread)
+        self._bus.signal(Signal(state, user=who.user_id, ephemeral=False))
+        return state

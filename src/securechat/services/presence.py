@@ -1,0 +1,42 @@
+"""PresenceService: typing. Never stored, coalesced, dropped first (law 10). Who is online is known by the hub."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from securechat.domain import policy
+from securechat.domain.accounts import Principal
+from securechat.domain.commands import Done, TypingStart
+from securechat.domain.ports import Clock, LogStore, MessageBus, Signal, Typing
+
+QUIET_S: Final = 2.0
+"""One typing signal per user and room in this time is enough."""
+REMEMBERED_MAX: Final = 10_000
+
+
+class PresenceService:
+    """Show that somebody writes.
+
+    Args:
+        log_store: Who is a member.
+        bus: Who is told.
+        clock: For coalescing.
+    """
+
+    def __init__(self, log_store: LogStore, bus: MessageBus, clock: Clock) -> None:
+        self._log_store = log_store
+        self._bus = bus
+        self._clock = clock
+        self._shown: dict[tuple[str, str], float] = {}
+
+    async def typing(self, who: Principal, command: TypingStart) -> Done:
+        """Tell the others in the room."""
+        policy.require_member(await self._log_store.room(command.room, user_id=who.user_id), command.room, who)
+        now = self._clock.monotonic()
+        key = (command.room, who.user_id)
+        if now - self._shown.get(key, -QUIET_S) >= QUIET_S:
+            if len(self._shown) >= REMEMBERED_MAX:
+                self._shown.clear()
+            self._shown[key] = now
+            self._bus.signal(Signal(Typing(command.room, who.user_id), room=command.room, except_user=who.user_id))
+        return Done()

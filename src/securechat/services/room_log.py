@@ -1,0 +1,185 @@
+"""RoomLog: the group commit. Everything that waits goes into one transaction; while it runs, the next batch gathers.
+
+No timer: alone, an operation waits for nothing; under load a transaction carries hundreds. Answers go out after the commit is on
+the disk, never before (law 1). A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
+one operation at a time, so that a poisonous one fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import Clock, CmidKey, LogStore, LogTransaction, MessageBus, RoomBatch, TargetKey
+from securechat.errors import ChatError, Draining, Internal, Unavailable
+
+log = logging.getLogger(__name__)
+
+WAITING_MAX: Final = 20_000
+"""Operations that may wait; past it they are refused at once."""
+BATCH_MAX: Final = 2_000
+
+Decide = Callable[[LogTransaction, int], Any]
+"""Decide on the loaded state: append entries and return the reply, or raise a `ChatError` before anything is appended."""
+Done = Callable[[Any], None]
+"""Gets the reply, or the `ChatError`."""
+
+
+class Operation:
+    """One change to rooms, waiting for its commit.
+
+    Args:
+        decide: What to do, on loaded state.
+        rooms: Rooms whose state it needs.
+        sent: The cmid that it may be a repetition of.
+        target: The entry that it is about.
+    """
+
+    __slots__ = ("decide", "done", "result", "rooms", "sent", "target")
+
+    def __init__(
+        self, decide: Decide, rooms: Sequence[str], *, sent: CmidKey | None = None, target: TargetKey | None = None
+    ) -> None:
+        self.decide = decide
+        self.rooms = rooms
+        self.sent = sent
+        self.target = target
+        self.done: Done = _nobody_waits
+        self.result: Any = None
+
+
+def _nobody_waits(_result: object) -> None:
+    pass
+
+
+class _Poisoned(Exception):
+    """An operation broke after it had begun to append: the batch must be undone."""
+
+
+class RoomLog:
+    """The one way to change a room.
+
+    Args:
+        store: Where the log lives.
+        bus: Who is told after the commit.
+        clock: For `at`.
+    """
+
+    def __init__(self, store: LogStore, bus: MessageBus, clock: Clock) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._waiting: list[Operation] = []
+        self._running: asyncio.Task[None] | None = None
+        self._draining = False
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for the next commit."""
+        return len(self._waiting)
+
+    def submit(self, operation: Operation, done: Done) -> None:
+        """Queue an operation; `done` is called once, after the commit or the refusal."""
+        operation.done = done
+        if self._draining:
+            done(Draining(retry_after_ms=1_000))
+        elif len(self._waiting) >= WAITING_MAX:
+            done(Unavailable("Too many messages are waiting.", retry_after_ms=1_000))
+        else:
+            self._waiting.append(operation)
+            if self._running is None:
+                self._running = asyncio.create_task(self._run(), name="room-log")
+
+    async def perform(self, operation: Operation) -> Any:
+        """Queue an operation and wait for its reply.
+
+        Raises:
+            ChatError: It was refused.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(result: object) -> None:
+            if not future.done():  # Whoever waited may be gone; the operation went on all the same.
+                future.set_result(result)
+
+        self.submit(operation, done)
+        result = await future
+        if isinstance(result, ChatError):
+            raise result
+        return result
+
+    async def drain(self) -> None:
+        """Refuse what comes now, and return when everything that waits is answered."""
+        self._draining = True
+        if self._running is not None:
+            await self._running
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._waiting[:BATCH_MAX]
+                del self._waiting[:BATCH_MAX]
+                await self._commit(batch)
+        finally:
+            self._running = None
+
+    async def _commit(self, batch: list[Operation]) -> None:
+        try:
+            appended = await self._attempt(batch)
+        except Exception as error:  # noqa: BLE001: the border; the batch is undone, each operation gets its own answer
+            if len(batch) > 1:
+                log.warning("batch failed, trying its operations one by one", extra={"operations": len(batch), "error": repr(error)})
+                for operation in batch:
+                    await self._commit([operation])
+                return
+            batch[0].result = _as_answer(error)
+            appended = []
+        for operation in batch:
+            operation.done(operation.result)
+        if appended:
+            self._bus.publish(await self._by_room(appended))
+
+    async def _attempt(self, batch: list[Operation]) -> list[Entry]:
+        async def work(transaction: LogTransaction) -> list[Entry]:
+            await transaction.load(
+                sorted({room for operation in batch for room in operation.rooms}),
+                [operation.sent for operation in batch if operation.sent is not None],
+                [operation.target for operation in batch if operation.target is not None],
+            )
+            now = self._clock.now_ms()
+            for operation in batch:
+                before = len(transaction.appended)
+                try:
+                    operation.result = operation.decide(transaction, now)
+                except ChatError as error:
+                    operation.result = error
+                except Exception as error:  # noqa: BLE001: the border; this operation fails, not its batch-mates
+                    operation.result = _as_answer(error)
+                if isinstance(operation.result, ChatError) and len(transaction.appended) != before:
+                    raise _Poisoned from operation.result
+            return transaction.appended
+
+        return await self._store.commit(work)
+
+    async def _by_room(self, appended: Sequence[Entry]) -> list[RoomBatch]:
+        batches: dict[str, RoomBatch] = {}
+        for entry in appended:
+            batch = batches.get(entry.room)
+            if batch is None:
+                batch = batches[entry.room] = RoomBatch(entry.room, [])
+            batch.entries.append(entry)
+            if entry.type is EntryType.MEMBER_JOINED and entry.member is not None:
+                summary = await self._store.head(entry.member, entry.room)
+                if summary is not None:
+                    batch.opened[entry.member] = summary
+        return list(batches.values())
+
+
+def _as_answer(error: Exception) -> ChatError:
+    if isinstance(error, ChatError):
+        return error
+    log.error("operation failed", exc_info=error)
+    return Internal()

@@ -1,0 +1,266 @@
+"""RoomService: create, find, enter, leave, change rooms and their members."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from securechat.domain import commands as c
+from securechat.domain import policy
+from securechat.domain.accounts import Principal, Role, clean_name
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ids import ALPHABET, ROOM
+from securechat.domain.limits import LIMITS
+from securechat.domain.ports import AccountStore, LogStore, LogTransaction
+from securechat.domain.rooms import RoomKind, RoomRole, RoomState
+from securechat.errors import Conflict, Forbidden, InvalidInput, NotFound
+from securechat.services.room_log import Operation, RoomLog
+
+
+def direct_room_id(one: str, other: str) -> str:
+    """Return the id of the direct room of two users: the same whoever asks first, so that there can only be one."""
+    digest = int.from_bytes(hashlib.blake2b(":".join(sorted((one, other))).encode(), digest_size=10).digest(), "big")
+    return ROOM + "_" + "".join(ALPHABET[(digest >> shift) & 31] for shift in range(0, 80, 5))
+
+
+class RoomService:
+    """Everything about rooms but the messages in them.
+
+    Args:
+        room_log: Where changes go.
+        log_store: Where rooms are read.
+        accounts: Where people are read.
+        new_id: Makes ids.
+        is_online: Whether a user has a connection.
+    """
+
+    def __init__(
+        self,
+        room_log: RoomLog,
+        log_store: LogStore,
+        accounts: AccountStore,
+        new_id: Callable[[str], str],
+        is_online: Callable[[str], bool],
+    ) -> None:
+        self._room_log = room_log
+        self._log_store = log_store
+        self._accounts = accounts
+        self._new_id = new_id
+        self._is_online = is_online
+
+    async def create(self, who: Principal, command: c.RoomCreate) -> c.RoomSummary:
+        """Create a room with its first members."""
+        policy.require_account(who)
+        if who.role is Role.BOT:
+            raise Forbidden("A bot may not create rooms.")
+        name = clean_name(command.name.removeprefix("#"), "name")
+        topic = clean_name(command.topic, "topic", most=LIMITS.topic_chars) if command.topic.strip() else ""
+        room_id = self._new_id(ROOM)
+        others = [user_id for user_id in dict.fromkeys(command.members) if user_id != who.user_id]
+        await self._require_users(others)
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            writer = _Writer(transaction, room_id, who, now)
+            writer.add(EntryType.ROOM_CREATED, kind=command.kind, name=name, topic=topic)
+            if who.role is not Role.OPERATOR:
+                writer.add(EntryType.MEMBER_JOINED, member=who.user_id, role=RoomRole.OWNER.value)
+            for user_id in others:
+                writer.add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)
+
+        await self._room_log.perform(Operation(decide, (room_id,)))
+        return await self._summary(who, room_id)
+
+    async def direct(self, who: Principal, command: c.RoomDirect) -> c.RoomSummary:
+        """Open the direct room with somebody."""
+        policy.require_account(who)
+        if command.user == who.user_id:
+            raise InvalidInput("A direct room is with somebody else.", field="user")
+        await self._require_users([command.user])
+        if who.user_id in await self._accounts.blocks(command.user):
+            raise Forbidden("This person does not take messages from you.")
+        room_id = direct_room_id(who.user_id, command.user)
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            if transaction.room(room_id) is not None:
+                return
+            writer = _Writer(transaction, room_id, who, now)
+            writer.add(EntryType.ROOM_CREATED, kind=RoomKind.DIRECT.value, name="", topic="")
+            for user_id in (who.user_id, command.user):
+                writer.add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)
+
+        await self._room_log.perform(Operation(decide, (room_id,)))
+        return await self._summary(who, room_id)
+
+    async def update(self, who: Principal, command: c.RoomUpdate) -> c.RoomSummary:
+        """Change a room's name or topic."""
+        name = None if command.name is None else clean_name(command.name.removeprefix("#"), "name")
+        topic = command.topic
+        if topic is not None:
+            topic = clean_name(topic, "topic", most=LIMITS.topic_chars) if topic.strip() else ""
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            room = policy.require_manager(transaction.room(command.room), command.room, who)
+            if room.kind is RoomKind.DIRECT:
+                raise Conflict("A direct room has no name.")
+            new_name = None if name == room.name else name
+            new_topic = None if topic == room.topic else topic
+            if new_name is not None or new_topic is not None:
+                _Writer(transaction, room.id, who, now).add(EntryType.ROOM_UPDATED, name=new_name, topic=new_topic)
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return await self._summary(who, command.room)
+
+    async def join(self, who: Principal, command: c.RoomJoin) -> c.RoomSummary:
+        """Join a public room; being in it already is fine."""
+        policy.require_account(who)
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            room = policy.require_may_join(transaction.room(command.room), command.room, who)
+            _add_member(transaction, room, who, who.user_id, now)
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return await self._summary(who, command.room)
+
+    async def leave(self, who: Principal, command: c.RoomLeave) -> c.Done:
+        """Leave a room."""
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            room = policy.require_member(transaction.room(command.room), command.room, who)
+            if room.kind is RoomKind.DIRECT:
+                raise Conflict("A direct room cannot be left; block the person instead.")
+            _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_LEFT, member=who.user_id)
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return c.Done()
+
+    async def add(self, who: Principal, command: c.MemberAdd) -> c.Done:
+        """Bring somebody in; their being in it already is fine."""
+        await self._require_users([command.user])
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            room = policy.require_may_add(transaction.room(command.room), command.room, who)
+            _add_member(transaction, room, who, command.user, now)
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return c.Done()
+
+    async def remove(self, who: Principal, command: c.MemberRemove) -> c.Done:
+        """Remove somebody."""
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            room = policy.require_manager(transaction.room(command.room), command.room, who)
+            if room.kind is RoomKind.DIRECT:
+                raise Conflict("A direct room stays between two people.")
+            if command.user not in room.members:
+                raise NotFound("This person is not a member.")
+            _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_REMOVED, member=command.user)
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return c.Done()
+
+    async def list_members(self, who: Principal, command: c.MemberList) -> c.Members:
+        """List the members of a room."""
+        room = await self._log_store.room(command.room, user_id=who.user_id)
+        if who.role is not Role.OPERATOR:
+            policy.require_member(room, command.room, who)
+        found = await self._log_store.members(command.room)
+        return c.Members(
+            members=[
+                c.Member(user=user, role=role.value, presence="online" if self._is_online(user.id) else "offline")
+                for user, role in found
+            ]
+        )
+
+    async def list_own(self, who: Principal, _command: c.RoomList) -> c.Rooms:
+        """List one's own rooms; the operator sees public ones with `room.browse`."""
+        return c.Rooms(rooms=await self._log_store.heads(who.user_id))
+
+    async def browse(self, who: Principal, command: c.RoomBrowse) -> c.Rooms:
+        """List public rooms."""
+        policy.require_account(who)
+        rooms = await self._log_store.browse(
+            user_id=who.user_id, query=command.query.removeprefix("#"), after=command.cursor, limit=command.limit + 1
+        )
+        more = len(rooms) > command.limit
+        rooms = rooms[: command.limit]
+        return c.Rooms(rooms=rooms, next_cursor=rooms[-1].name if more else None)
+
+    async def get(self, who: Principal, command: c.RoomGet) -> c.RoomSummary:
+        """Get a room that one may see."""
+        policy.require_account(who)
+        return await self._summary(who, command.room)
+
+    async def lookup(self, who: Principal, command: c.RoomLookup) -> c.RoomSummary:
+        """Find a room by name."""
+        policy.require_account(who)
+        name = clean_name(command.name.removeprefix("#"), "name")
+        room_id = await self._log_store.lookup(who.user_id, name)
+        if room_id is None:
+            raise NotFound(f"No room {name} that you can see.")
+        return await self._summary(who, room_id)
+
+    async def list_commands(self, who: Principal, command: c.CommandList) -> c.BotCommands:
+        """List what the bots of a room answer to."""
+        policy.require_member(await self._log_store.room(command.room, user_id=who.user_id), command.room, who)
+        return c.BotCommands(commands=await self._accounts.commands(command.room))
+
+    async def _summary(self, who: Principal, room_id: str) -> c.RoomSummary:
+        summary = await self._log_store.head(who.user_id, room_id)
+        visible = summary is not None and (
+            summary.role is not None or summary.kind == RoomKind.PUBLIC or who.role is Role.OPERATOR
+        )
+        if summary is None or not visible:
+            raise NotFound(f"No room {room_id} that you can see.")
+        return summary
+
+    async def _require_users(self, user_ids: list[str]) -> None:
+        found = {user.id for user in await self._accounts.users(user_ids) if not user.disabled}
+        for user_id in user_ids:
+            if user_id not in found:
+                raise NotFound(f"No user {user_id}.")
+
+
+class _Writer:
+    """Append entries of one room, one after the other."""
+
+    __slots__ = ("_now", "_room_id", "_transaction", "_who")
+
+    def __init__(self, transaction: LogTransaction, room_id: str, who: Principal, now: int) -> None:
+        self._transaction = transaction
+        self._room_id = room_id
+        self._who = who
+        self._now = now
+
+    def add(
+        self,
+        entry_type: EntryType,
+        *,
+        member: str | None = None,
+        role: str | None = None,
+        kind: str | None = None,
+        name: str | None = None,
+        topic: str | None = None,
+    ) -> None:
+        room = self._transaction.room(self._room_id)
+        self._transaction.append(
+            Entry(
+                type=entry_type,
+                room=self._room_id,
+                seq=(room.last_seq if room else 0) + 1,
+                at=self._now,
+                user=self._who.user_id,
+                member=member,
+                role=role,
+                kind=kind,
+                name=name,
+                topic=topic,
+            )
+        )
+
+
+def _add_member(transaction: LogTransaction, room: RoomState, who: Principal, user_id: str, now: int) -> None:
+    if user_id in room.members:
+        return
+    if len(room.members) >= LIMITS.members:
+        raise Conflict(f"A room has at most {LIMITS.members} members.")
+    _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)

@@ -1,0 +1,1 @@
+"""Durable state in SQL. Only this folder knows that there is a database."""

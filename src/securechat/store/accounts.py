@@ -1,0 +1,255 @@
+"""People, bots, devices, invitations and links in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import apsw
+import msgspec
+
+from securechat.domain.accounts import Device, Role, User
+from securechat.domain.commands import BotCommand, Invite
+from securechat.domain.ports import Account, DeviceRecord, LinkRecord
+from securechat.errors import NameTaken
+from securechat.store.log import name_key, to_user
+from securechat.store.sqlite import Row, SqliteDatabase
+
+_USER: Final = "id, username, display_name, role, disabled_at"
+_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at"
+_INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
+
+
+class SqliteAccounts:
+    """The accounts' half of the store. Each writing method is one transaction.
+
+    Args:
+        database: The open database.
+    """
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._db = database
+
+    async def create_user(self, user: User, password_hash: str | None, at: int) -> None:
+        """See `AccountStore.create_user`."""
+        try:
+            await self._write(
+                "INSERT INTO users (id, username, display_name, name_key, role, password_hash, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, password_hash, at),
+            )
+        except apsw.ConstraintError as error:
+            raise NameTaken(f"The username {user.username} is taken.", field="username") from error
+
+    async def account(self, *, user_id: str = "", username: str = "") -> Account | None:
+        """See `AccountStore.account`."""
+        rows = self._db.read(
+            f"SELECT {_USER}, password_hash FROM users WHERE {'id' if user_id else 'username'} = ?",  # noqa: S608: constants
+            (user_id or username,),
+        )
+        return Account(to_user(rows[0]), rows[0][5]) if rows else None
+
+    async def users(self, user_ids: Collection[str]) -> list[User]:
+        """See `AccountStore.users`."""
+        marks = ", ".join("?" * len(user_ids))
+        return [to_user(row) for row in self._db.read(f"SELECT {_USER} FROM users WHERE id IN ({marks})", tuple(user_ids))]  # noqa: S608: marks
+
+    async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
+        """See `AccountStore.find_users`."""
+        key = name_key(prefix)
+        rows = self._db.read(
+            f"SELECT {_USER} FROM users WHERE (substr(username, 1, ?) = ? OR substr(name_key, 1, ?) = ?) AND username > ?"  # noqa: S608: constants
+            " ORDER BY username LIMIT ?",
+            (len(key), key, len(key), key, after, limit),
+        )
+        return [to_user(row) for row in rows]
+
+    async def count_users(self) -> int:
+        """See `AccountStore.count_users`."""
+        return int(self._db.read("SELECT count(*) FROM users WHERE role <> 'bot'")[0][0])
+
+    async def update_user(
+        self,
+        user_id: str,
+        *,
+        display_name: str | None = None,
+        password_hash: str | None = None,
+        role: Role | None = None,
+        disabled_at: int | None = None,
+        enable: bool = False,
+    ) -> bool:
+        """See `AccountStore.update_user`."""
+        rows = await self._write(
+            "UPDATE users SET display_name = coalesce(?, display_name), name_key = coalesce(?, name_key),"
+            " password_hash = coalesce(?, password_hash), role = coalesce(?, role),"
+            " disabled_at = CASE WHEN ? THEN NULL ELSE coalesce(?, disabled_at) END WHERE id = ? RETURNING id",
+            (
+                display_name,
+                None if display_name is None else name_key(display_name),
+                password_hash,
+                None if role is None else role.value,
+                enable,
+                disabled_at,
+                user_id,
+            ),
+        )
+        return bool(rows)
+
+    async def create_device(self, device: Device, user_id: str, *, refresh_hash: str | None, token_hash: str | None) -> None:
+        """See `AccountStore.create_device`."""
+        await self._write(
+            "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_hash, token_hash)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                device.id, user_id, device.name, device.address, device.created_at, device.created_at, device.created_at,
+                refresh_hash, token_hash,
+            ),
+        )  # fmt: skip
+
+    async def device(self, device_id: str) -> DeviceRecord | None:
+        """See `AccountStore.device`."""
+        return self._find_device("id = ?", (device_id,))
+
+    async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
+        """See `AccountStore.device_by_token`."""
+        return self._find_device("token_hash = ?", (token_hash,))
+
+    async def device_by_refresh(self, refresh_hash: str) -> DeviceRecord | None:
+        """See `AccountStore.device_by_refresh`."""
+        return self._find_device("refresh_hash = ? OR previous_hash = ?", (refresh_hash, refresh_hash))
+
+    async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
+        """See `AccountStore.rotate_refresh`."""
+        rows = await self._write(
+            "UPDATE devices SET refresh_hash = ?, previous_hash = ?, refreshed_at = ?, last_seen_at = ?, address = ?"
+            " WHERE id = ? AND refresh_hash = ? AND revoked_at IS NULL RETURNING id",
+            (new_hash, old_hash, at, at, address, device_id, old_hash),
+        )
+        return bool(rows)
+
+    async def devices(self, user_id: str) -> list[Device]:
+        """See `AccountStore.devices`."""
+        rows = self._db.read(
+            "SELECT id, name, created_at, last_seen_at, address FROM devices WHERE user_id = ? AND revoked_at IS NULL"
+            " ORDER BY created_at DESC, id",
+            (user_id,),
+        )
+        return [Device(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], address=row[4]) for row in rows]
+
+    async def revoke_devices(self, user_id: str, device_id: str | None, at: int) -> list[str]:
+        """See `AccountStore.revoke_devices`."""
+        rows = await self._write(
+            "UPDATE devices SET revoked_at = ?, refresh_hash = NULL, token_hash = NULL"
+            " WHERE user_id = ? AND revoked_at IS NULL AND (? IS NULL OR id = ?) RETURNING id",
+            (at, user_id, device_id, device_id),
+        )
+        return [str(row[0]) for row in rows]
+
+    async def create_invite(self, invite: Invite, created_by: str) -> None:
+        """See `AccountStore.create_invite`."""
+        await self._write(
+            "INSERT INTO invites (code, created_by, uses_left, expires_at, rooms) VALUES (?, ?, ?, ?, ?)",
+            (invite.code, created_by, invite.uses_left, invite.expires_at, msgspec.json.encode(invite.rooms).decode()),
+        )
+
+    async def invite(self, code: str, at: int) -> tuple[Invite, str] | None:
+        """See `AccountStore.invite`."""
+        rows = self._db.read(
+            f"SELECT {_INVITE} FROM invites WHERE code = ? AND uses_left > 0 AND expires_at > ?",  # noqa: S608: constants
+            (code, at),
+        )
+        return (_to_invite(rows[0]), str(rows[0][4])) if rows else None
+
+    async def use_invite(self, code: str, at: int) -> bool:
+        """See `AccountStore.use_invite`."""
+        rows = await self._write(
+            "UPDATE invites SET uses_left = uses_left - 1 WHERE code = ? AND uses_left > 0 AND expires_at > ? RETURNING code",
+            (code, at),
+        )
+        return bool(rows)
+
+    async def unuse_invite(self, code: str) -> None:
+        """See `AccountStore.unuse_invite`."""
+        await self._write("UPDATE invites SET uses_left = uses_left + 1 WHERE code = ?", (code,))
+
+    async def invites(self, at: int) -> list[Invite]:
+        """See `AccountStore.invites`."""
+        rows = self._db.read(
+            f"SELECT {_INVITE} FROM invites WHERE uses_left > 0 AND expires_at > ? ORDER BY expires_at DESC, code",  # noqa: S608: constants
+            (at,),
+        )
+        return [_to_invite(row) for row in rows]
+
+    async def revoke_invite(self, code: str) -> bool:
+        """See `AccountStore.revoke_invite`."""
+        return bool(await self._write("DELETE FROM invites WHERE code = ? RETURNING code", (code,)))
+
+    async def create_link(self, token_hash: str, link: LinkRecord) -> None:
+        """See `AccountStore.create_link`."""
+        async with self._db.transaction() as execute:
+            execute("DELETE FROM links WHERE kind = ? AND user_id IS ?", (link.kind, link.user_id))
+            execute(
+                "INSERT INTO links (token_hash, kind, user_id, expires_at) VALUES (?, ?, ?, ?)",
+                (token_hash, link.kind, link.user_id, link.expires_at),
+            )
+
+    async def use_link(self, token_hash: str, kind: str, at: int) -> LinkRecord | None:
+        """See `AccountStore.use_link`."""
+        rows = await self._write(
+            "DELETE FROM links WHERE token_hash = ? AND kind = ? RETURNING kind, user_id, expires_at", (token_hash, kind)
+        )
+        return LinkRecord(rows[0][0], rows[0][1], rows[0][2]) if rows and rows[0][2] > at else None
+
+    async def set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
+        """See `AccountStore.set_block`."""
+        if on:
+            await self._write("INSERT INTO blocks (user_id, blocked) VALUES (?, ?) ON CONFLICT DO NOTHING", (user_id, blocked))
+        else:
+            await self._write("DELETE FROM blocks WHERE user_id = ? AND blocked = ?", (user_id, blocked))
+
+    async def blocks(self, user_id: str) -> list[str]:
+        """See `AccountStore.blocks`."""
+        return [str(row[0]) for row in self._db.read("SELECT blocked FROM blocks WHERE user_id = ? ORDER BY blocked", (user_id,))]
+
+    async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
+        """See `AccountStore.set_commands`."""
+        async with self._db.transaction() as execute:
+            execute("DELETE FROM commands WHERE user_id = ?", (bot,))
+            for command in commands:
+                definition = msgspec.json.encode(command).decode()
+                execute("INSERT INTO commands (user_id, name, definition) VALUES (?, ?, ?)", (bot, command.name, definition))
+
+    async def commands(self, room_id: str) -> list[BotCommand]:
+        """See `AccountStore.commands`."""
+        rows = self._db.read(
+            "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id WHERE m.room_id = ?"
+            " ORDER BY c.name, c.user_id",
+            (room_id,),
+        )
+        return [msgspec.structs.replace(msgspec.json.decode(row[0], type=BotCommand), bot=row[1]) for row in rows]
+
+    async def setting(self, key: str) -> str | None:
+        """See `AccountStore.setting`."""
+        rows = self._db.read("SELECT value FROM settings WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    async def set_setting(self, key: str, value: str) -> None:
+        """See `AccountStore.set_setting`."""
+        await self._write(
+            "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
+
+    async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
+        async with self._db.transaction() as execute:
+            return execute(sql, values)
+
+    def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
+        rows = self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)  # noqa: S608: constants
+        if not rows:
+            return None
+        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at = rows[0]
+        return DeviceRecord(device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at)
+
+
+def _to_invite(row: Row) -> Invite:
+    return Invite(code=row[0], uses_left=row[1], expires_at=row[2], rooms=msgspec.json.decode(row[3], type=list[str]))

@@ -1,0 +1,163 @@
+"""SqliteDatabase: one writer, many reads, on the event loop's thread; only what waits for the disk leaves it.
+
+A statement of ours costs 3–30 µs and touches the page cache; handing it to a thread costs more than that, and on a busy loop each
+hand-over of the interpreter lock can cost milliseconds (ADR 0003). COMMIT and checkpoints wait for the disk: they run in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from securechat.errors import Unavailable
+
+CHECKPOINT_PAGES: Final = 4_000
+"""WAL pages after which a checkpoint runs beside the writer (16 MiB)."""
+RESTART_PAGES: Final = 32_000
+"""WAL pages after which the writer waits for a checkpoint, so that the WAL starts again (128 MiB)."""
+ERASE_DELAY_S: Final = 1.0
+"""How long after a deletion the WAL, which still holds the text, is emptied."""
+
+Row = tuple[Any, ...]
+
+
+class SqliteDatabase:
+    """The connections to one database file.
+
+    Args:
+        path: The file; its schema is up to date.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer = _connect(path)
+        self._reader = _connect(path)
+        self._checkpointer = _connect(path)
+        self._write_lock = asyncio.Lock()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoint")
+        self._wal_pages = 0
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._erasing: asyncio.TimerHandle | None = None
+        self._erase_task: asyncio.Task[None] | None = None
+        self._writer.set_wal_hook(self._count_wal)
+
+    def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of a query on committed data."""
+        return self._reader.execute(sql, values).fetchall()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Callable[[str, Sequence[object]], list[Row]]]:
+        """Give a function that executes statements; leaving the block commits to the disk, an exception undoes all.
+
+        Raises:
+            Unavailable: The disk is full or failed; nothing is stored.
+        """
+        async with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._execute
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._commit)
+            except BaseException as error:
+                self._roll_back()
+                if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError):
+                    raise Unavailable("The disk does not take the data.") from error
+                raise
+        if self._wal_pages > CHECKPOINT_PAGES and self._checkpointing is None:
+            self._checkpointing = asyncio.create_task(self._checkpoint())
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Execute one statement for many rows, inside `transaction`."""
+        self._writer.executemany(sql, rows)
+
+    def erase_soon(self) -> None:
+        """Empty the WAL a moment from now: a deletion zeroed the text in the file, and the WAL still holds it."""
+        if self._erasing is None:
+            self._erasing = asyncio.get_running_loop().call_later(ERASE_DELAY_S, self._start_erasing)
+
+    async def backup(self, target: Path) -> None:
+        """Copy the database, consistent, while it is in use."""
+        await asyncio.get_running_loop().run_in_executor(self._background, self._copy_to, target)
+
+    async def close(self) -> None:
+        """Fold the WAL into the file and close it."""
+        if self._erasing is not None:
+            self._erasing.cancel()
+        for task in (self._checkpointing, self._erase_task):
+            if task is not None:
+                with suppress(apsw.Error):
+                    await task
+        async with self._write_lock:
+            with suppress(apsw.Error):
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate)
+        self._disk.shutdown()
+        self._background.shutdown()
+        for connection in (self._reader, self._checkpointer, self._writer):
+            connection.close()
+
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        return self._writer.execute(sql, values).fetchall()
+
+    def _commit(self) -> None:
+        self._writer.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def _count_wal(self, _connection: object, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    async def _checkpoint(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._background, self._passive)
+            if self._wal_pages > RESTART_PAGES:
+                async with self._write_lock:
+                    await loop.run_in_executor(self._disk, self._truncate)
+        finally:
+            self._checkpointing = None
+
+    def _start_erasing(self) -> None:
+        self._erasing = None
+        self._erase_task = asyncio.create_task(self._erase())
+
+    async def _erase(self) -> None:
+        async with self._write_lock:
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate)
+
+    def _passive(self) -> None:
+        self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _truncate(self) -> None:
+        self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._wal_pages = 0
+
+    def _copy_to(self, target: Path) -> None:
+        copy = apsw.Connection(str(target))
+        try:
+            with copy.backup("main", self._checkpointer, "main") as backup:
+                while not backup.done:
+                    backup.step(1_000)
+            copy.pragma("journal_mode", "delete")
+        finally:
+            copy.close()
+
+
+def _connect(path: Path) -> apsw.Connection:
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=200)
+    db.set_busy_timeout(5_000)
+    db.pragma("journal_mode", "wal")
+    db.pragma("synchronous", "full")  # An acknowledged message survives power loss.
+    db.pragma("secure_delete", "on")  # Deleted text is overwritten in the file.
+    db.pragma("wal_autocheckpoint", 0)  # `_checkpoint` does it beside the writer.
+    db.pragma("cache_size", -65_536)
+    db.pragma("temp_store", "memory")
+    return db
