@@ -23,6 +23,6 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415: the point of this function
+    from importlib import import_module  # noqa: PLC0415 - the point of this function
 
     return getattr(import_module(home), name)

@@ -44,9 +44,7 @@ class ChatError(Exception):
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
-    def __init__(
-        self, detail: str | None = None, *, field: str | None = None, retry_after_ms: int | None = None
-    ) -> None:
+    def __init__(self, detail: str | None = None, *, field: str | None = None, retry_after_ms: int | None = None) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.field = field

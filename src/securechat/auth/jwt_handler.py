@@ -60,6 +60,6 @@ class JWTHandler:
             and isinstance(expiry, int)
             and expiry > now
         )
-        if not good:
+        if not good or not isinstance(expiry, int):
             raise Unauthorized("The access token is not valid.")
         return str(user_id), str(device_id), float(expiry)

@@ -62,7 +62,11 @@ def log_in(url: str, username: str | None, ca: Path | None, code: str) -> None:
     session = _run(work())
     save_profile(
         Profile(
-            url=check_url(url), username=session.user.username, device=session.device, refresh_token=session.refresh_token, ca=authority
+            url=check_url(url),
+            username=session.user.username,
+            device=session.device,
+            refresh_token=session.refresh_token,
+            ca=authority,
         )
     )
     say(f"Signed in to {check_url(url)} as @{session.user.username}. Kept in {profile_path()}.")
@@ -167,8 +171,10 @@ class _Plain:
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
             lines: Any = reader.readline
         except (ValueError, OSError):  # A plain file cannot be polled.
+
             async def lines() -> bytes:
                 return sys.stdin.buffer.readline()
+
         while line := await lines():
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             if text == "/quit":
@@ -206,7 +212,8 @@ class _Plain:
         match word:
             case "/who":
                 for member in await room.members():
-                    say(f"{'*' if member.presence == 'online' else ' '} @{member.user.username}  {member.user.display_name}  {member.role}")
+                    mark = "*" if member.presence == "online" else " "
+                    say(f"{mark} @{member.user.username}  {member.user.display_name}  {member.role}")
             case "/history":
                 await self._show_history(room, int(first or HISTORY))
             case "/edit":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import resource
 import socket
@@ -106,8 +106,10 @@ def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if not tls.ca_path.exists():
         yield Finding("warn", "tls", "no certificate yet", "securechat serve")
         return
-    days = (tls.valid_until() - datetime.datetime.now(datetime.UTC)).days
-    yield Finding("ok" if days > 7 else "warn", "tls", f"own CA, certificate good for {days} days", "" if days > 7 else "restart the server")
+    days = (tls.valid_until() - dt.datetime.now(dt.UTC)).days
+    yield Finding(
+        "ok" if days > 7 else "warn", "tls", f"own CA, certificate good for {days} days", "" if days > 7 else "restart the server"
+    )
 
 
 def _files_limit(settings: Settings) -> Finding:
@@ -122,7 +124,9 @@ def _server(settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if not folder.admin_socket.exists():
         taken = [port for port in (settings.port, settings.http_port) if port and _taken(settings.host, port)]
         if taken:
-            yield Finding("fail", "server", f"not running, and port {taken[0]} is taken", "securechat serve --port ... --http-port ...")
+            yield Finding(
+                "fail", "server", f"not running, and port {taken[0]} is taken", "securechat serve --port ... --http-port ..."
+            )
         else:
             yield Finding("ok", "server", "not running; its ports are free")
         return

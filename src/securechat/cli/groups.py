@@ -184,11 +184,15 @@ def cert_show(*, data: Data = None) -> None:
     tls = TLSContext(data_root(data) / "tls")
     if not tls.ca_path.exists():
         raise Shutdown(f"There is no certificate in {tls.folder} yet. Start the server once: securechat serve")
-    say(f"CA           {tls.ca_path.resolve()}\nSHA-256      {tls.fingerprint()}\ncertificate  good until {tls.valid_until():%Y-%m-%d}")
+    say(f"CA           {tls.ca_path.resolve()}")
+    say(f"SHA-256      {tls.fingerprint()}")
+    say(f"certificate  good until {tls.valid_until():%Y-%m-%d}")
 
 
 @cert.command("trust")
-def cert_trust(*, data: Data = None, install: Annotated[bool, typer.Option("--install", help="Do it, instead of telling how.")] = False) -> None:
+def cert_trust(
+    *, data: Data = None, install: Annotated[bool, typer.Option("--install", help="Do it, instead of telling how.")] = False
+) -> None:
     """Tell this machine to trust the server's CA, so that browsers show no warning."""
     from securechat.cli.trust import trust  # noqa: PLC0415
 
@@ -200,7 +204,10 @@ Archive = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 
 @backup.command("create")
 def backup_create(
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="Where to, for example securechat.tar.gz.")], *, data: Data = None, json: Json = False
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="Where to, for example securechat.tar.gz.")],
+    *,
+    data: Data = None,
+    json: Json = False,
 ) -> None:
     """Back everything up, keys included, while the server runs; verified before it is called done."""
     admin.backup_create(data, to, as_json=json)
@@ -213,6 +220,8 @@ def backup_verify(path: Archive, *, json: Json = False) -> None:
 
 
 @backup.command("restore")
-def backup_restore(path: Archive, to: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new data folder.")], *, json: Json = False) -> None:
+def backup_restore(
+    path: Archive, to: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new data folder.")], *, json: Json = False
+) -> None:
     """Restore into a new data folder."""
     admin.backup_restore(path, to, as_json=json)

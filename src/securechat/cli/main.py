@@ -22,24 +22,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Data = Annotated[str | None, typer.Option("--data", metavar="FOLDER", help="Data folder (SECURECHAT_DATA_DIR).", show_default=False)]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="FOLDER", help="Data folder (SECURECHAT_DATA_DIR).", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", envvar="SECURECHAT_CONFIG", help="Configuration in JSON.")]
 
 
-def _version(value: bool) -> None:  # noqa: FBT001: typer calls it
+def _version(value: bool) -> None:  # noqa: FBT001 - typer calls it
     if value:
         sys.stdout.write(f"SecureChat {__version__}\n")
         raise typer.Exit
 
 
 @app.callback()
-def _root(_: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:  # noqa: FBT002
+def _root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
     pass
 
 
 @app.command(rich_help_panel="Server")
-def serve(  # noqa: PLR0913: each is a flag
+def serve(
     *,
     config: Config = None,
     data: Data = None,
@@ -155,7 +159,9 @@ def send(
 def chat(
     room: Annotated[str | None, typer.Argument(help="Room to begin in; the first one otherwise.", show_default=False)] = None,
     *,
-    plain: Annotated[bool, typer.Option("--plain", help="Line mode: for pipes, screen readers and tests (the only one so far).")] = True,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Line mode: for pipes, screen readers and tests (the only one so far).")
+    ] = True,
 ) -> None:
     """Chat in the terminal. Lines are messages; /help lists commands."""
     from securechat.cli.chat import chat_plain  # noqa: PLC0415

@@ -100,7 +100,9 @@ class Operator:
         try:
             settings = config.settings
             parts = await build(
-                lambda: settings, self._data, lambda: settings.public_url or f"http://localhost:{settings.http_port or settings.port}"
+                lambda: settings,
+                self._data,
+                lambda: settings.public_url or f"http://localhost:{settings.http_port or settings.port}",
             )
             try:
                 return await parts.dispatcher.perform(OPERATOR, command, "local")

@@ -27,7 +27,7 @@ def trust(ca: Path, *, install: bool) -> None:
         say("Firefox has its own store: Settings > Certificates > Authorities > Import.")
         return
     for step in steps:
-        if subprocess.run(step, check=False).returncode:  # noqa: S603: fixed commands
+        if subprocess.run(step, check=False).returncode:  # noqa: S603 - fixed commands
             raise Shutdown(f"This step failed: {' '.join(step)}")
     say("The system trusts this CA now. Restart the browser.")
 

@@ -605,8 +605,27 @@ LogCommand = MessageSend | MessageEdit | MessageDelete | ReactionAdd | ReactionR
 """Commands that become an entry and are answered with `Sent`."""
 
 AnyReply = (
-    Sent | Page | ReadState | RoomSummary | Rooms | Members | Users | BotCommands | Session | Identity | Devices | Invitation
-    | Invite | Invites | UserCreated | UserPage | Link | BotCreated | Backup | Status | Done
+    Sent
+    | Page
+    | ReadState
+    | RoomSummary
+    | Rooms
+    | Members
+    | Users
+    | BotCommands
+    | Session
+    | Identity
+    | Devices
+    | Invitation
+    | Invite
+    | Invites
+    | UserCreated
+    | UserPage
+    | Link
+    | BotCreated
+    | Backup
+    | Status
+    | Done
 )
 
 

@@ -30,12 +30,14 @@ class EntryType(StrEnum):
 CHANGES_AUDIENCE = frozenset({EntryType.MEMBER_JOINED, EntryType.MEMBER_LEFT, EntryType.MEMBER_REMOVED})
 """Entries after which somebody else may read: a block of a batch is cut at each of them."""
 
-CHANGES_TARGET = frozenset({
-    EntryType.MESSAGE_EDITED,
-    EntryType.MESSAGE_DELETED,
-    EntryType.REACTION_ADDED,
-    EntryType.REACTION_REMOVED,
-})
+CHANGES_TARGET = frozenset(
+    {
+        EntryType.MESSAGE_EDITED,
+        EntryType.MESSAGE_DELETED,
+        EntryType.REACTION_ADDED,
+        EntryType.REACTION_REMOVED,
+    }
+)
 """Entries that change the message named by their `target`."""
 
 

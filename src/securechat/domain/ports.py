@@ -64,9 +64,7 @@ class LogStore(Protocol):
         One at a time. When `work` or the commit raises, nothing of it is stored and nothing of it stays in memory.
         """
 
-    async def page(
-        self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int
-    ) -> Page:
+    async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         """Read entries just before or after a `seq`, oldest first, as they are now. A consistent snapshot."""
 
     async def heads(self, user_id: str) -> list[RoomSummary]:
@@ -139,8 +137,14 @@ class AccountStore(Protocol):
         """Return how many accounts there are, bots not counted."""
 
     async def update_user(
-        self, user_id: str, *, display_name: str | None = None, password_hash: str | None = None,
-        role: Role | None = None, disabled_at: int | None = None, enable: bool = False,
+        self,
+        user_id: str,
+        *,
+        display_name: str | None = None,
+        password_hash: str | None = None,
+        role: Role | None = None,
+        disabled_at: int | None = None,
+        enable: bool = False,
     ) -> bool:
         """Change what is given; return whether the account exists."""
 

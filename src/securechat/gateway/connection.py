@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from securechat import __version__
 from securechat.domain.accounts import Principal
@@ -64,7 +64,7 @@ class Session(Protocol):
         """Handle a command."""
 
 
-class ClientConnection(WSListener):  # type: ignore[misc]  # picows is compiled
+class ClientConnection(WSListener):
     """One client.
 
     Args:
@@ -126,7 +126,7 @@ class ClientConnection(WSListener):  # type: ignore[misc]  # picows is compiled
             return
         if kind in (_TEXT, _BINARY):
             if frame.rsv1 or frame.rsv2 or frame.rsv3 or self._fragments is not None:
-                self._end_websocket(WSCloseCode.PROTOCOL_ERROR)
+                self.close(f.CloseCode.FRAMING)
             elif frame.fin:
                 self._receive(frame.get_payload_as_memoryview(), text=kind == _TEXT)
             else:
@@ -152,14 +152,14 @@ class ClientConnection(WSListener):  # type: ignore[misc]  # picows is compiled
 
     def _continue(self, frame: WSFrame) -> None:
         if self._fragments is None or frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._end_websocket(WSCloseCode.PROTOCOL_ERROR)
+            self.close(f.CloseCode.FRAMING)
             return
         if not frame.payload_size and not frame.fin:
-            self._end_websocket(WSCloseCode.PROTOCOL_ERROR)  # Nothing needs an empty piece; a flood of them costs.
+            self.close(f.CloseCode.FRAMING)  # Nothing needs an empty piece; a flood of them costs.
             return
         self._fragments += frame.get_payload_as_memoryview()
         if len(self._fragments) > LIMITS.websocket_message_bytes:
-            self._end_websocket(WSCloseCode.MESSAGE_TOO_BIG)
+            self.close(f.CloseCode.TOO_BIG)
         elif frame.fin:
             payload, self._fragments = bytes(self._fragments), None
             self._receive(memoryview(payload), text=self._fragments_text)
@@ -392,13 +392,9 @@ class ClientConnection(WSListener):  # type: ignore[misc]  # picows is compiled
         self._blocked = True  # What waits is not written any more: the log has it.
         self.close(f.CloseCode.SLOW_CONSUMER, "slow consumer")
 
-    def _end_websocket(self, code: WSCloseCode) -> None:
-        self.close(int(code.value) if hasattr(code, "value") else int(code), "")
-
     def _abort(self) -> None:
         self._transport.underlying_transport.abort()
 
 
 _tasks: Final[set[asyncio.Future[None]]] = set()
 """Strong references: the loop keeps only weak ones."""
-

@@ -24,7 +24,6 @@ from uvicorn.server import ServerState
 from securechat.auth.manager import AuthManager
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
-from securechat.domain.commands import Command
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
@@ -51,7 +50,7 @@ _READ_BYTES: Final = 4 * 1024
 class _Quiet:
     """A logger for picows: it makes one logger per connection of a real one, and logs what clients do wrong."""
 
-    def isEnabledFor(self, _level: int) -> bool:  # noqa: N802: the name is the library's
+    def isEnabledFor(self, _level: int) -> bool:  # noqa: N802 - the name is the library's
         return False
 
     def info(self, *_values: object) -> None:
@@ -61,7 +60,7 @@ class _Quiet:
 
     def exception(self, *values: object) -> None:
         """Pass on what is our own mistake."""
-        log.exception("gateway callback failed: %s", values[0] if values else "")
+        log.error("gateway callback failed: %s", values[0] if values else "", exc_info=True)  # noqa: LOG014 - picows calls this while it handles the exception
 
 
 _quiet: Final = _Quiet()
@@ -210,9 +209,22 @@ class FrontProtocol(HttpToolsProtocol):
             return self._upgrade(request, scheme, address)
 
         protocol = WSProtocol(
-            None, None, False, upgrade, _quiet, True, HEAD_S, False, 20, 10, WSAutoPingStrategy.PING_WHEN_IDLE, False,
-            LIMITS.websocket_message_bytes, None, _READ_BYTES,
-        )  # fmt: skip
+            host_port=None,
+            ws_path=None,
+            is_client_side=False,
+            ws_listener_factory=upgrade,
+            logger=_quiet,
+            disconnect_on_exception=True,
+            websocket_handshake_timeout=HEAD_S,
+            enable_auto_ping=False,  # `look_after` pings all connections without a task for each
+            auto_ping_idle_timeout=0,
+            auto_ping_reply_timeout=0,
+            auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
+            enable_auto_pong=False,  # a ping is a sign of life, so `ClientConnection` answers it
+            max_frame_size=LIMITS.websocket_message_bytes,
+            extra_headers=None,
+            read_buffer_init_size=_READ_BYTES,
+        )
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         data = b"".join(head)

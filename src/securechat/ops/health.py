@@ -40,7 +40,7 @@ class Health:
                 async with asyncio.timeout(CHECK_S):
                     await check()
                 found[name] = "ok"
-            except Exception as error:  # noqa: BLE001: whatever is wrong with it, it is not ready
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
                 found[name] = type(error).__name__
         if self.draining:
             found["server"] = "draining"

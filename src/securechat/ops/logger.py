@@ -68,9 +68,7 @@ class ConsoleFormatter(logging.Formatter):
         """Return the line; control characters are escaped, so that no value can draw on the terminal."""
         level = _level_name(record.levelno)
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        values = "".join(
-            f"  {key}={_escape(str(_plain(value)))}" for key, value in vars(record).items() if key not in _STANDARD
-        )
+        values = "".join(f"  {key}={_escape(str(_plain(value)))}" for key, value in vars(record).items() if key not in _STANDARD)
         shown = f"\x1b[{_COLOURS[level]}m{level:<5}\x1b[0m" if self._colour else f"{level:<5}"
         line = f"{clock} {shown} {_escape(record.getMessage())}{values}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -96,11 +94,11 @@ class RotatingFile(logging.handlers.TimedRotatingFileHandler):
         self._keep = keep
         self._path = path
 
-    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802: the name is the library's
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802 - the name is the library's
         """Return whether the file is too old or too large."""
         return int(bool(super().shouldRollover(record)) or self._path.stat().st_size >= self._max_bytes)
 
-    def doRollover(self) -> None:  # noqa: N802: the name is the library's
+    def doRollover(self) -> None:  # noqa: N802 - the name is the library's
         """Compress the file away and start a new one."""
         if self.stream:
             self.stream.close()

@@ -64,7 +64,9 @@ class MetricsCollector(Collector):
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(f"securechat_{name}", text, value=read())
         for each in fields(self._counters):
-            yield CounterMetricFamily(f"securechat_{each.name}", each.name.replace("_", " "), value=getattr(self._counters, each.name))
+            yield CounterMetricFamily(
+                f"securechat_{each.name}", each.name.replace("_", " "), value=getattr(self._counters, each.name)
+            )
 
     def text(self) -> bytes:
         """Return the Prometheus text format."""

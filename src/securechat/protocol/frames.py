@@ -32,6 +32,7 @@ class CloseCode(IntEnum):
     UNAUTHORIZED = 4401
     REPLACED = 4409
     TOO_MANY = 4429
+    FRAMING = 1002
     TOO_BIG = 1009
     OVERLOADED = 1013
     INTERNAL = 1011
@@ -44,7 +45,7 @@ class Auth(c.Command, kw_only=True, tag="auth"):
     """Authenticate this connection. With `resume`, everything after the given `seq` of each room follows `ready`."""
 
     token: c.Secret
-    resume: Annotated[dict[c.Id, c.Place], Meta(max_length=1_000)] = {}
+    resume: Annotated[dict[c.Id, c.Place], Meta(max_length=1_000)] = msgspec.field(default_factory=dict)
 
 
 class Resume(c.Command, kw_only=True, tag="resume"):
@@ -58,9 +59,7 @@ class Ping(c.Command, kw_only=True, tag="ping"):
 
 
 COMMANDS: Final[tuple[type[c.Command], ...]] = tuple(
-    value
-    for value in vars(c).values()
-    if isinstance(value, type) and issubclass(value, c.Command) and value is not c.Command
+    value for value in vars(c).values() if isinstance(value, type) and issubclass(value, c.Command) and value is not c.Command
 )
 """Every command, in the order of `domain.commands`."""
 
@@ -103,7 +102,9 @@ class Ready(msgspec.Struct, tag_field="op", tag="ready", kw_only=True, omit_defa
 
 
 class SignalFrame(msgspec.Struct, tag_field="op", tag="signal", kw_only=True, omit_defaults=True):
-    """Something that is in no log. Types and their fields:
+    """Something that is in no log.
+
+    Types and their fields:
 
     `typing.started` room user · `presence.changed` presence · `read.updated` room read_seq unread ·
     `room.opened` summary · `room.closed` room · `user.updated` person

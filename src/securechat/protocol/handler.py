@@ -128,7 +128,7 @@ def invalid_input(error: Exception) -> InvalidInput:
     return InvalidInput(words.replace(" - at `$.", ", at `").replace(" - at `$`", "") or "Not understood.", field=field)
 
 
-def _handler_parts(frames: tuple[type, ...]) -> tuple[Any, Any, Any, Any]:
+def _handler_parts(frames: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
     union: Any = frames[0]
     for frame in frames[1:]:
         union = union | frame

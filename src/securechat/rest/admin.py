@@ -67,10 +67,10 @@ class AdminApp:
             (frame,) = server_side().receive(b"[" + await request.body() + b"]", text=True)
         except (ProtocolViolation, ValueError):
             return Response(b"not one frame", status_code=400)
+        if isinstance(frame, BadFrame):
+            return Response(_encode(f.error_frame(frame.id, frame.error)), media_type="application/json")
         answer: Any
         try:
-            if isinstance(frame, BadFrame):
-                raise frame.error
             answer = f.Reply(id=frame.id, data=await self._dispatcher.perform(OPERATOR, frame, "local"))
         except ChatError as error:
             answer = f.error_frame(frame.id, error)

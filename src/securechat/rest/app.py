@@ -76,7 +76,10 @@ class RestApp:
         found: dict[str, dict[str, Route]] = {}
         for route in ROUTES:
             found.setdefault(route.path, {})[route.method] = route
-        routes = [StarletteRoute(BASE + path, self._at(methods), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]) for path, methods in found.items()]
+        routes = [
+            StarletteRoute(BASE + path, self._at(methods), methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+            for path, methods in found.items()
+        ]
         self.asgi: ASGIApp = _Borders(
             Starlette(
                 routes=[

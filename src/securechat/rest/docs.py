@@ -28,7 +28,9 @@ def _type_of(schema: dict[str, Any]) -> str:
         return " | ".join(map(str, schema["enum"]))
     if schema.get("type") == "array":
         return f"list of {_type_of(schema.get('items', {}))}"
-    limits = [f"{word} {schema[key]}" for key, word in (("minimum", "≥"), ("maximum", "≤"), ("maxLength", "at most")) if key in schema]
+    limits = [
+        f"{word} {schema[key]}" for key, word in (("minimum", "≥"), ("maximum", "≤"), ("maxLength", "at most")) if key in schema
+    ]
     return " ".join([str(schema.get("type", "any")), *limits])
 
 
@@ -43,7 +45,9 @@ def _rows(properties: dict[str, Any], required: list[str], where: str) -> list[s
 def _article(method: str, path: str, operation: dict[str, Any]) -> str:
     rows: list[str] = []
     for parameter in operation["parameters"]:
-        rows += _rows({parameter["name"]: parameter["schema"]}, [parameter["name"]] if parameter["required"] else [], parameter["in"])
+        rows += _rows(
+            {parameter["name"]: parameter["schema"]}, [parameter["name"]] if parameter["required"] else [], parameter["in"]
+        )
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     rows += _rows(body.get("properties", {}), body.get("required", []), "body")
     answers = [

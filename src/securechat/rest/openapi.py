@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from securechat import __version__
-
 from securechat.errors import all_errors
 from securechat.protocol.frames import name_of
 from securechat.rest.routes import BASE, ROUTES, Route
@@ -104,14 +103,12 @@ def document() -> dict[str, Any]:
     }
 
 
-def frames_schema(frames: tuple[type, ...], side: str) -> dict[str, Any]:
-    """Return the JSON Schema of one side's frames."""
-    refs, components = msgspec.json.schema_components(frames, ref_template="#/$defs/{name}")
+def frames_schema(frames: tuple[type, ...], side: str, replies: tuple[type, ...] = ()) -> dict[str, Any]:
+    """Return the JSON Schema of one side's frames, and of what can be the `data` of its replies."""
+    refs, components = msgspec.json.schema_components((*frames, *replies), ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Frames of the {side}",
-        "oneOf": list(refs),
+        "oneOf": list(refs)[: len(frames)],
         "$defs": dict(components),
     }
-
-

@@ -19,7 +19,7 @@ class Backoff:
         """Return how long to wait now, in seconds."""
         window = min(MOST_S, FIRST_S * 2.0**self._tries)
         self._tries = min(self._tries + 1, 16)
-        return random.uniform(0, window)  # noqa: S311: spreads load, keeps no secret
+        return random.uniform(0, window)  # noqa: S311 - spreads load, keeps no secret
 
     def reset(self) -> None:
         """Begin anew: it worked."""

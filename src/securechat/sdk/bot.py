@@ -91,7 +91,9 @@ class _Command:
     @property
     def usage(self) -> str:
         """How to call it."""
-        options = " ".join(f"{each.name}:{each.type}" if each.required else f"[{each.name}:{each.type}]" for each in self.definition.options)
+        options = " ".join(
+            f"{each.name}:{each.type}" if each.required else f"[{each.name}:{each.type}]" for each in self.definition.options
+        )
         return f"/{self.definition.name} {options}".rstrip()
 
     def parse(self, text: str) -> dict[str, Any]:
@@ -172,7 +174,7 @@ class Bot:
         try:
             asyncio.run(self._run_until_signal())
         except LoginRequired as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201: for a person at a terminal
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for a person at a terminal
             sys.exit(EXIT_LOGIN)
         except KeyboardInterrupt:
             pass

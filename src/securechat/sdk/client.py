@@ -20,7 +20,7 @@ import msgspec
 from securechat.domain import commands as c
 from securechat.domain.accounts import User
 from securechat.domain.entries import Entry, Page
-from securechat.errors import Unauthorized
+from securechat.errors import NotFound, Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
 from securechat.sdk.errors import ConnectionLost, LoginRequired, to_error
@@ -84,23 +84,23 @@ class Room:
 
     async def edit(self, seq: int, body: str) -> c.Sent:
         """Replace the text of one's own message."""
-        return await self._client.call(c.MessageEdit(room=self.id, seq=seq, body=body, cmid=new_cmid()))
+        return await self._client.ask(c.MessageEdit(room=self.id, seq=seq, body=body, cmid=new_cmid()), c.Sent)
 
     async def delete(self, seq: int) -> c.Sent:
         """Delete a message."""
-        return await self._client.call(c.MessageDelete(room=self.id, seq=seq, cmid=new_cmid()))
+        return await self._client.ask(c.MessageDelete(room=self.id, seq=seq, cmid=new_cmid()), c.Sent)
 
     async def react(self, seq: int, emoji: str) -> c.Sent:
         """React to a message."""
-        return await self._client.call(c.ReactionAdd(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()))
+        return await self._client.ask(c.ReactionAdd(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()), c.Sent)
 
     async def unreact(self, seq: int, emoji: str) -> c.Sent:
         """Take a reaction back."""
-        return await self._client.call(c.ReactionRemove(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()))
+        return await self._client.ask(c.ReactionRemove(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()), c.Sent)
 
     async def mark_read(self, seq: int) -> c.ReadState:
         """Say how far one has read."""
-        return await self._client.call(c.ReadMark(room=self.id, seq=seq))
+        return await self._client.ask(c.ReadMark(room=self.id, seq=seq), c.ReadState)
 
     async def typing(self) -> None:
         """Show that one is writing."""
@@ -108,11 +108,13 @@ class Room:
 
     async def members(self) -> list[c.Member]:
         """Return the members."""
-        return (await self._client.call(c.MemberList(room=self.id))).members
+        return (await self._client.ask(c.MemberList(room=self.id), c.Members)).members
 
-    async def page(self, *, before: int | None = None, after: int | None = None, around: int | None = None, limit: int = 50) -> Page:
+    async def page(
+        self, *, before: int | None = None, after: int | None = None, around: int | None = None, limit: int = 50
+    ) -> Page:
         """Return one page of the log."""
-        return await self._client.call(c.Fetch(room=self.id, before=before, after=after, around=around, limit=limit))
+        return await self._client.ask(c.Fetch(room=self.id, before=before, after=after, around=around, limit=limit), Page)
 
     async def history(self, *, before: int | None = None, limit: int | None = None) -> AsyncIterator[Entry]:
         """Give entries from the newest back, at most `limit`; pages are invisible."""
@@ -197,7 +199,9 @@ class ChatClient:
         await self.start()
         return self
 
-    async def __aexit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         """Close."""
         await self.close()
 
@@ -225,7 +229,7 @@ class ChatClient:
         """Room id → last `seq` that `events` gave out or will give out."""
         return {room: seq for room, seq in self._seen.items() if seq is not None}
 
-    async def call(self, command: c.Command, *, timeout: float = ANSWER_S) -> Any:  # noqa: ASYNC109: the caller's deadline
+    async def call(self, command: c.Command, *, timeout: float = ANSWER_S) -> Any:  # noqa: ASYNC109 - the caller's deadline
         """Send a command and return its reply.
 
         Raises:
@@ -251,6 +255,13 @@ class ChatClient:
         reply = c.REPLIES.get(type(command))
         return data if reply is None else msgspec.convert(data, reply)
 
+    async def ask(self, command: c.Command, reply: type[R]) -> R:
+        """Do as `call`, for a reply of a known type."""
+        found = await self.call(command)
+        if not isinstance(found, reply):
+            raise TypeError(f"{type(found).__name__} came, and not {reply.__name__}")
+        return found
+
     async def room(self, name_or_id: str) -> Room:
         """Find a room among one's own, by id or name, or a public one by name.
 
@@ -262,8 +273,8 @@ class ChatClient:
             if wanted == room.id or wanted.casefold() == room.name.casefold():
                 return room
         if wanted.startswith("@"):
-            raise_on = await self.find_user(wanted)
-            return Room(self, await self.call(c.RoomDirect(user=raise_on.id)))
+            peer = await self.find_user(wanted)
+            return Room(self, await self.ask(c.RoomDirect(user=peer.id), c.RoomSummary))
         return Room(self, await self.call(c.RoomLookup(name=wanted)))
 
     async def find_user(self, username: str) -> User:
@@ -272,10 +283,8 @@ class ChatClient:
         Raises:
             NotFound: There is none.
         """
-        from securechat.errors import NotFound  # noqa: PLC0415
-
         name = username.removeprefix("@").lower()
-        found = await self.call(c.UserFind(query=name, limit=50))
+        found = await self.ask(c.UserFind(query=name, limit=50), c.Users)
         for user in found.users:
             if user.username == name:
                 return user
@@ -283,7 +292,7 @@ class ChatClient:
 
     async def me(self) -> c.Identity:
         """Return who one is."""
-        return await self.call(c.Me())
+        return await self.ask(c.Me(), c.Identity)
 
     async def events(self, types: Iterable[str] | None = None) -> AsyncIterator[Event]:
         """Give events as they come: entries once each and in order per room, signals, and `Gap`.
@@ -342,7 +351,7 @@ class ChatClient:
                 self._lose()
                 delay, self._drain_ms = backoff.next() if self._drain_ms is None else self._drain_ms / 1000, None
                 await asyncio.sleep(0 if refusals == 1 else delay)
-        except Exception as error:  # noqa: BLE001: the border: whoever waits is told
+        except Exception as error:  # noqa: BLE001 - the border: whoever waits is told
             self._failed = error
             self._ready.set()
             self._lose()

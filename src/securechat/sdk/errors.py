@@ -8,11 +8,11 @@ from securechat.errors import ChatError, Internal, all_errors
 from securechat.protocol.frames import ErrorFrame
 
 
-class ConnectionLost(Exception):  # noqa: N818: the name people look for
+class ConnectionLost(Exception):
     """The answer did not come: the command may have been carried out, or not."""
 
 
-class LoginRequired(Exception):  # noqa: N818: the name people look for
+class LoginRequired(Exception):
     """The token does not hold; a person has to sign in."""
 
 

@@ -18,7 +18,7 @@ OPEN_S = 10
 RECEIVE_MAX = 16 * 1024 * 1024
 
 
-class Closed(Exception):  # noqa: N818: an event as much as an error
+class Closed(Exception):
     """The connection ended.
 
     Attributes:

@@ -44,16 +44,21 @@ async def create_backup(store: Maintenance, data: DataDir, path: str) -> Backup:
         InvalidInput: The path cannot be written.
         Conflict: The file exists.
     """
-    target = Path(path)
-    if target.exists():
-        raise Conflict(f"{target} exists; choose a new name.")
-    if not target.parent.is_dir():
-        raise InvalidInput(f"{target.parent} is not a folder.", field="path")
+    target = _new_file(path)
     with tempfile.TemporaryDirectory(dir=data.root, prefix="backup-") as folder:
         copy = Path(folder) / DATABASE
         await store.backup(str(copy))
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, _pack, copy, data, target)
+
+
+def _new_file(path: str) -> Path:
+    target = Path(path)
+    if target.exists():
+        raise Conflict(f"{target} exists; choose a new name.")
+    if not target.parent.is_dir():
+        raise InvalidInput(f"{target.parent} is not a folder.", field="path")
+    return target
 
 
 def _pack(copy: Path, data: DataDir, target: Path) -> Backup:
@@ -133,9 +138,7 @@ def _counts(database: Path) -> tuple[int, int, int]:
     try:
         if db.pragma("integrity_check") != "ok":
             raise Shutdown(f"{database} is damaged.")
-        (counts,) = db.execute(
-            "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM rooms), (SELECT count(*) FROM entries)"
-        )
+        (counts,) = db.execute("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM rooms), (SELECT count(*) FROM entries)")
     except apsw.Error as error:
         raise Shutdown(f"The database in the backup cannot be read: {error}") from error
     finally:

@@ -25,7 +25,7 @@ def _setting(default: Any, text: str, *, reload: bool = False) -> Any:
     """Document a setting; `reload` says that a change takes effect without a restart."""
     _HELP[len(_HELP)] = (text, reload)
     if isinstance(default, list | dict):
-        return msgspec.field(default_factory=lambda: default.copy())
+        return msgspec.field(default_factory=default.copy)
     return msgspec.field(default=default)
 
 
@@ -55,9 +55,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str = _setting("", "Certificate chain in PEM; default: one of the server's own CA.")
     tls_key: str = _setting("", "Its key in PEM.")
     max_connections: Annotated[int, Meta(ge=1)] = _setting(10_000, "WebSocket connections; more are refused with 503.", reload=True)
-    rates: dict[str, Rate] = _setting(DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True)
+    rates: dict[str, Rate] = _setting(
+        DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
+    )
     drain_s: Annotated[float, Meta(ge=0.1, le=300)] = _setting(4.0, "Seconds to stop in: clients are told to come back within it.")
-    log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = _setting("INFO", "Least level that is logged.", reload=True)
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = _setting(
+        "INFO", "Least level that is logged.", reload=True
+    )
     log_style: Literal["auto", "json", "console"] = _setting("auto", "Form of standard error; auto: readable on a terminal.")
     log_file: bool = _setting(True, "Also log JSON to logs/securechat.log in the data folder, rotated and compressed.")  # noqa: FBT003
     log_max_bytes: Annotated[int, Meta(ge=65_536)] = _setting(16_777_216, "Size at which the log file is rotated.")
@@ -190,7 +194,7 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):
         found.append("public_url: begins with https:// or http://")
     found += [f"rates.{name}: unknown bucket" for name in settings.rates if name not in DEFAULT_RATES]
-    found += [f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0]
+    found += [
+        f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0
+    ]
     return found
-
-

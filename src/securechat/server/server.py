@@ -119,7 +119,9 @@ class Server:
         static = StaticFiles(WEB)
 
         def origins() -> frozenset[str]:
-            return frozenset([*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])])
+            return frozenset(
+                [*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])]
+            )
 
         rest = RestApp(parts.dispatcher, parts.auth, parts.limiter, health, parts.counters, static, origins)
         metrics = MetricsCollector(
@@ -196,7 +198,7 @@ class Server:
         try:
             changed, waiting = self._config.reload()
         except ConfigError as error:
-            log.error("configuration refused, the old one stays", extra={"mistakes": error.line})  # noqa: TRY400: no traceback helps
+            log.error("configuration refused, the old one stays", extra={"mistakes": error.line})  # noqa: TRY400 - no traceback helps
             return
         log.info("configuration read", extra={"changed": ", ".join(changed), "needs_restart": ", ".join(waiting)})
 

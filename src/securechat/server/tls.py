@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 import socket
@@ -59,7 +59,7 @@ class TLSContext:
         digest = x509.load_pem_x509_certificate(self.ca_path.read_bytes()).fingerprint(hashes.SHA256())
         return ":".join(f"{byte:02X}" for byte in digest)
 
-    def valid_until(self) -> datetime.datetime:
+    def valid_until(self) -> dt.datetime:
         """Return when the own server certificate ends."""
         return x509.load_pem_x509_certificate((self.folder / "server.crt").read_bytes()).not_valid_after_utc
 
@@ -100,9 +100,7 @@ class TLSContext:
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
             .sign(ca_key, hashes.SHA256())
         )
         _write_key(leaf_key, key)
@@ -129,18 +127,16 @@ def _subtrees(names: list[x509.GeneralName]) -> list[x509.GeneralName]:
     return dns + [x509.IPAddress(ipaddress.ip_network(network)) for network in networks]
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
@@ -155,15 +151,13 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _still_good(leaf: Path, names: list[x509.GeneralName]) -> bool:
     certificate = x509.load_pem_x509_certificate(leaf.read_bytes())
-    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
     have = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return left.days > RENEW_DAYS and set(names) <= set(have)
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     path.unlink(missing_ok=True)
-    data = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)

@@ -101,7 +101,13 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         users, room_count, entries = await maintenance.counts()
         uptime = round(time.monotonic() - started, 1)
         return c.Status(
-            version=__version__, url=public_url(), uptime_s=uptime, connections=len(gateway.connections), users=users, rooms=room_count, entries=entries
+            version=__version__,
+            url=public_url(),
+            uptime_s=uptime,
+            connections=len(gateway.connections),
+            users=users,
+            rooms=room_count,
+            entries=entries,
         )
 
     async def backup(who: Principal, command: c.BackupCreate) -> c.Backup:
@@ -131,9 +137,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         clock=clock,
     )
     gateway = Gateway(hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections)
-    return Parts(
-        data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters
-    )
+    return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
 
 
 def _asks(

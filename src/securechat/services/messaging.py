@@ -198,7 +198,10 @@ def check_emoji(emoji: str) -> str:
         InvalidInput: Anything else.
     """
     good = all(
-        unicodedata.category(char) in {"So", "Sk", "Sm", "Mn", "Cs"} or char in _ZWJ_AND_SELECTORS or _is_tag(char) or char in "0123456789#*"
+        unicodedata.category(char) in {"So", "Sk", "Sm", "Mn", "Cs"}
+        or char in _ZWJ_AND_SELECTORS
+        or _is_tag(char)
+        or char in "0123456789#*"
         for char in emoji
     )
     if not good or emoji.isascii():
@@ -209,5 +212,3 @@ def check_emoji(emoji: str) -> str:
 def _is_tag(char: str) -> bool:
     """Return whether this is a tag character, as in the flag of Scotland."""
     return 0xE0020 <= ord(char) <= 0xE007F
-
-

@@ -129,9 +129,11 @@ class RoomLog:
     async def _commit(self, batch: list[Operation]) -> None:
         try:
             appended = await self._attempt(batch)
-        except Exception as error:  # noqa: BLE001: the border; the batch is undone, each operation gets its own answer
+        except Exception as error:  # noqa: BLE001 - the border; the batch is undone, each operation gets its own answer
             if len(batch) > 1:
-                log.warning("batch failed, trying its operations one by one", extra={"operations": len(batch), "error": repr(error)})
+                log.warning(
+                    "batch failed, trying its operations one by one", extra={"operations": len(batch), "error": repr(error)}
+                )
                 for operation in batch:
                     await self._commit([operation])
                 return
@@ -156,7 +158,7 @@ class RoomLog:
                     operation.result = operation.decide(transaction, now)
                 except ChatError as error:
                     operation.result = error
-                except Exception as error:  # noqa: BLE001: the border; this operation fails, not its batch-mates
+                except Exception as error:  # noqa: BLE001 - the border; this operation fails, not its batch-mates
                     operation.result = _as_answer(error)
                 if isinstance(operation.result, ChatError) and len(transaction.appended) != before:
                     raise _Poisoned from operation.result

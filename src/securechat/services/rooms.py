@@ -206,9 +206,7 @@ class RoomService:
 
     async def _summary(self, who: Principal, room_id: str) -> c.RoomSummary:
         summary = await self._log_store.head(who.user_id, room_id)
-        visible = summary is not None and (
-            summary.role is not None or summary.kind == RoomKind.PUBLIC or who.role is Role.OPERATOR
-        )
+        visible = summary is not None and (summary.role is not None or summary.kind == RoomKind.PUBLIC or who.role is Role.OPERATOR)
         if summary is None or not visible:
             raise NotFound(f"No room {room_id} that you can see.")
         return summary

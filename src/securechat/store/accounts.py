@@ -44,7 +44,7 @@ class SqliteAccounts:
     async def account(self, *, user_id: str = "", username: str = "") -> Account | None:
         """See `AccountStore.account`."""
         rows = self._db.read(
-            f"SELECT {_USER}, password_hash FROM users WHERE {'id' if user_id else 'username'} = ?",  # noqa: S608: constants
+            f"SELECT {_USER}, password_hash FROM users WHERE {'id' if user_id else 'username'} = ?",
             (user_id or username,),
         )
         return Account(to_user(rows[0]), rows[0][5]) if rows else None
@@ -52,13 +52,13 @@ class SqliteAccounts:
     async def users(self, user_ids: Collection[str]) -> list[User]:
         """See `AccountStore.users`."""
         marks = ", ".join("?" * len(user_ids))
-        return [to_user(row) for row in self._db.read(f"SELECT {_USER} FROM users WHERE id IN ({marks})", tuple(user_ids))]  # noqa: S608: marks
+        return [to_user(row) for row in self._db.read(f"SELECT {_USER} FROM users WHERE id IN ({marks})", tuple(user_ids))]
 
     async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
         """See `AccountStore.find_users`."""
         key = name_key(prefix)
         rows = self._db.read(
-            f"SELECT {_USER} FROM users WHERE (substr(username, 1, ?) = ? OR substr(name_key, 1, ?) = ?) AND username > ?"  # noqa: S608: constants
+            f"SELECT {_USER} FROM users WHERE (substr(username, 1, ?) = ? OR substr(name_key, 1, ?) = ?) AND username > ?"
             " ORDER BY username LIMIT ?",
             (len(key), key, len(key), key, after, limit),
         )
@@ -155,7 +155,7 @@ class SqliteAccounts:
     async def invite(self, code: str, at: int) -> tuple[Invite, str] | None:
         """See `AccountStore.invite`."""
         rows = self._db.read(
-            f"SELECT {_INVITE} FROM invites WHERE code = ? AND uses_left > 0 AND expires_at > ?",  # noqa: S608: constants
+            f"SELECT {_INVITE} FROM invites WHERE code = ? AND uses_left > 0 AND expires_at > ?",
             (code, at),
         )
         return (_to_invite(rows[0]), str(rows[0][4])) if rows else None
@@ -175,7 +175,7 @@ class SqliteAccounts:
     async def invites(self, at: int) -> list[Invite]:
         """See `AccountStore.invites`."""
         rows = self._db.read(
-            f"SELECT {_INVITE} FROM invites WHERE uses_left > 0 AND expires_at > ? ORDER BY expires_at DESC, code",  # noqa: S608: constants
+            f"SELECT {_INVITE} FROM invites WHERE uses_left > 0 AND expires_at > ? ORDER BY expires_at DESC, code",
             (at,),
         )
         return [_to_invite(row) for row in rows]
@@ -244,7 +244,7 @@ class SqliteAccounts:
             return execute(sql, values)
 
     def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
-        rows = self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)  # noqa: S608: constants
+        rows = self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
         if not rows:
             return None
         device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at = rows[0]

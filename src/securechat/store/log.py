@@ -32,16 +32,14 @@ _INSERT: Final = (
     "INSERT INTO entries (room_id, seq, type, at, user_id, device_id, cmid, target, body, extra)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_SENT: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND device_id = ? AND cmid = ?"  # noqa: S608: constants
-_ONE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"  # noqa: S608: constants
-_PAGE_AFTER: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"  # noqa: S608: constants
-_PAGE_BEFORE: Final = (
-    f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608: constants
-)
+_SENT: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND device_id = ? AND cmid = ?"
+_ONE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
+_PAGE_AFTER: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+_PAGE_BEFORE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM entries WHERE room_id = ?"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT 1 FROM entries WHERE room_id = ? AND seq > ? AND type = 'message.sent'"
-    f" AND user_id <> ? AND deleted_seq IS NULL LIMIT {LIMITS.unread})"  # noqa: S608: constants
+    f" AND user_id <> ? AND deleted_seq IS NULL LIMIT {LIMITS.unread})"
 )
 _USER: Final = "u.id, u.username, u.display_name, u.role, u.disabled_at"
 _SUMMARY: Final = (
@@ -68,9 +66,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def to_user(row: Sequence[object]) -> User:
     """Make a `User` of the columns `id, username, display_name, role, disabled_at`."""
-    return User(
-        id=str(row[0]), username=str(row[1]), display_name=str(row[2]), role=Role(str(row[3])), disabled=row[4] is not None
-    )
+    return User(id=str(row[0]), username=str(row[1]), display_name=str(row[2]), role=Role(str(row[3])), disabled=row[4] is not None)
 
 
 def name_key(name: str) -> str:
@@ -81,9 +77,7 @@ def name_key(name: str) -> str:
 def _to_row(entry: Entry) -> Sequence[object]:
     extra = None
     if entry.type is not EntryType.MESSAGE_SENT or entry.reply_to is not None:
-        found = _encode(
-            _Extra(entry.reply_to, entry.emoji, entry.member, entry.role, entry.kind, entry.name, entry.topic)
-        ).decode()
+        found = _encode(_Extra(entry.reply_to, entry.emoji, entry.member, entry.role, entry.kind, entry.name, entry.topic)).decode()
         extra = None if found == "{}" else found
     return (
         entry.room, entry.seq, entry.type.value, entry.at, entry.user, entry.device, entry.cmid, entry.target, entry.body, extra,
@@ -174,7 +168,7 @@ class SqliteLog:
     async def heads(self, user_id: str) -> list[RoomSummary]:
         """See `LogStore.heads`."""
         return self._summaries(
-            f"{_SUMMARY} JOIN members m ON m.room_id = r.id AND m.user_id = ?"  # noqa: S608: constants
+            f"{_SUMMARY} JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id ORDER BY r.name_key",
             (user_id, user_id),
             user_id,
@@ -183,7 +177,7 @@ class SqliteLog:
     async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
         """See `LogStore.head`."""
         found = self._summaries(
-            f"{_SUMMARY} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"  # noqa: S608: constants
+            f"{_SUMMARY} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id WHERE r.id = ?",
             (user_id, user_id, room_id),
             user_id,
@@ -194,7 +188,7 @@ class SqliteLog:
         """See `LogStore.browse`."""
         prefix = name_key(query)
         return self._summaries(
-            f"{_SUMMARY} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"  # noqa: S608: constants
+            f"{_SUMMARY} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id"
             " WHERE r.kind = 'public' AND r.name_key >= ? AND substr(r.name_key, 1, ?) = ? AND r.name_key > ?"
             " ORDER BY r.name_key LIMIT ?",
@@ -206,7 +200,8 @@ class SqliteLog:
         """See `LogStore.lookup`."""
         rows = self._db.read(
             "SELECT r.id FROM rooms r LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
-            " WHERE r.name_key = ? AND (m.user_id IS NOT NULL OR r.kind = 'public') ORDER BY m.user_id IS NULL, r.created_at LIMIT 1",
+            " WHERE r.name_key = ? AND (m.user_id IS NOT NULL OR r.kind = 'public')"
+            " ORDER BY m.user_id IS NULL, r.created_at LIMIT 1",
             (user_id, name_key(name)),
         )
         return str(rows[0][0]) if rows else None
@@ -221,7 +216,7 @@ class SqliteLog:
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """See `LogStore.members`."""
         rows = self._db.read(
-            f"SELECT {_USER}, m.role FROM members m JOIN users u ON u.id = m.user_id WHERE m.room_id = ? ORDER BY u.name_key",  # noqa: S608: constants
+            f"SELECT {_USER}, m.role FROM members m JOIN users u ON u.id = m.user_id WHERE m.room_id = ? ORDER BY u.name_key",
             (room_id,),
         )
         return [(to_user(row), RoomRole(row[5])) for row in rows]
@@ -241,7 +236,7 @@ class SqliteLog:
                 summary.unread = self._unread(user_id, room_id, read_seq, last_seq)
             if kind == RoomKind.DIRECT:
                 peers = self._db.read(
-                    f"SELECT {_USER} FROM members m JOIN users u ON u.id = m.user_id WHERE m.room_id = ? AND m.user_id <> ?",  # noqa: S608: constants
+                    f"SELECT {_USER} FROM members m JOIN users u ON u.id = m.user_id WHERE m.room_id = ? AND m.user_id <> ?",
                     (room_id, user_id),
                 )
                 summary.peer = to_user(peers[0]) if peers else None
@@ -406,8 +401,6 @@ class _Transaction:
                     (state.name, name_key(state.name), state.topic, entry.room),
                 )
             case EntryType.MEMBER_JOINED:
-                execute(
-                    "INSERT INTO members (room_id, user_id, role) VALUES (?, ?, ?)", (entry.room, entry.member, entry.role)
-                )
+                execute("INSERT INTO members (room_id, user_id, role) VALUES (?, ?, ?)", (entry.room, entry.member, entry.role))
             case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED:
                 execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (entry.room, entry.member))

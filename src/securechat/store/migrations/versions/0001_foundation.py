@@ -110,8 +110,12 @@ def upgrade() -> None:
     )
     with_cmid = sa.text("cmid IS NOT NULL")
     op.create_index(
-        "entries_cmid", "entries", ["room_id", "device_id", "cmid"], unique=True,
-        sqlite_where=with_cmid, postgresql_where=with_cmid,
+        "entries_cmid",
+        "entries",
+        ["room_id", "device_id", "cmid"],
+        unique=True,
+        sqlite_where=with_cmid,
+        postgresql_where=with_cmid,
     )
     with_target = sa.text("target IS NOT NULL")
     op.create_index("entries_target", "entries", ["room_id", "target"], sqlite_where=with_target, postgresql_where=with_target)

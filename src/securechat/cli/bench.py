@@ -1,0 +1,52 @@
+"""`securechat bench`: find the source tree, build the load client, measure. What is measured is in `benchmarks/measure.py`."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from securechat.errors import Shutdown
+
+ROOT: Final = Path(__file__).parents[3]
+
+
+def run_bench(only: str | None, seconds: float, json_path: Path | None) -> None:
+    """Measure this machine and print a table.
+
+    Args:
+        only: Letters of the measurements, such as `ab`; None for all.
+        seconds: Length of each measured window.
+        json_path: Where the figures go as JSON; None for `benchmarks/results/<time>.json`.
+
+    Raises:
+        Shutdown: The source tree, gcc, make or OpenSSL's headers are missing, or `only` or `seconds` make no sense.
+    """
+    if seconds <= 0:
+        raise Shutdown("--seconds has to be above 0.")
+    build_client()
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    importlib.import_module("benchmarks.measure").run(only, seconds, json_path)
+
+
+def build_client() -> Path:
+    """Build the load client where it is missing or old, and return its path.
+
+    Raises:
+        Shutdown: It cannot be built.
+    """
+    folder = ROOT / "benchmarks" / "load"
+    if not (folder / "load.c").is_file():
+        raise Shutdown("bench needs the source tree: clone the repository and run `make bench` in it.")
+    for program in ("make", "gcc"):
+        if shutil.which(program) is None:
+            raise Shutdown(f"bench needs {program}: `apt install gcc make libssl-dev`, or the like.")
+    built = subprocess.run(["make", "-s", "-C", str(folder)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    if built.returncode:
+        hint = " Is libssl-dev installed?" if "openssl/" in built.stderr else ""
+        raise Shutdown(f"The load client cannot be built: {(built.stderr.strip().splitlines() or ['make failed'])[0]}{hint}")
+    return folder / "load"

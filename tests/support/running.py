@@ -1,0 +1,135 @@
+"""A real server process for a test, and REST and SDK clients of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+from securechat.cli.operator import Operator
+from securechat.domain import commands as c
+
+SECURECHAT = str(Path(sys.executable).parent / "securechat")
+READY_S = 20.0
+PASSWORD = "correct horse battery"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return the environment without settings of ours, and with these."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("SECURECHAT_")} | more
+
+
+class RunningServer:
+    """`securechat serve` as its own process, on free ports."""
+
+    def __init__(self, data: Path, *flags: str, settings: dict[str, Any] | None = None, ports: tuple[int, int] | None = None) -> None:
+        self.data = data
+        self.port, self.http_port = ports or (free_port(), free_port())
+        self.url = f"http://localhost:{self.http_port}"
+        self.tls_url = f"https://localhost:{self.port}"
+        self.config = data.parent / f"{data.name}.json"
+        rates = {name: {"burst": 100_000, "per_s": 100_000} for name in ("message", "command", "login.address", "login.account", "register.address")}
+        self.config.write_text(json.dumps({"rates": rates} | (settings or {})))
+        self._command = [SECURECHAT, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
+        self._command += ["--config", str(self.config), *flags]
+        self.process: subprocess.Popen[str] | None = None
+        self.banner = ""
+
+    def start(self) -> RunningServer:
+        """Start, and return when it is ready."""
+        log = (self.data.parent / f"{self.data.name}.log").open("a")
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment())
+        log.close()
+        self.banner = ""
+        stream = self.process.stdout
+        assert stream is not None
+        for line in stream:
+            self.banner += line
+            if "Admin" in line:
+                return self
+        raise AssertionError(f"the server did not start: {self.banner}{self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop, and return the exit status."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code = self.process.wait(15)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+        return code
+
+    @property
+    def ca(self) -> str:
+        return str(self.data / "tls" / "ca.crt")
+
+    @property
+    def log(self) -> str:
+        """What it logged."""
+        return (self.data.parent / f"{self.data.name}.log").read_text()
+
+    @property
+    def setup_token(self) -> str:
+        found = re.search(r"#t=(\S+)", self.banner)
+        assert found, self.banner
+        return found[1]
+
+    def operator(self) -> Operator:
+        return Operator(self.data)
+
+    def post(self, path: str, body: dict[str, Any], token: str = "", status: int = 0) -> Any:
+        return self.request("POST", path, body, token, status)
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None, token: str = "", status: int = 0) -> Any:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        with httpx.Client(trust_env=False, timeout=20) as http:
+            answer = http.request(method, f"{self.url}/api/v1{path}", json=body, headers=headers)
+        if status:
+            assert answer.status_code == status, answer.text
+        else:
+            assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def set_up(self, username: str = "ana") -> Any:
+        """Create the first account and return its session."""
+        return self.post("/setup", {"token": self.setup_token, "username": username, "password": PASSWORD, "display_name": username.title()})
+
+    def invite(self, username: str, rooms: Sequence[str] = ()) -> Any:
+        """Create another account by invitation and return its session."""
+        code = self.operator().perform(c.InviteCreate(rooms=list(rooms))).code
+        return self.post("/accounts", {"code": code, "username": username, "password": PASSWORD, "display_name": username.title()})
+
+    def room(self, name: str, *members: str) -> str:
+        """Create a public room with these user ids and return its id."""
+        room = self.operator().perform(c.RoomCreate(name=name, kind="public", members=list(members)))
+        return str(room.id)
+
+    def bot(self, username: str, *rooms: str) -> str:
+        """Create a bot and return its token."""
+        return str(self.operator().perform(c.BotCreate(username=username, rooms=list(rooms))).token)
+
+
+def wait_until(condition: Any, what: str, within_s: float = 15.0) -> None:
+    """Return when the condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)

@@ -1,0 +1,45 @@
+"""The real command line, with chosen faults put into the process first.
+
+`python -m support.server_main [--mutant NAME] [--failpoint NAME:COUNT] [--storage lose|tear:SEED] … serve …`
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from securechat.cli.main import main as command_line
+from support import mutants, power_loss
+
+
+def main() -> None:
+    """Put the faults in, then run the server."""
+    parser = argparse.ArgumentParser(prog="server_main")
+    parser.add_argument("--mutant", choices=sorted(mutants.MUTANTS))
+    parser.add_argument("--failpoint", metavar="NAME:COUNT")
+    parser.add_argument("--storage", metavar="lose|tear:SEED")
+    parser.add_argument("--slow-disk", type=float, metavar="SECONDS")
+    parser.add_argument("--slow-publish", type=float, metavar="SECONDS")
+    parser.add_argument("--heartbeat", metavar="PING,PONG")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    layer = power_loss.install(given.storage) if given.storage else None
+    if given.slow_disk:
+        mutants.slow_disk(given.slow_disk)
+    if given.slow_publish:
+        mutants.slow_publish(given.slow_publish)
+    if given.heartbeat:
+        ping, _, pong = given.heartbeat.partition(",")
+        mutants.short_heartbeat(float(ping), float(pong))
+    if given.mutant:
+        mutants.MUTANTS[given.mutant]()
+    if given.failpoint:
+        name, _, count = given.failpoint.partition(":")
+        mutants.FAILPOINTS[name](int(count))
+    sys.argv = ["securechat", *given.command]
+    command_line()
+    _ = layer  # SQLite holds no reference to it.
+
+
+if __name__ == "__main__":
+    main()

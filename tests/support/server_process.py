@@ -1,0 +1,239 @@
+"""A real server in a process of its own, on a data folder with bots and rooms in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from securechat.cli.operator import Operator
+from securechat.domain import commands as c
+from securechat.server.datadir import DataDir
+from securechat.store.migrate import migrate
+
+TESTS: Final = Path(__file__).parent.parent
+START_S: Final = 40.0
+CONFIG: Final = {
+    "rates": {"message": {"burst": 1_000_000, "per_s": 1_000_000}, "command": {"burst": 1_000_000, "per_s": 1_000_000}},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bot:
+    """An account that needs no password."""
+
+    name: str
+    user: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Population:
+    """Who and what is in a data folder.
+
+    Attributes:
+        rooms: Public rooms that every bot of `bots` is in.
+        hall: A public room that nobody is in.
+        bots: Members of the rooms.
+    """
+
+    rooms: list[str]
+    hall: str
+    bots: list[Bot]
+
+
+def populate(root: Path, rooms: int, bots: int) -> Population:
+    """Make a data folder with rooms and bots."""
+    data = DataDir(root)
+    data.open()
+    migrate(data.database)
+    data.close()
+    operator = Operator(root)
+    made = [operator.perform(c.RoomCreate(name=f"room{number}", kind="public")).id for number in range(rooms)]
+    hall = operator.perform(c.RoomCreate(name="hall", kind="public")).id
+    found = []
+    for number in range(bots):
+        created = operator.perform(c.BotCreate(username=f"bot{number}", rooms=made))
+        found.append(Bot(created.user.username, created.user.id, created.token))
+    return Population(made, hall, found)
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 30.0, what: str = "") -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: It does not, in time.
+    """
+    end = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within_s} s: {what or condition}")
+        await asyncio.sleep(0.01)
+
+
+async def eventually_async(condition: Callable[[], Awaitable[bool]], within_s: float = 30.0, what: str = "") -> None:
+    """Wait until a condition holds that has to be asked for.
+
+    Raises:
+        AssertionError: It does not, in time.
+    """
+    end = time.monotonic() + within_s
+    while not await condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within_s} s: {what or condition}")
+        await asyncio.sleep(0.05)
+
+
+class ServerProcess:
+    """A server that can be started, killed and started again on the same folder and port.
+
+    Args:
+        root: Data folder.
+        port: Port with TLS.
+        http_port: Port without.
+        output: File for everything it says.
+    """
+
+    def __init__(self, root: Path, port: int, http_port: int, output: Path) -> None:
+        self.root = root
+        self.port = port
+        self.http_port = http_port
+        self.output = output
+        self.starts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._config = root.parent / f"{root.name}.json"
+        self._config.write_text(json.dumps(CONFIG))
+
+    @property
+    def url(self) -> str:
+        """Where the gateway is, without TLS."""
+        return f"ws://127.0.0.1:{self.http_port}"
+
+    @property
+    def tls_url(self) -> str:
+        """Where the gateway is, with TLS."""
+        return f"wss://localhost:{self.port}"
+
+    @property
+    def database(self) -> Path:
+        """Its database file."""
+        return self.root / "securechat.db"
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status; negative for a signal, None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    async def start(self, *faults: str) -> None:
+        """Start it with these faults (see `server_main`) and wait until it listens.
+
+        Raises:
+            AssertionError: It ended, or does not listen in time.
+        """
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SECURECHAT_")}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
+        command = [
+            sys.executable, "-m", "support.server_main", *faults, "serve", "--config", str(self._config), "--data", str(self.root),
+            "--port", str(self.port), "--http-port", str(self.http_port),
+        ]  # fmt: skip
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+        self.starts += 1
+        await eventually_async(self._listens, START_S, f"the server listens\n{self.tail()}")
+
+    async def _listens(self) -> bool:
+        if self.exit_status is not None:
+            raise AssertionError(f"the server ended with {self.exit_status}\n{self.tail()}")
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.http_port)
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+    async def kill(self) -> None:
+        """End it with -9, now."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        await self.ended(10)
+
+    async def terminate(self, within_s: float) -> int:
+        """Ask it to stop and return its exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return await self.ended(within_s)
+
+    async def ended(self, within_s: float) -> int:
+        """Wait for its end and return its exit status."""
+        await eventually(lambda: self.exit_status is not None, within_s, "the server ends")
+        status = self.exit_status
+        assert status is not None
+        return status
+
+    def clean_up(self) -> None:
+        """End it, whatever it is doing."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+
+    async def ask(self, op: str, **fields: Any) -> Any:
+        """Perform a command as the operator and return its reply."""
+        answer = json.loads(await self._admin("POST /command", json.dumps({"op": op, **fields}).encode()))
+        if answer["op"] == "error":
+            raise AssertionError(f"{op}: {answer}")
+        return answer["data"]
+
+    async def metric(self, name: str) -> float:
+        """Read one figure."""
+        text = (await self._admin("GET /metrics", b"")).decode()
+        found = re.search(rf"^securechat_{name}(?:_total)? ([0-9.e+-]+)$", text, re.MULTILINE)
+        assert found is not None, text
+        return float(found[1])
+
+    async def _admin(self, request: str, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.root / "admin.sock"), limit=2**24)
+        try:
+            writer.write(f"{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+        head, _, content = answer.partition(b"\r\n\r\n")
+        assert b" 200 " in head.split(b"\r\n", 1)[0], answer[:500]
+        return content
+
+    def rss(self) -> int:
+        """Return its resident memory in bytes."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", text)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def tail(self, lines: int = 40) -> str:
+        """Return the last lines it said."""
+        if not self.output.exists():
+            return ""
+        return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
+
+    def complaints(self) -> list[str]:
+        """Return lines about mistakes of the server itself: errors, tracebacks, lost exceptions."""
+        if not self.output.exists():
+            return []
+        words = ('"level":"ERROR"', '"level":"FATAL"', "Traceback", "never retrieved", "never awaited")
+        return [line for line in self.output.read_text(errors="replace").splitlines() if any(word in line for word in words)]

@@ -1,0 +1,168 @@
+"""Fan-out: who gets which entry, and what a slow connection costs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from securechat.domain.commands import RoomSummary
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.limits import LIMITS
+from securechat.domain.ports import RoomBatch, Signal, Typing
+from securechat.gateway.connection import ClientConnection
+from securechat.gateway.hub import Hub
+from securechat.gateway.message_queue import MessageQueue
+from securechat.gateway.writer import TurnWriter
+from securechat.ops.metrics import Counters
+from securechat.protocol.codec import Block, Encoding
+from support.fakes import principal
+
+
+class Listener:
+    """Stands for a connection."""
+
+    def __init__(self, name: str) -> None:
+        self.principal = principal(name)
+        self.blocks: list[Block] = []
+        self.ephemeral: list[Block] = []
+
+    def push(self, block: Block) -> None:
+        self.blocks.append(block)
+
+    def push_ephemeral(self, block: Block) -> None:
+        self.ephemeral.append(block)
+
+    @property
+    def told(self) -> list[Any]:
+        return [getattr(frame, "seq", None) or frame.type for block in self.blocks for frame in block.frames]
+
+
+def entry(seq: int, kind: EntryType = EntryType.MESSAGE_SENT, member: str | None = None) -> Entry:
+    return Entry(type=kind, room="rm_1", seq=seq, at=1, user="usr_ana", member=member)
+
+
+def attach(hub: Hub, name: str, *rooms: str) -> Listener:
+    listener = Listener(name)
+    hub.attach(cast("ClientConnection", listener), f"usr_{name}", rooms)
+    return listener
+
+
+@pytest.fixture
+async def hub() -> Hub:
+    return Hub(asyncio.get_running_loop(), Counters())
+
+
+async def test_everybody_in_the_room_gets_the_same_block_the_sender_too(hub: Hub) -> None:
+    ana, bob, eve = attach(hub, "ana", "rm_1"), attach(hub, "bob", "rm_1"), attach(hub, "eve", "rm_2")
+    hub.deliver([RoomBatch("rm_1", [entry(4), entry(5)])])
+
+    assert ana.told == bob.told == [4, 5]
+    assert ana.blocks[0] is bob.blocks[0]
+    assert eve.told == []
+
+
+async def test_who_joins_at_6_does_not_get_5(hub: Hub) -> None:
+    ana, bob = attach(hub, "ana", "rm_1"), attach(hub, "bob")
+    summary = RoomSummary(id="rm_1", kind="public")
+    batch = RoomBatch("rm_1", [entry(5), entry(6, EntryType.MEMBER_JOINED, "usr_bob"), entry(7)], {"usr_bob": summary})
+    hub.deliver([batch])
+
+    assert ana.told == [5, 6, 7]
+    assert bob.told == ["room.opened", 6, 7]
+
+
+@pytest.mark.parametrize("kind", [EntryType.MEMBER_REMOVED, EntryType.MEMBER_LEFT])
+async def test_who_is_removed_at_6_does_not_get_7(hub: Hub, kind: EntryType) -> None:
+    ana, bob = attach(hub, "ana", "rm_1"), attach(hub, "bob", "rm_1")
+    hub.deliver([RoomBatch("rm_1", [entry(5), entry(6, kind, "usr_bob"), entry(7)])])
+    hub.deliver([RoomBatch("rm_1", [entry(8)])])
+
+    assert ana.told == [5, 6, 7, 8]
+    assert bob.told == [5, 6, "room.closed"]
+
+
+async def test_who_is_removed_and_comes_back_in_one_batch_misses_what_was_between(hub: Hub) -> None:
+    attach(hub, "ana", "rm_1")
+    bob = attach(hub, "bob", "rm_1")
+    entries = [entry(6, EntryType.MEMBER_REMOVED, "usr_bob"), entry(7), entry(8, EntryType.MEMBER_JOINED, "usr_bob"), entry(9)]
+    hub.deliver([RoomBatch("rm_1", entries)])
+
+    assert bob.told == [6, "room.closed", 8, 9]
+
+
+async def test_a_detached_connection_gets_nothing_and_leaves_nothing_behind(hub: Hub) -> None:
+    bob = attach(hub, "bob", "rm_1", "rm_2")
+    hub.detach(cast("ClientConnection", bob), "usr_bob")
+    hub.deliver([RoomBatch("rm_1", [entry(5)])])
+
+    assert bob.told == []
+    assert hub._rooms == hub._users == {}
+
+
+async def test_typing_goes_to_the_others_only(hub: Hub) -> None:
+    ana, bob = attach(hub, "ana", "rm_1"), attach(hub, "bob", "rm_1")
+    hub.show(Signal(Typing("rm_1", "usr_ana"), room="rm_1", except_user="usr_ana"))
+
+    assert (len(ana.ephemeral), len(bob.ephemeral)) == (0, 1)
+
+
+async def test_a_storm_of_logins_is_one_presence_signal_per_room(hub: Hub) -> None:
+    watcher = attach(hub, "ana", "rm_1")
+    for number in range(50):
+        attach(hub, f"user{number}", "rm_1")
+    hub._show_presence()
+
+    assert len(watcher.ephemeral) == 1
+    assert len(cast("Any", watcher.ephemeral[0].frames[0]).presence) == 51
+
+
+def test_a_queue_gives_answers_then_events_in_order_then_ephemerals_in_one_write() -> None:
+    queue = MessageQueue()
+    queue.put_ephemeral(b"E")
+    assert queue.put(b"first")
+    assert queue.put(b"second")
+    assert queue.put_frame(b'{"a":1}')
+
+    assert queue.take(Encoding.JSON) == b'\x81\x09[{"a":1}]firstsecondE'
+    assert queue.take(Encoding.JSON) == b""
+    assert queue.size == 0
+
+
+def test_a_single_block_is_written_as_the_same_object() -> None:
+    queue, block = MessageQueue(), b"x" * 1_000
+    queue.put(block)
+
+    assert queue.take(Encoding.JSON) is block
+
+
+def test_a_full_queue_sheds_ephemerals_first() -> None:
+    queue = MessageQueue()
+    queue.put_ephemeral(b"e" * 1_000)
+
+    assert queue.put(b"m" * (LIMITS.queue_bytes - 500))
+    assert queue.take(Encoding.JSON)[-1:] == b"m"
+
+
+@pytest.mark.parametrize(("size", "fits"), [(1, LIMITS.queue_blocks), (LIMITS.queue_bytes // 4, 4)])
+def test_a_queue_has_a_limit_in_bytes_and_in_blocks(size: int, fits: int) -> None:
+    queue = MessageQueue()
+    results = [queue.put(b"x" * size) for _ in range(fits + 1)]
+
+    assert results == [True] * fits + [False]
+
+
+async def test_a_connection_is_flushed_once_per_turn_however_much_it_got() -> None:
+    writer = TurnWriter(asyncio.get_running_loop())
+    flushed: list[str] = []
+
+    class Connection:
+        def flush(self) -> None:
+            flushed.append("flush")
+
+    writer.mark(Connection())
+    writer.mark(Connection())
+    assert flushed == []
+    await asyncio.sleep(0)
+    assert flushed == ["flush", "flush"]

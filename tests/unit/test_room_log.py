@@ -1,0 +1,244 @@
+"""The group commit: batching, order, refusals, poison, and that nothing is answered before the commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, cast
+
+import pytest
+
+from securechat.domain.commands import MessageSend, Sent
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import CmidKey, LogStore, LogTransaction, TargetKey
+from securechat.domain.rooms import RoomKind, RoomRole, RoomState
+from securechat.errors import ChatError, CmidConflict, Draining, Internal, NotFound, Unavailable
+from securechat.services import room_log as room_log_module
+from securechat.services.messaging import MessagingService
+from securechat.services.room_log import Operation, RoomLog
+from support.fakes import ManualClock, RecordingBus, principal
+
+ANA, BOB, EVE = principal("ana"), principal("bob"), principal("eve")
+
+
+class MemoryTransaction:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.appended: list[Entry] = []
+
+    async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
+        self._store.loads.append(list(rooms))
+
+    def room(self, room_id: str) -> RoomState | None:
+        return self._store.rooms.get(room_id)
+
+    def sent(self, key: CmidKey) -> Entry | None:
+        return next((e for e in [*self._store.entries, *self.appended] if (e.room, e.device, e.cmid) == key), None)
+
+    def target(self, key: TargetKey) -> Entry | None:
+        return next((e for e in self._store.entries if (e.room, e.seq) == key), None)
+
+    def append(self, entry: Entry) -> None:
+        self._store.rooms[entry.room].apply(entry)
+        self.appended.append(entry)
+
+    def mark_read(self, user_id: str, room_id: str, seq: int, *, back: bool) -> None:
+        raise AssertionError
+
+
+class MemoryStore:
+    """Commits when the test lets it."""
+
+    def __init__(self) -> None:
+        members = {"usr_ana": RoomRole.OWNER, "usr_bob": RoomRole.MEMBER}
+        self.rooms = {name: RoomState(name, RoomKind.PRIVATE, name, "", 1, dict(members)) for name in ("rm_a", "rm_b")}
+        self.entries: list[Entry] = []
+        self.loads: list[list[str]] = []
+        self.commits = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fail: list[Exception] = []
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]]) -> Any:
+        transaction = MemoryTransaction(self)
+        before = {name: state.last_seq for name, state in self.rooms.items()}
+        try:
+            result = await work(cast("LogTransaction", transaction))
+            await self.gate.wait()
+            if self.fail:
+                raise self.fail.pop(0)
+        except BaseException:
+            for name, last_seq in before.items():
+                self.rooms[name].last_seq = last_seq
+            raise
+        self.entries += transaction.appended
+        self.commits += 1
+        return result
+
+    async def head(self, user_id: str, room_id: str) -> None:
+        return None
+
+
+class World:
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.bus = RecordingBus()
+        self.log = RoomLog(cast("LogStore", self.store), self.bus, ManualClock())
+        self.messaging = MessagingService(lambda _user, _other: False)
+        self.answers: dict[str, Any] = {}
+
+    def send(self, who: Any, room: str, cmid: str, body: str = "text") -> None:
+        operation = self.messaging.send(who, MessageSend(room=room, cmid=cmid, body=body))
+        self.log.submit(operation, lambda result: self.answers.__setitem__(f"{who.username}/{cmid}/{body}", result))
+
+    async def settle(self) -> None:
+        while self.log._running is not None:
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_a_message_alone_waits_for_no_timer(world: World) -> None:
+    world.send(ANA, "rm_a", "1")
+    await world.settle()
+
+    assert world.answers["ana/1/text"] == Sent(room="rm_a", seq=2, at=1_795_380_000_000)
+    assert world.store.commits == 1
+
+
+async def test_nothing_is_answered_or_told_before_the_commit(world: World) -> None:
+    world.store.gate.clear()
+    world.send(ANA, "rm_a", "1")
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert (world.answers, world.bus.batches) == ({}, [])
+    world.store.gate.set()
+    await world.settle()
+    assert len(world.answers) == len(world.bus.batches) == 1
+
+
+async def test_what_comes_while_a_commit_runs_is_one_next_batch(world: World) -> None:
+    world.store.gate.clear()
+    world.send(ANA, "rm_a", "first")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for number in range(50):
+        world.send(BOB, "rm_b" if number % 2 else "rm_a", str(number))
+    world.store.gate.set()
+    await world.settle()
+
+    assert world.store.commits == 2
+    assert [[e.seq for e in batch.entries] for batch in world.bus.batches] == [[2], list(range(3, 28)), list(range(2, 27))]
+    assert world.store.loads[1] == ["rm_a", "rm_b"]  # In the order of their ids: no two servers can wait for each other.
+
+
+async def test_a_refused_operation_does_not_touch_its_batch_mates(world: World) -> None:
+    world.send(ANA, "rm_a", "1")
+    world.send(EVE, "rm_a", "2")
+    world.send(BOB, "rm_a", "3")
+    await world.settle()
+
+    assert isinstance(world.answers["eve/2/text"], NotFound)
+    assert [world.answers[f"{name}/text"].seq for name in ("ana/1", "bob/3")] == [2, 3]
+    assert world.store.commits == 1
+
+
+async def test_an_operation_that_breaks_fails_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_transaction: LogTransaction, _now: int) -> None:
+        raise ZeroDivisionError
+
+    results: list[Any] = []
+    world.send(ANA, "rm_a", "1")
+    world.log.submit(Operation(broken, ("rm_a",)), results.append)
+    world.send(BOB, "rm_a", "2")
+    await world.settle()
+
+    assert isinstance(results[0], Internal)
+    assert [each.seq for each in world.answers.values()] == [2, 3]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_operation_that_breaks_half_way_is_undone_alone(world: World) -> None:
+    def broken(transaction: LogTransaction, now: int) -> None:
+        transaction.append(Entry(type=EntryType.MESSAGE_SENT, room="rm_a", seq=3, at=now, user="usr_ana", body="half"))
+        raise ZeroDivisionError
+
+    results: list[Any] = []
+    world.send(ANA, "rm_a", "1")
+    world.log.submit(Operation(broken, ("rm_a",)), results.append)
+    world.send(BOB, "rm_a", "2")
+    await world.settle()
+
+    assert isinstance(results[0], Internal)
+    assert [(entry.user, entry.seq) for entry in world.store.entries] == [("usr_ana", 2), ("usr_bob", 3)]
+
+
+async def test_a_commit_that_fails_is_tried_one_by_one(world: World) -> None:
+    world.store.fail = [OSError("disk")]
+    world.send(ANA, "rm_a", "1")
+    world.send(BOB, "rm_a", "2")
+    await world.settle()
+
+    assert [each.seq for each in world.answers.values()] == [2, 3]
+    assert world.store.commits == 2
+
+
+async def test_a_commit_that_keeps_failing_answers_everybody_and_stores_nothing(world: World) -> None:
+    world.store.fail = [Unavailable("disk full")] * 3
+    world.send(ANA, "rm_a", "1")
+    world.send(BOB, "rm_a", "2")
+    await world.settle()
+
+    assert all(isinstance(answer, Unavailable) for answer in world.answers.values())
+    assert world.store.entries == world.bus.batches == []
+
+
+async def test_the_same_cmid_is_the_same_message_also_within_one_batch(world: World) -> None:
+    world.send(ANA, "rm_a", "1")
+    world.send(ANA, "rm_a", "1", "other text")
+    world.send(ANA, "rm_b", "1")
+    world.send(principal("ana", device=2), "rm_a", "1", "from a phone")
+    await world.settle()
+    first = world.answers["ana/1/text"]
+    world.answers.clear()
+    world.send(ANA, "rm_a", "1")
+    await world.settle()
+
+    assert isinstance(world.answers["ana/1/text"], Sent)
+    assert len(world.store.entries) == 3
+    assert first.seq == 2  # Sent to rm_b under the same key: the answer of the last callback.
+
+
+async def test_the_same_cmid_with_another_text_is_a_conflict(world: World) -> None:
+    world.send(ANA, "rm_a", "1")
+    await world.settle()
+    world.send(ANA, "rm_a", "1", "other")
+    await world.settle()
+
+    assert isinstance(world.answers["ana/1/other"], CmidConflict)
+    assert [entry.body for entry in world.store.entries] == ["text"]
+
+
+async def test_a_full_queue_refuses_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_log_module, "WAITING_MAX", 3)
+    for number in range(5):
+        world.send(ANA, "rm_a", str(number))
+
+    refused = [answer for answer in world.answers.values() if isinstance(answer, ChatError)]
+
+    assert [type(answer) for answer in refused] == [Unavailable, Unavailable]
+    await world.settle()
+    assert len(world.store.entries) == 3
+
+
+async def test_draining_answers_what_waits_and_refuses_what_comes(world: World) -> None:
+    world.send(ANA, "rm_a", "1")
+    await world.log.drain()
+    world.send(ANA, "rm_a", "2")
+
+    assert world.answers["ana/1/text"].seq == 2
+    assert isinstance(world.answers["ana/2/text"], Draining)
