@@ -4,6 +4,7 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
 
     ChatError
     ├── InvalidInput          400  invalid_input         the words of the request are wrong
+    │   └── ProtocolViolation      protocol_violation    not even the protocol: the connection ends with 4400
     ├── Unauthorized          401  unauthorized          no, wrong, expired or revoked credentials
     ├── Forbidden             403  forbidden             known, and not allowed
     │   ├── RegistrationClosed     registration_closed
@@ -57,6 +58,13 @@ class InvalidInput(ChatError):
     code = "invalid_input"
     title = "The request is not valid"
     status = 400
+
+
+class ProtocolViolation(InvalidInput):
+    """What came on a connection is not the protocol: the connection ends."""
+
+    code = "protocol_violation"
+    title = "This is not the protocol"
 
 
 class Unauthorized(ChatError):
@@ -177,3 +185,6 @@ class Shutdown(SystemExit):
     def __init__(self, line: str, status: int = 2) -> None:
         super().__init__(status)
         self.line = line
+
+    def __str__(self) -> str:
+        return self.line

@@ -124,7 +124,7 @@ async def test_a_cmid_is_found_in_the_store_and_in_the_batch(stores: Stores) -> 
         await tx.load([ROOM], [known, fresh], [])
         before = tx.sent(fresh)
         tx.append(entry(5))
-        return [found and found.seq for found in (tx.sent(known), before, tx.sent(fresh))]
+        return [None if found is None else found.seq for found in (tx.sent(known), before, tx.sent(fresh))]
 
     assert await stores.log.commit(work) == [4, None, 5]
 

@@ -20,6 +20,8 @@ MESSAGE: Final = "message.sent"
 JOINED: Final = "member.joined"
 GONE: Final = frozenset({"member.left", "member.removed"})
 FOREVER: Final = 2**62
+REPETITIONS_MAX: Final = 0.02
+"""Share of entries that may come twice on a connection: caught up with, and told again because they were just being committed."""
 EACH_MAX: Final = 20
 """Violations of one invariant that are told; the rest is only counted."""
 
@@ -56,7 +58,9 @@ def read_rows(database: Path) -> list[Row]:
         found = db.execute(
             "SELECT room_id, seq, type, user_id, cmid, body, json_extract(extra, '$.member') FROM entries ORDER BY room_id, seq"
         ).fetchall()
-    return [Row(room, seq, kind, user, cmid or "", digest(body), member or "") for room, seq, kind, user, cmid, body, member in found]
+    return [
+        Row(room, seq, kind, user, cmid or "", digest(body), member or "") for room, seq, kind, user, cmid, body, member in found
+    ]
 
 
 @dataclass
@@ -137,7 +141,9 @@ def _stored_once(world: _World) -> None:
         if not stored[key]:
             world.blame("I1", f"{record.cmid} was acknowledged as {record.room} {record.seq} and is not stored")
         elif (stored[key][0].seq, stored[key][0].body_sha) != (record.seq, record.body_sha):
-            world.blame("I1", f"{record.cmid} was acknowledged as {record.seq} and is stored as {stored[key][0].seq}, or with another text")
+            world.blame(
+                "I1", f"{record.cmid} was acknowledged as {record.seq} and is stored as {stored[key][0].seq}, or with another text"
+            )
     for key, phases in outcome.items():
         if phases <= {"invoke", "fail"} and "fail" in phases and stored[key]:
             world.blame("I1", f"{key[2]} was refused and is stored")
@@ -171,7 +177,9 @@ class _Stream:
     last: int | None
     """The newest one that this client holds; None when any may be next."""
     tip: int
-    """What `ready` said: what is not newer may come twice, committed before and told after."""
+    """What `ready` said: the client was a member at that point."""
+    skipped: set[int] = field(default_factory=set)
+    """What was left out so far."""
 
 
 def _on_the_wire(world: _World) -> None:
@@ -180,6 +188,7 @@ def _on_the_wire(world: _World) -> None:
     held: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     base: dict[tuple[str, str], int] = {}
     raw: set[str] = set()
+    received = repetitions = 0
     quiet = {record.client for record in world.history if record.op == "quiet"}
     for record in world.history:
         me = world.users.get(record.client, "")
@@ -204,11 +213,18 @@ def _on_the_wire(world: _World) -> None:
             stream.last = record.seq
         elif record.seq > stream.last + 1:
             world.blame("I5", f"{where}: a gap, {record.seq} after {stream.last}")
+            stream.skipped.update(range(stream.last + 1, record.seq))
             stream.last = record.seq
-        elif record.seq > stream.tip:
-            world.blame("I5", f"{where}: {record.seq} again or late, after {stream.last}")
+        elif record.seq in stream.skipped:
+            world.blame("I5", f"{where}: {record.seq} came late, after {stream.last}")
+            stream.skipped.discard(record.seq)
+        else:
+            repetitions += 1
+        received += 1
         if record.kind in GONE and record.member == me:
             stream.last = None
+    if repetitions > REPETITIONS_MAX * received:
+        world.blame("I4", f"{repetitions} of {received} entries came again on the same connection")
     for client in raw & quiet:
         _delivered(world, client, held, base)
 
@@ -307,7 +323,9 @@ def _reads(world: _World) -> None:
                 world.blame("I10", f"{record.client} read a page of {record.room} that is {record.code}")
             for room, tip in (record.tips or {record.room: record.seq}).items():
                 if tip < asked[key].get(room, 0):
-                    world.blame("I10", f"{record.client} was told {tip} as the newest of {room}, after {asked[key][room]} was known")
+                    world.blame(
+                        "I10", f"{record.client} was told {tip} as the newest of {room}, after {asked[key][room]} was known"
+                    )
                 learn(room, tip)
         elif record.op == "read":
             row = world.by_seq.get((record.room, record.seq))

@@ -293,3 +293,9 @@ def slow_publish(seconds: float) -> None:
         return wrapper
 
     wrap(RoomLog, "_by_room", make)
+
+
+def frequent_checkpoints(pages: int) -> None:
+    """Fold the WAL into the database, and start it again, far more often."""
+    for name, value in (("CHECKPOINT_PAGES", pages), ("RESTART_PAGES", 3 * pages)):
+        setattr(sqlite_module, name, value)

@@ -48,7 +48,9 @@ class Image:
 class PowerLossFile(apsw.VFSFile):
     """One open file of the database."""
 
-    def __init__(self, name: str | apsw.URIFilename | None, flags: list[int], images: dict[str, Image], tear: random.Random | None) -> None:
+    def __init__(
+        self, name: str | apsw.URIFilename | None, flags: list[int], images: dict[str, Image], tear: random.Random | None
+    ) -> None:
         super().__init__("unix", name, flags)  # type: ignore[arg-type]  # the stub leaves out the plain name of a WAL
         key = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         if key not in images:

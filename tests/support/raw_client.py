@@ -74,6 +74,7 @@ class RawClient:
         closes: Close codes so far.
         drains: How many `drain` frames came.
         signals: Types of signals, each with its room.
+        keep_bytes: Keep every message as it came, in `heard`.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class RawClient:
         self.signals: list[tuple[str, str]] = []
         self.ready = asyncio.Event()
         self.answers = 0
+        self.keep_bytes = False
+        self.heard: list[bytes] = []
         self.latencies: list[float] = []
         self._history = history
         self._binary = binary
@@ -308,6 +311,8 @@ class RawClient:
         self._history.add(self.name, "connect", "invoke", conn=self._conn)
         self._put({"op": "auth", "id": "auth", "token": self.token, "resume": after})
         async for message in socket_:
+            if self.keep_bytes:
+                self.heard.append(message.encode() if isinstance(message, str) else message)
             for frame in self._decode(message):
                 self._take(frame, after)
 

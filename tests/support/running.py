@@ -39,13 +39,18 @@ def clean_environment(**more: str) -> dict[str, str]:
 class RunningServer:
     """`securechat serve` as its own process, on free ports."""
 
-    def __init__(self, data: Path, *flags: str, settings: dict[str, Any] | None = None, ports: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, data: Path, *flags: str, settings: dict[str, Any] | None = None, ports: tuple[int, int] | None = None
+    ) -> None:
         self.data = data
         self.port, self.http_port = ports or (free_port(), free_port())
         self.url = f"http://localhost:{self.http_port}"
         self.tls_url = f"https://localhost:{self.port}"
         self.config = data.parent / f"{data.name}.json"
-        rates = {name: {"burst": 100_000, "per_s": 100_000} for name in ("message", "command", "login.address", "login.account", "register.address")}
+        rates = {
+            name: {"burst": 100_000, "per_s": 100_000}
+            for name in ("message", "command", "login.address", "login.account", "register.address")
+        }
         self.config.write_text(json.dumps({"rates": rates} | (settings or {})))
         self._command = [SECURECHAT, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
         self._command += ["--config", str(self.config), *flags]
@@ -110,7 +115,9 @@ class RunningServer:
 
     def set_up(self, username: str = "ana") -> Any:
         """Create the first account and return its session."""
-        return self.post("/setup", {"token": self.setup_token, "username": username, "password": PASSWORD, "display_name": username.title()})
+        return self.post(
+            "/setup", {"token": self.setup_token, "username": username, "password": PASSWORD, "display_name": username.title()}
+        )
 
     def invite(self, username: str, rooms: Sequence[str] = ()) -> Any:
         """Create another account by invitation and return its session."""

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--storage", metavar="lose|tear:SEED")
     parser.add_argument("--slow-disk", type=float, metavar="SECONDS")
     parser.add_argument("--slow-publish", type=float, metavar="SECONDS")
+    parser.add_argument("--checkpoints", type=int, metavar="PAGES")
     parser.add_argument("--heartbeat", metavar="PING,PONG")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
@@ -28,6 +29,8 @@ def main() -> None:
         mutants.slow_disk(given.slow_disk)
     if given.slow_publish:
         mutants.slow_publish(given.slow_publish)
+    if given.checkpoints:
+        mutants.frequent_checkpoints(given.checkpoints)
     if given.heartbeat:
         ping, _, pong = given.heartbeat.partition(",")
         mutants.short_heartbeat(float(ping), float(pong))

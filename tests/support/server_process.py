@@ -209,7 +209,9 @@ class ServerProcess:
     async def _admin(self, request: str, body: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.root / "admin.sock"), limit=2**24)
         try:
-            writer.write(f"{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            writer.write(
+                f"{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            )
             answer = await reader.read()
         finally:
             writer.close()

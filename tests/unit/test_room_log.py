@@ -194,7 +194,7 @@ async def test_a_commit_that_keeps_failing_answers_everybody_and_stores_nothing(
     await world.settle()
 
     assert all(isinstance(answer, Unavailable) for answer in world.answers.values())
-    assert world.store.entries == world.bus.batches == []
+    assert (world.store.entries, world.bus.batches) == ([], [])
 
 
 async def test_the_same_cmid_is_the_same_message_also_within_one_batch(world: World) -> None:

@@ -16,12 +16,12 @@ from securechat.domain.accounts import Principal
 from securechat.domain.commands import Command, Done
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
-from securechat.errors import ChatError, Conflict, Internal, Unauthorized
+from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, Unauthorized
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
 from securechat.protocol.codec import Block, Encoding, encode_json, encode_msgpack, message
-from securechat.protocol.handler import BadFrame, ProtocolHandler, ProtocolViolation, server_side
+from securechat.protocol.handler import BadFrame, ProtocolHandler, server_side
 
 log = logging.getLogger(__name__)
 

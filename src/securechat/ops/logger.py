@@ -102,10 +102,10 @@ class RotatingFile(logging.handlers.TimedRotatingFileHandler):
         """Compress the file away and start a new one."""
         if self.stream:
             self.stream.close()
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        serial = 0
-        while (target := self._path.with_name(f"{self._path.stem}-{stamp}-{serial:03d}.log.gz")).exists():
-            serial += 1
+        now = time.time_ns()
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000_000))
+        # Nanoseconds keep the names in order when a second sees several.
+        target = self._path.with_name(f"{self._path.stem}-{stamp}.{now % 1_000_000_000:09d}.log.gz")
         with self._path.open("rb") as source, gzip.open(target, "wb") as packed:
             shutil.copyfileobj(source, packed)
         target.chmod(0o600)
@@ -123,14 +123,15 @@ class _Queue(logging.handlers.QueueHandler):
     dropped = 0
 
     def enqueue(self, record: logging.LogRecord) -> None:
+        if self.dropped:
+            record.dropped = self.dropped
         try:
             self.queue.put_nowait(record)
+            self.dropped = 0
         except queue.Full:
             self.dropped += 1
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        if self.dropped:
-            record.dropped, self.dropped = self.dropped, 0
         return record
 
 

@@ -63,7 +63,7 @@ COMMANDS: Final[tuple[type[c.Command], ...]] = tuple(
 )
 """Every command, in the order of `domain.commands`."""
 
-CLIENT_FRAMES: Final = (Auth, Resume, Ping, *COMMANDS)
+CLIENT_FRAMES: Final[tuple[type, ...]] = (Auth, Resume, Ping, *COMMANDS)
 
 
 def name_of(command: type[c.Command]) -> str:
@@ -159,7 +159,7 @@ class Drain(msgspec.Struct, tag_field="op", tag="drain", kw_only=True):
     after_ms: int
 
 
-SERVER_FRAMES: Final = (Hello, Ready, Entry, SignalFrame, Reply, ErrorFrame, Pong, Drain)
+SERVER_FRAMES: Final[tuple[type, ...]] = (Hello, Ready, Entry, SignalFrame, Reply, ErrorFrame, Pong, Drain)
 
 
 def error_frame(command_id: str, error: ChatError) -> ErrorFrame:

@@ -11,19 +11,11 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from securechat.domain.limits import LIMITS
-from securechat.errors import ChatError, InvalidInput
+from securechat.errors import InvalidInput, ProtocolViolation
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
 
 F = TypeVar("F")
-
-
-class ProtocolViolation(ChatError):
-    """What came is not this protocol: the connection ends with 4400."""
-
-    code = "protocol_violation"
-    title = "This is not the protocol"
-    status = 400
 
 
 class BadFrame:

@@ -14,11 +14,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from securechat.domain.accounts import OPERATOR
-from securechat.errors import ChatError, Internal
+from securechat.errors import ChatError, Internal, ProtocolViolation
 from securechat.ops.health import Health
 from securechat.ops.metrics import MetricsCollector
 from securechat.protocol import frames as f
-from securechat.protocol.handler import BadFrame, ProtocolViolation, server_side
+from securechat.protocol.handler import BadFrame, server_side
 from securechat.services.dispatcher import CommandDispatcher
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,154 @@
+"""A fault run: a server, its clients and their history."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from securechat.sdk.client import ChatClient
+from support import checker
+from support.checker import Violation
+from support.history import History
+from support.load import LibraryReader, settle, talk
+from support.raw_client import RawClient, free_port
+from support.server_process import Bot, Population, ServerProcess, eventually
+
+SEED: Final = int(os.environ.get("FAULT_SEED", "20"))
+
+
+class World:
+    """A server, its clients and their history."""
+
+    def __init__(self, folder: Path, people: Population, name: str) -> None:
+        self.folder = folder
+        self.people = people
+        self.rooms = people.rooms
+        self.seed = SEED
+        self.rng = random.Random(f"{SEED} {name}")
+        self.history = History(folder / "history.jsonl")
+        self.server = ServerProcess(folder / "data", free_port(), free_port(), folder / "server.log")
+        self.clients: list[RawClient] = []
+        self.readers: list[LibraryReader] = []
+        self._talkers: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+
+    def bot(self, number: int) -> Bot:
+        """Return an account."""
+        return self.people.bots[number]
+
+    def tls(self) -> ssl.SSLContext:
+        """Return a context that trusts the server."""
+        return ssl.create_default_context(cafile=str(self.server.root / "tls" / "ca.crt"))
+
+    def client(self, number: int, *, name: str = "", url: str = "", listens: bool = True, resume: bool = True) -> RawClient:
+        """Make a client of a bot; every other one speaks MessagePack."""
+        bot, url = self.bot(number), url or self.server.url
+        client = RawClient(
+            name or bot.name, url, bot.token, self.history, binary=number % 2 == 1, listens=listens,
+            tls=self.tls() if url.startswith("wss") else None, from_start=self.rooms if resume else (),
+        )  # fmt: skip
+        self.clients.append(client)
+        return client
+
+    def reader(self, number: int) -> LibraryReader:
+        """Make a reader on the project's own client library, from the first entry on."""
+        url = self.server.url.replace("ws", "http", 1)
+        client = ChatClient(url, self.bot(number).token, resume=dict.fromkeys(self.rooms, 0))
+        reader = LibraryReader(f"library{number}", client, self.history)
+        self.readers.append(reader)
+        return reader
+
+    async def start(self, *, talkers: int, listeners: int = 1, readers: int = 0, faults: Sequence[str] = (), url: str = "") -> None:
+        """Start the server, connect everybody, and begin to talk."""
+        await self.server.start(*faults)
+        for number in range(talkers + listeners):
+            self.client(number, url=url)
+        for number in range(readers):
+            self.reader(len(self.people.bots) - 1 - number)
+        await asyncio.gather(*(each.start() for each in [*self.clients, *self.readers]))
+        for client in self.clients[:talkers]:
+            self.talk(client, self.rooms)
+
+    def talk(self, client: RawClient, rooms: Sequence[str], *, pause_s: float = 0.02, window: int = 8) -> None:
+        """Have a client talk until `hush`."""
+        rng = random.Random(self.rng.random())
+        self._talkers.append(asyncio.create_task(talk(client, rooms, rng, self._stop, pause_s=pause_s, window=window)))
+
+    async def hush(self) -> None:
+        """End the talking; what is on its way goes on."""
+        self._stop.set()
+        await asyncio.gather(*self._talkers)
+        self._talkers.clear()
+        self._stop.clear()
+
+    async def quiet(self, within_s: float = 30.0) -> None:
+        """No more talking; wait until everybody has everything."""
+        await self.hush()
+        await settle(self.clients, within_s)
+        newest = {room: max(client.last.get(room, 0) for client in self.clients) for room in self.rooms}
+        for reader in self.readers:
+            await reader.holds(newest, within_s)
+
+    async def give_up_waiting(self, within_s: float) -> None:
+        """As `quiet`, of a server that may never deliver everything: after this time everything should have come all the same."""
+        try:
+            await self.quiet(within_s)
+        except TimeoutError:
+            for client in self.clients:
+                client.quiet()
+
+    async def crowd(self, *, talkers: int, guests: int, visits: int) -> None:
+        """Have some talk in the hall while others come, go by themselves, and are removed."""
+        hall = self.people.hall
+        for client in self.clients[:talkers]:
+            await client.command("room.join", room=hall)
+            self.talk(client, [hall], pause_s=0.005)
+        await asyncio.gather(*(self._visit(client, visits) for client in self.clients[talkers : talkers + guests]))
+
+    async def _visit(self, client: RawClient, visits: int) -> None:
+        hall = self.people.hall
+        for visit in range(visits):
+            await client.command("room.join", room=hall)
+            held = client.last.get(hall, 0)
+            await self.until(lambda held=held: client.last.get(hall, 0) > held + 3)  # type: ignore[misc]
+            if visit % 2:
+                await self.server.ask("member.remove", room=hall, user=client.user)
+            else:
+                await client.command("room.leave", room=hall)
+            await self.until(lambda: hall not in client.rooms)
+
+    async def until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
+        """Wait until something is so."""
+        await eventually(condition, within_s, "the load goes on")
+
+    def entries_seen(self) -> int:
+        """Return how many entries clients received."""
+        return sum(record.op in {"event", "shown"} for record in self.history.records())
+
+    async def leave(self) -> None:
+        """Disconnect everybody."""
+        for talker in self._talkers:
+            talker.cancel()
+        await asyncio.gather(*self._talkers, return_exceptions=True)
+        await asyncio.gather(*(each.stop() for each in [*self.clients, *self.readers]))
+
+    async def verdict(self) -> list[Violation]:
+        """Disconnect everybody, stop the server, and have the history checked against the store."""
+        await self.leave()
+        if self.server.exit_status is None:
+            await self.server.terminate(15)
+        return checker.check(self.history.records(), checker.read_rows(self.server.database))
+
+    def describe(self) -> str:
+        """Return what is needed to look into a failure."""
+        return f"FAULT_SEED={self.seed}\nhistory {self.history.path}\nserver {self.server.output}\n{self.server.tail()}"
+
+
+def assert_none(violations: list[Violation]) -> None:
+    """Nothing was broken."""
+    assert not violations, checker.summary(violations)

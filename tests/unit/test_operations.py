@@ -1,0 +1,265 @@
+"""Configuration, logs, health, documents that are made from the code, and what a process loads."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from securechat.domain import commands as c
+from securechat.errors import Shutdown
+from securechat.ops.health import Health
+from securechat.ops.logger import ConsoleFormatter, JsonFormatter, Logger
+from securechat.protocol.frames import COMMANDS, name_of
+from securechat.rest.routes import ROUTES
+from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager
+from securechat.server.datadir import DataDir
+from securechat.server.tls import TLSContext
+
+ROOT = Path(__file__).parents[2]
+
+
+def config(tmp_path: Path, text: str, environ: dict[str, str] | None = None, **flags: Any) -> ConfigManager:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    return ConfigManager(path, flags, environ or {})
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
+    manager = config(
+        tmp_path, '{"port": 1, "http_port": 2, "log_keep": 3}', {"SECURECHAT_PORT": "4", "SECURECHAT_HTTP_PORT": "5"}, port=6
+    )
+
+    assert (manager.settings.port, manager.settings.http_port, manager.settings.log_keep, manager.settings.host) == (
+        6,
+        5,
+        3,
+        "127.0.0.1",
+    )
+    assert (manager.origin["port"], manager.origin["http_port"]) == ("flag", "environment")
+
+
+def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        config(tmp_path, '{"prot": 1, "port": "x", "registration": "maybe", "tls_cert": "/none"}', {"SECURECHAT_LOG_KEEP": "0"})
+
+    for words in (
+        "prot: unknown key",
+        "did you mean port",
+        "port: Expected `int`",
+        "registration:",
+        "tls_cert: /none is not a file",
+        "log_keep:",
+    ):
+        assert words in refusal.value.line
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_file_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        config(tmp_path, text)
+
+
+def test_reload_takes_what_may_change_and_tells_what_waits(tmp_path: Path) -> None:
+    manager = config(tmp_path, "{}")
+    told: list[str] = []
+    manager.on_change(lambda settings: told.append(settings.log_level))
+    (tmp_path / "config.json").write_text('{"log_level": "DEBUG", "port": 9}')
+
+    assert manager.reload() == (["log_level"], ["port"])
+    assert told == ["DEBUG"]
+    assert manager.settings.port == 8443
+
+
+def test_a_broken_new_file_is_refused_and_the_old_settings_stay(tmp_path: Path) -> None:
+    manager = config(tmp_path, '{"log_level": "WARN"}')
+    (tmp_path / "config.json").write_text('{"log_level": "LOUD"}')
+
+    with pytest.raises(ConfigError):
+        manager.reload()
+    assert manager.settings.log_level == "WARN"
+
+
+def test_every_setting_is_explained() -> None:
+    assert list(FIELDS) == list(HELP)
+    assert all(text for text, _ in HELP.values())
+
+
+def test_what_is_made_from_the_code_is_fresh() -> None:
+    found = subprocess.run([sys.executable, ROOT / "tools/generate", "--check"], capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stdout
+
+
+def test_every_command_has_a_reply_and_a_door() -> None:
+    operator_only = {c.SetupLink, c.BackupCreate, c.ServerStatus}
+
+    assert set(COMMANDS) == set(c.REPLIES)
+    assert {route.command for route in ROUTES} == set(COMMANDS) - operator_only
+    assert len({name_of(route.command) for route in ROUTES}) == len(ROUTES)
+
+
+def test_the_name_of_a_struct_is_the_name_of_its_command() -> None:
+    odd = {"Me": "user.me"}
+    for command in COMMANDS:
+        name = command.__name__
+        words = odd.get(name) or "".join(
+            ("." if index and char.isupper() else "") + char.lower() for index, char in enumerate(name)
+        )
+        assert name_of(command) == words
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("from securechat import Bot", ["securechat.services", "securechat.store", "apsw", "picows", "starlette", "sqlalchemy"]),
+        ("import securechat.server.server", ["securechat.sdk", "websockets", "sqlalchemy", "alembic"]),
+        ("import securechat.cli.main", ["securechat.server", "securechat.sdk", "apsw"]),
+    ],
+)
+def test_a_process_loads_only_what_it_needs(module: str, absent: list[str]) -> None:
+    program = f"import sys; {module}\nprint([name for name in {absent!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert found.stdout.strip() == "[]"
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def record(message: str, **extra: Any) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "securechat.x", "levelno": logging.INFO, "msg": message, **extra})
+
+
+@pytest.mark.parametrize("evil", ["a\r\nb", '{"x":1}', "\x1b[31mred", "x" * 100_000, "\ud800"])
+def test_whatever_is_logged_is_one_valid_line(evil: str) -> None:
+    line = JsonFormatter().format(record("event", value=evil.encode("utf-8", "replace").decode()))
+
+    assert "\n" not in line
+    assert len(line) < 5_000
+    assert json.loads(line)["event"] == "event"
+    shown = ConsoleFormatter(colour=False).format(record("event", value=evil.encode("utf-8", "replace").decode()))
+    assert shown.isprintable()
+
+
+def test_levels_are_those_of_the_documentation() -> None:
+    levels = [json.loads(JsonFormatter().format(record("x", levelno=level)))["level"] for level in (5, 10, 20, 30, 40, 50, 60)]
+
+    assert levels == ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "ERROR", "FATAL"]
+
+
+def test_the_log_file_is_rotated_compressed_and_old_ones_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    logger = Logger(style="json", path=path, max_bytes=2_000, keep=3, stream=io.StringIO())
+    before = logging.getLogger().handlers
+    logger.start()
+    log = logging.getLogger("securechat.test")
+    for number in range(200):
+        log.info("event", extra={"number": number})
+    logger.stop()
+    logging.getLogger().handlers = before
+
+    packed = sorted(tmp_path.glob("x-*.log.gz"))
+    assert len(packed) == 3
+    text = b"".join(gzip.decompress(old.read_bytes()) for old in packed) + path.read_bytes()
+    lines = [json.loads(line) for line in text.splitlines()]
+    numbers = [line["number"] for line in lines]
+    assert numbers == list(range(numbers[0], 200))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_log_queue_drops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("securechat.ops.logger.WAITING_MAX", 5)
+    stream = io.StringIO()
+    logger = Logger(style="json", stream=stream)
+    handler = logger._handler
+    for number in range(8):
+        handler.emit(record(f"event {number}"))
+    logger._listener.start()
+    while not handler.queue.empty():  # type: ignore[attr-defined]
+        pass
+    handler.emit(record("later"))
+    logger._listener.stop()
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [*(f"event {number}" for number in range(5)), "later"]
+    assert lines[-1]["dropped"] == 3
+
+
+# ── health, folders, certificates ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_readiness_says_which_dependency_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("securechat.ops.health.CHECK_S", 0.05)
+
+    async def fine() -> None:
+        pass
+
+    async def broken() -> None:
+        raise OSError
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    health = Health({"a": fine, "b": broken, "c": hangs})
+    health.started = True
+
+    assert (await health.readiness()).checks == {"a": "ok", "b": "OSError", "c": "TimeoutError"}
+    only = Health({"a": fine})
+    assert not (await only.readiness()).ready
+    only.started = True
+    assert (await only.readiness()).ready
+    only.draining = True
+    assert not (await only.readiness()).ready
+
+
+def test_a_data_folder_has_one_owner(tmp_path: Path) -> None:
+    first, second = DataDir(tmp_path / "d"), DataDir(tmp_path / "d")
+    first.open()
+
+    with pytest.raises(Shutdown, match="Another SecureChat"):
+        second.open()
+    first.close()
+    second.open()
+    second.close()
+
+
+def test_keys_are_private_and_the_certificate_is_kept(tmp_path: Path) -> None:
+    tls = TLSContext(tmp_path / "tls")
+    tls.context()
+    first = (tmp_path / "tls/server.crt").read_bytes()
+    tls.context()
+
+    assert (tmp_path / "tls/server.crt").read_bytes() == first
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "tls").glob("*.key")} == {0o600}
+    assert len(tls.fingerprint()) == 95
+
+
+def test_a_new_address_gets_a_new_certificate_of_the_same_ca(tmp_path: Path) -> None:
+    tls = TLSContext(tmp_path / "tls")
+    tls.context()
+    ca, leaf = tls.fingerprint(), (tmp_path / "tls/server.crt").read_bytes()
+    tls.context(host="192.168.1.5")
+
+    assert tls.fingerprint() == ca
+    assert (tmp_path / "tls/server.crt").read_bytes() != leaf
+
+
+def test_a_broken_certificate_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("nothing")
+
+    with pytest.raises(Shutdown, match="cannot be used"):
+        TLSContext(tmp_path).context(cert=str(tmp_path / "x.pem"), key=str(tmp_path / "x.pem"))
+
+
+def test_structs_of_the_wire_are_plain() -> None:
+    assert msgspec.json.encode(c.Sent(room="rm_1", seq=1, at=2)) == b'{"room":"rm_1","seq":1,"at":2}'
