@@ -25,6 +25,7 @@ from support.history import History, digest
 SUBPROTOCOL: Final = Subprotocol("securechat.v1.clear")
 FRAMES_MAX: Final = 64
 """Frames that this client puts into one message."""
+BYTES_MAX: Final = 60_000
 
 
 class Refused(Exception):
@@ -296,12 +297,24 @@ class RawClient:
             await self._wake.wait()
             self._wake.clear()
             while self._sending:
-                frames = self._sending[:FRAMES_MAX]
-                del self._sending[:FRAMES_MAX]
+                frames = self._message()
                 try:
                     await socket_.send(self._encode(frames), text=not self._binary)
                 except ConnectionClosed:
                     return
+
+    def _message(self) -> list[dict[str, Any]]:
+        """Take as many frames as fit into one message."""
+        size = 0
+        for count, frame in enumerate(self._sending):
+            size += 200 + 2 * len(frame.get("body", ""))
+            if count == FRAMES_MAX or (count and size > BYTES_MAX):
+                break
+        else:
+            count = len(self._sending)
+        frames = self._sending[:count]
+        del self._sending[:count]
+        return frames
 
     async def _session(self, socket_: ClientConnection) -> None:
         (hello,) = msgspec.json.decode(await socket_.recv())

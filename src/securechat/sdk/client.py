@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_S: Final = 30.0
 EVENTS_MAX: Final = 1_000
-"""Events that wait for a slow reader; past it, reading from the server pauses, and the server's own limit comes next."""
+"""Events that wait for a slow reader. Past it, entries are left in the log, and asked for when the reader has caught up: a client
+that only sends need not read, and one that reads slowly misses nothing."""
 _STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
 
 R = TypeVar("R")
@@ -179,6 +180,8 @@ class ChatClient:
         self.outbox = Outbox(self.call)
         self._seen: dict[str, int | None] = dict(resume or {})
         self._asked: set[str] = set()
+        self._behind: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ids = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._transport: Transport | None = None
@@ -307,6 +310,8 @@ class ChatClient:
                 yield event
 
     async def _next_event(self) -> Event:
+        if self._behind and self._events.qsize() <= EVENTS_MAX // 4:
+            self._catch_up()
         get = asyncio.ensure_future(self._events.get())
         runner = self._runner
         if runner is None:
@@ -320,6 +325,25 @@ class ChatClient:
             return get.result()
         get.cancel()
         raise self._failed or ConnectionLost("closed")
+
+    def _catch_up(self) -> None:
+        """Ask for what was left in the log while the reader was slow."""
+        rooms = {room: seq for room in self._behind if (seq := self._seen.get(room)) is not None}
+        self._behind.clear()
+        if self._transport is not None and rooms:
+            self._asked.update(rooms)
+            self._spawn(self._ask_for(self._transport, rooms))
+
+    async def _ask_for(self, transport: Transport, rooms: dict[str, int]) -> None:
+        try:
+            await transport.send(f.Resume(id=f"resume {next(self._ids)}", rooms=rooms))
+        except Closed as closed:
+            log.debug("not asked, the next connection resumes", extra={"reason": str(closed)})
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _wait_ready(self) -> None:
         if self._failed is not None:
@@ -363,6 +387,7 @@ class ChatClient:
         if self._failed is None:
             self._ready.clear()
         self._asked.clear()
+        self._behind.clear()
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             if not answer.done():
@@ -406,7 +431,7 @@ class ChatClient:
 
     def _extend(self, transport: Transport) -> None:
         if self._transport is transport and self._runner is not None and not self._runner.done():
-            self._extending = asyncio.create_task(self._send_fresh_token(transport))
+            self._spawn(self._send_fresh_token(transport))
 
     async def _send_fresh_token(self, transport: Transport) -> None:
         try:
@@ -429,7 +454,8 @@ class ChatClient:
                 answer.set_exception(to_error(frame))
         elif isinstance(frame, f.SignalFrame):
             self._take_signal(frame)
-            await self._events.put(frame)
+            if not self._events.full():
+                self._events.put_nowait(frame)
         elif isinstance(frame, f.Drain):
             self._drain_ms = frame.after_ms
 
@@ -448,9 +474,12 @@ class ChatClient:
         if last is not None and entry.seq <= last:
             return
         if last is not None and entry.seq > last + 1:
-            if entry.room not in self._asked:
+            if entry.room not in self._asked and entry.room not in self._behind:
                 self._asked.add(entry.room)
                 await transport.send(f.Resume(id=f"resume {next(self._ids)}", rooms={entry.room: last}))
+            return
+        if entry.room in self._behind or self._events.full():
+            self._behind.add(entry.room)
             return
         self._seen[entry.room] = entry.seq
         room = self.rooms.get(entry.room)
@@ -460,7 +489,7 @@ class ChatClient:
                 room.summary.name = entry.name
             if entry.topic is not None:
                 room.summary.topic = entry.topic
-        await self._events.put(entry)
+        self._events.put_nowait(entry)
 
     def _take_signal(self, signal: f.SignalFrame) -> None:
         if signal.type == "room.opened" and signal.summary is not None:

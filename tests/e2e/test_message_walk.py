@@ -1,0 +1,95 @@
+"""One message, through the named functions, in this order. `docs/explanation/architecture.md` shows the same walk."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from securechat import ChatClient
+from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR
+from securechat.gateway.listener import Listener
+from securechat.server.config import Settings
+from securechat.server.datadir import DataDir
+from securechat.server.wiring import Parts, build
+
+WALK = [
+    "ClientConnection.on_ws_frame",
+    "ProtocolHandler.receive",
+    "CommandDispatcher.dispatch",
+    "RateLimiter.take",
+    "MessagingService.send",
+    "RoomLog.submit",
+    "RoomLog._commit",
+    "SqliteLog.commit",
+    "_Transaction.load",
+    "require_member",
+    "_Transaction.append",
+    "_Transaction.write",
+    "SqliteDatabase._commit",
+    "ClientConnection._complete",
+    "LocalBus.publish",
+    "Hub.deliver",
+    "ClientConnection.push",
+    "Block.encoded",
+    "MessageQueue.put",
+    "TurnWriter._flush",
+    "ClientConnection.flush",
+    "MessageQueue.take",
+]
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[Parts, int]]:
+    data = DataDir(folder)
+    data.open()
+    settings = Settings(data_dir=str(folder))
+    parts = await build(lambda: settings, data, lambda: "")
+    listener = Listener(None, parts.gateway, frozenset)
+    try:
+        yield parts, await listener.listen("127.0.0.1", 0, None)
+    finally:
+        listener.stop_accepting()
+        parts.gateway.abort()
+        while parts.gateway.connections:
+            await asyncio.sleep(0)
+        await parts.database.close()
+        parts.passwords.close()
+        data.close()
+
+
+async def test_a_message_walks_through_the_named_functions_in_order(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as (parts, port):
+        perform = parts.dispatcher.perform
+        room = (await perform(OPERATOR, c.RoomCreate(name="ops", kind="public"), "")).id
+        token = (await perform(OPERATOR, c.BotCreate(username="one", rooms=[room]), "")).token
+        async with ChatClient(f"http://localhost:{port}", token) as client:
+            walked: list[str] = []
+
+            def look(frame: FrameType, event: str, _argument: Any) -> None:
+                if event == "call" and "securechat" in frame.f_code.co_filename and "/sdk/" not in frame.f_code.co_filename:
+                    walked.append(frame.f_code.co_qualname)
+
+            commit = parts.database._commit
+
+            def noted_commit() -> None:  # It runs in a thread of its own, which the profiler does not see.
+                walked.append("SqliteDatabase._commit")
+                commit()
+
+            parts.database._commit = noted_commit  # type: ignore[method-assign]
+            events = client.events()
+            sys.setprofile(look)
+            try:
+                await client.rooms[room].send("hello")
+                await asyncio.wait_for(anext(events), 5)
+            finally:
+                sys.setprofile(None)
+
+    first = {name: walked.index(name) for name in WALK}
+    assert sorted(WALK, key=first.__getitem__) == WALK
+    assert walked.count("_Transaction.write") == walked.count("SqliteDatabase._commit") == walked.count("ClientConnection.flush") == 1
