@@ -121,7 +121,11 @@ async def test_read_markers_agree_on_all_devices(server: RunningServer) -> None:
     room = server.room("ops", ana["user"]["id"])
     phone = server.post("/sessions", {"username": "ana", "password": PASSWORD})
     bot = server.bot("one", room)
-    async with client(server, ana["access_token"]) as laptop, client(server, phone["access_token"]) as other, client(server, bot) as one:
+    async with (
+        client(server, ana["access_token"]) as laptop,
+        client(server, phone["access_token"]) as other,
+        client(server, bot) as one,
+    ):
         for n in range(3):
             last = await one.rooms[room].send(str(n))
         laptop_events, other_events = laptop.events(), other.events()
@@ -208,7 +212,16 @@ async def test_tls_is_1_3_only_and_the_own_ca_is_enough(server: RunningServer) -
     async with ChatClient(server.tls_url, token, ca=server.ca) as one:
         assert (await one.me()).user.username == "one"
     for version in ("-tls1_2", "-tls1_3"):
-        command = ["openssl", "s_client", "-connect", f"localhost:{server.port}", version, "-CAfile", server.ca, "-verify_return_error"]
+        command = [
+            "openssl",
+            "s_client",
+            "-connect",
+            f"localhost:{server.port}",
+            version,
+            "-CAfile",
+            server.ca,
+            "-verify_return_error",
+        ]
         done = subprocess.run(command, input=b"", capture_output=True, timeout=20, check=False)
         assert (done.returncode == 0) == (version == "-tls1_3"), done.stderr
 
@@ -220,7 +233,9 @@ async def test_the_ten_line_bot_answers_and_is_offered_for_completion(server: Ru
     room = server.room("ops")
     token, asker = server.bot("roller", room), server.bot("asker", room)
     environment = clean_environment(SECURECHAT_URL=server.url, SECURECHAT_TOKEN=token)
-    bot = await asyncio.create_subprocess_exec(sys.executable, ROOT / "examples/roll_bot.py", env=environment, stderr=subprocess.PIPE)
+    bot = await asyncio.create_subprocess_exec(
+        sys.executable, ROOT / "examples/roll_bot.py", env=environment, stderr=subprocess.PIPE
+    )
     try:
         async with client(server, asker) as one:
             events = one.events()
@@ -251,7 +266,9 @@ async def test_a_bot_with_a_state_file_answers_what_was_asked_while_it_was_away(
         for text in ("first", "second"):
             if text == "second":
                 await one.rooms[room].send("/echo second")
-            bot = await asyncio.create_subprocess_exec(sys.executable, ROOT / "examples/echo_bot.py", env=environment, stderr=subprocess.PIPE)
+            bot = await asyncio.create_subprocess_exec(
+                sys.executable, ROOT / "examples/echo_bot.py", env=environment, stderr=subprocess.PIPE
+            )
             if text == "first":
                 assert bot.stderr is not None
                 await asyncio.wait_for(bot.stderr.readline(), 15)
@@ -263,7 +280,9 @@ async def test_a_bot_with_a_state_file_answers_what_was_asked_while_it_was_away(
 
 def test_a_bot_with_a_wrong_token_exits_with_3_and_a_hint(server: RunningServer) -> None:
     environment = clean_environment(SECURECHAT_URL=server.url, SECURECHAT_TOKEN="sc_bot_wrong")
-    found = subprocess.run([sys.executable, ROOT / "examples/roll_bot.py"], env=environment, capture_output=True, text=True, timeout=20, check=False)
+    found = subprocess.run(
+        [sys.executable, ROOT / "examples/roll_bot.py"], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
 
     assert found.returncode == 3
     assert "securechat bot rotate" in found.stderr
@@ -276,7 +295,13 @@ def run(*arguments: str, data: Path | None = None, stdin: str = "", code: int = 
     if data is not None:
         environment["SECURECHAT_DATA_DIR"] = str(data)
     found = subprocess.run(
-        [SECURECHAT, *arguments], input=stdin, env=clean_environment(**environment), capture_output=True, text=True, timeout=60, check=False
+        [SECURECHAT, *arguments],
+        input=stdin,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert found.returncode == code, (found.stdout, found.stderr)
     return found.stdout + found.stderr
@@ -367,7 +392,7 @@ def test_starting_tells_what_is_wrong_in_one_line(server: RunningServer, tmp_pat
     def line(*arguments: str, data: Path) -> str:
         shown = run("serve", "--data", str(data), *arguments, code=2)
         assert "Traceback" not in shown
-        return [text for text in shown.splitlines() if text.startswith("error: ")][0]
+        return next(text for text in shown.splitlines() if text.startswith("error: "))
 
     assert "Another SecureChat" in line(data=server.data)
     assert "Cannot listen" in line("--port", str(server.port), "--http-port", "0", data=tmp_path / "other")
@@ -414,11 +439,33 @@ def test_metrics_are_on_the_admin_listener_only(tmp_path: Path) -> None:
     finally:
         running.stop()
 
-    for name in ("securechat_connections ", "securechat_deliveries_total ", 'securechat_build_info{version="', "securechat_event_loop_lag_seconds "):
+    for name in (
+        "securechat_connections ",
+        "securechat_deliveries_total ",
+        'securechat_build_info{version="',
+        "securechat_event_loop_lag_seconds ",
+    ):
         assert name in text
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["chat"], ["send"], ["user"], ["invite"], ["room"], ["bot"], ["cert"], ["doctor"], ["bench"], ["backup"], ["config"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["serve"],
+        ["chat"],
+        ["send"],
+        ["user"],
+        ["invite"],
+        ["room"],
+        ["bot"],
+        ["cert"],
+        ["doctor"],
+        ["bench"],
+        ["backup"],
+        ["config"],
+    ],
+)
 def test_every_command_has_help(command: list[str]) -> None:
     shown = run(*command, "--help")
 
@@ -428,5 +475,3 @@ def test_every_command_has_help(command: list[str]) -> None:
 
 def test_unknown_words_are_usage_errors() -> None:
     assert "No such command" in run("serv", code=2)
-
-

@@ -92,4 +92,6 @@ async def test_a_message_walks_through_the_named_functions_in_order(tmp_path: Pa
 
     first = {name: walked.index(name) for name in WALK}
     assert sorted(WALK, key=first.__getitem__) == WALK
-    assert walked.count("_Transaction.write") == walked.count("SqliteDatabase._commit") == walked.count("ClientConnection.flush") == 1
+    assert (
+        walked.count("_Transaction.write") == walked.count("SqliteDatabase._commit") == walked.count("ClientConnection.flush") == 1
+    )

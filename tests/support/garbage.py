@@ -15,6 +15,7 @@ from typing import Any, Final
 from support.raw_socket import RawSocket, frame, noise
 
 AT_ONCE: Final = 200
+WORKERS: Final = 12
 PER_CONNECTION: Final = 50
 
 
@@ -83,7 +84,8 @@ async def main() -> None:
     port, token, seed, wrong, chance = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
     rng = random.Random(seed)
     found = await asyncio.gather(
-        send_wrong(port, token, rng, wrong), *(send_noise(port, random.Random(rng.random()), chance // 4) for _ in range(4))
+        send_wrong(port, token, rng, wrong),
+        *(send_noise(port, random.Random(rng.random()), chance // WORKERS) for _ in range(WORKERS)),
     )
     ends: collections.Counter[str] = collections.Counter()
     for each in found[1:]:

@@ -13,7 +13,9 @@ _NO_MASK: Final = bytes(4)
 """The mask of all zeros: masked, as a client's frames must be, and the payload stays as it is."""
 
 
-def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, masked: bool = True, claims: int | None = None) -> bytes:
+def frame(
+    payload: bytes, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, masked: bool = True, claims: int | None = None
+) -> bytes:
     """Return a frame of a client; `claims` is a declared length other than the true one."""
     size = len(payload) if claims is None else claims
     bit = 0x80 if masked else 0
