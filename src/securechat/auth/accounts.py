@@ -18,6 +18,7 @@ from securechat.errors import Conflict, Forbidden, InvalidInput, LinkInvalid, No
 SETUP_MS: Final = 3_600_000
 RESET_MS: Final = 86_400_000
 SERVER_NAME: Final = "server_name"
+DEFAULT_NAME: Final = "SecureChat"
 
 
 class AccountService:
@@ -34,6 +35,9 @@ class AccountService:
         public_url: Base of links, read at each use: it may change while the server runs.
         open_registration: Whether strangers may register without an invitation.
         add_to_rooms: Brings a new user into rooms.
+
+    Attributes:
+        server_name: What the people call this server.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class AccountService:
         self._open_registration = open_registration
         self._add_to_rooms = add_to_rooms
         self._blocks: dict[str, frozenset[str]] = {}
+        self.server_name = DEFAULT_NAME
 
     # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -91,11 +96,8 @@ class AccountService:
         user = await self._create(username, display_name, Role.OWNER, command.password)
         if server_name:
             await self._accounts.set_setting(SERVER_NAME, server_name)
+            self.server_name = server_name
         return await self._auth.open_session(user, command.device_name, address)
-
-    async def server_name(self) -> str:
-        """Return what the people call this server."""
-        return await self._accounts.setting(SERVER_NAME) or "SecureChat"
 
     async def see_invite(self, command: c.InviteGet, address: str) -> c.Invitation:
         """Tell a stranger what an invitation is for."""
@@ -107,7 +109,7 @@ class AccountService:
         inviter = await self._accounts.account(user_id=created_by)
         names = [await self._rooms.room(room_id, user_id="") for room_id in invite.rooms]
         return c.Invitation(
-            server_name=await self.server_name(),
+            server_name=self.server_name,
             invited_by=inviter.user.display_name if inviter else "",
             rooms=[room.name for room in names if room is not None],
         )
@@ -317,8 +319,9 @@ class AccountService:
         """Return whether `user_id` blocked `other`."""
         return other in self._blocks.get(user_id, ())
 
-    async def load_all_blocks(self) -> None:
-        """Read every block at start; they change through this service only."""
+    async def load(self) -> None:
+        """Read at start what is asked for without waiting: the server's name and every block. They change here only."""
+        self.server_name = await self._accounts.setting(SERVER_NAME) or DEFAULT_NAME
         for user in await self._accounts.find_users(prefix="", limit=1_000_000):
             found = await self._accounts.blocks(user.id)
             if found:

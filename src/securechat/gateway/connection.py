@@ -42,6 +42,7 @@ class Session(Protocol):
     """What a connection needs of the server."""
 
     counters: Counters
+    server_name: Callable[[], str]
     connections: set[ClientConnection]
     draining: bool
 
@@ -109,7 +110,7 @@ class ClientConnection(WSListener):
         self._session.connections.add(self)
         hello = f.Hello(
             protocol=f.PROTOCOL_VERSION,
-            server="SecureChat",
+            server=self._session.server_name(),
             version=__version__,
             time=int(time.time() * 1000),
             heartbeat_s=int(PING_S),

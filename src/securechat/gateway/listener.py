@@ -78,6 +78,7 @@ class Gateway:
         dispatcher: Commands.
         counters: What is counted.
         max_connections: More are refused with 503.
+        server_name: What `hello` says.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Gateway:
         dispatcher: CommandDispatcher,
         counters: Counters,
         max_connections: int,
+        server_name: Callable[[], str],
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -101,6 +103,7 @@ class Gateway:
         self.dispatch = dispatcher.dispatch
         self.counters = counters
         self.max_connections = max_connections
+        self.server_name = server_name
         self.connections: set[ClientConnection] = set()
         self.draining = False
 

@@ -91,7 +91,7 @@ class RestApp:
                     *routes,
                     StarletteRoute("/api/{rest:path}", _no_such_path),
                     StarletteRoute("/gateway", _no_such_path),
-                    StarletteRoute("/{path:path}", static, methods=["GET"]),
+                    StarletteRoute("/{path:path}", static.respond, methods=["GET"]),
                 ],
                 exception_handlers={ChatError: _refusal, HTTPException: _http_refusal},
             ),

@@ -52,7 +52,7 @@ class StaticFiles:
         """Whether there is a web client."""
         return "index.html" in self._files
 
-    async def __call__(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         """Answer with a file; unknown paths without a dot are the client's own pages."""
         name = request.path_params.get("path", "")
         file = self._files.get(name)

@@ -91,7 +91,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         account_store, log_store, auth, bus, clock, new_id, limiter, public_url,
         lambda: settings().registration == "open", add_to_rooms,
     )  # fmt: skip
-    await accounts.load_all_blocks()
+    await accounts.load()
     messaging = MessagingService(accounts.is_blocked)
     history = HistoryService(room_log, log_store, bus)
     presence = PresenceService(log_store, bus, clock)
@@ -136,7 +136,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         limiter=limiter,
         clock=clock,
     )
-    gateway = Gateway(hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections)
+    gateway = Gateway(
+        hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections, lambda: accounts.server_name
+    )
     return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
 
 

@@ -1,0 +1,74 @@
+/** The few REST requests that come before the gateway: sessions, setup, invitations. */
+
+import type { Invitation, Problem, SessionReply } from "../protocol/messages";
+import { Refused, Unreachable } from "./problem";
+
+const BASE = "/api/v1";
+/** Asks the server to keep the refresh token in an HttpOnly cookie. */
+const BROWSER = { "X-SecureChat-Session": "cookie" };
+
+async function problemOf(response: Response): Promise<Problem> {
+  try {
+    const problem = (await response.json()) as Partial<Problem>;
+    if (typeof problem.code === "string") {
+      return {
+        code: problem.code,
+        title: problem.title ?? "",
+        status: problem.status ?? response.status,
+        detail: problem.detail ?? "",
+        retryable: response.status === 429 || response.status >= 500,
+        field: problem.field,
+        retry_after_ms: problem.retry_after_ms,
+      };
+    }
+  } catch {
+    // A proxy in between answers HTML; the status says enough.
+  }
+  const title = response.status >= 500 ? "The server has a problem" : "The request was refused";
+  const detail = `${title} (${response.status}).`;
+  return { code: "http", title, status: response.status, detail, retryable: response.status >= 500 };
+}
+
+async function request<T>(method: string, path: string, body?: unknown, headers: HeadersInit = {}): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(BASE + path, {
+      method,
+      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
+      body: body === undefined ? null : JSON.stringify(body),
+      credentials: "same-origin",
+      cache: "no-store",
+    });
+  } catch {
+    throw new Unreachable();
+  }
+  if (!response.ok) throw new Refused(await problemOf(response));
+  if (response.status === 204) return undefined as T;
+  try {
+    return (await response.json()) as T;
+  } catch {
+    throw new Unreachable("The server's answer could not be read.");
+  }
+}
+
+export interface NewAccount {
+  username: string;
+  password: string;
+  display_name: string;
+  device_name: string;
+}
+
+export const rest = {
+  login: (body: { username: string; password: string; device_name: string }) =>
+    request<SessionReply>("POST", "/sessions", body, BROWSER),
+  refresh: () => request<SessionReply>("POST", "/sessions/refresh", { refresh_token: "" }, BROWSER),
+  setup: (body: NewAccount & { token: string; server_name: string }) =>
+    request<SessionReply>("POST", "/setup", body, BROWSER),
+  register: (body: NewAccount & { code: string }) => request<SessionReply>("POST", "/accounts", body, BROWSER),
+  invitation: (code: string) => request<Invitation>("GET", `/invites/${encodeURIComponent(code)}`),
+  resetPassword: (body: { token: string; password: string }) => request<unknown>("POST", "/password-reset", body),
+  logout: (token: string) =>
+    request<unknown>("DELETE", "/sessions/current", undefined, { ...BROWSER, Authorization: `Bearer ${token}` }),
+};
+
+export type Rest = typeof rest;

@@ -1,0 +1,88 @@
+/** The signed-in device: who, and a fresh access token when one is needed. The token lives in memory only. */
+
+import type { SessionReply, User } from "../protocol/messages";
+import { exclusive } from "./locks";
+import { Refused, SignedOut } from "./problem";
+import type { Rest } from "./rest";
+
+/** A token is not used in its last seconds: it could end on the way. */
+const MARGIN_MS = 15_000;
+const SECOND_TRY_MS = 1_000;
+
+const wait = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
+
+export class Session {
+  user: User | null = null;
+  device = "";
+  private token = "";
+  private endsAt = 0;
+  private refreshing: Promise<string> | null = null;
+
+  constructor(
+    private readonly rest: Rest,
+    private readonly now: () => number = Date.now,
+  ) {}
+
+  /** Take the answer of a login, registration or setup in. */
+  adopt(reply: SessionReply): void {
+    this.user = reply.user;
+    this.device = reply.device;
+    this.token = reply.access_token;
+    this.endsAt = this.now() + reply.expires_in * 1_000;
+  }
+
+  /**
+   * Return an access token that still holds.
+   *
+   * @param fresh Do not reuse the one in memory: the server did not take it, or it ends soon.
+   * @throws SignedOut There is no session in this browser any more.
+   */
+  async accessToken(fresh = false): Promise<string> {
+    if (!fresh && this.token && this.now() < this.endsAt - MARGIN_MS) return this.token;
+    this.refreshing ??= this.refresh().finally(() => {
+      this.refreshing = null;
+    });
+    return this.refreshing;
+  }
+
+  async logout(): Promise<void> {
+    const token = await this.accessToken();
+    await this.rest.logout(token);
+    this.forget();
+  }
+
+  forget(): void {
+    this.token = "";
+    this.user = null;
+  }
+
+  /** All tabs share one cookie, and a refresh token works once: so one tab at a time. */
+  private async refresh(): Promise<string> {
+    return exclusive("securechat-refresh", async () => {
+      try {
+        this.adopt(await this.rest.refresh());
+      } catch (error) {
+        if (!isUnauthorized(error)) throw error;
+        // Where there are no locks, another tab may just have used the cookie; its successor is there a moment later.
+        if (!this.user) throw new SignedOut();
+        await wait(SECOND_TRY_MS);
+        await this.refreshAgain();
+      }
+      return this.token;
+    });
+  }
+
+  private async refreshAgain(): Promise<void> {
+    try {
+      this.adopt(await this.rest.refresh());
+    } catch (error) {
+      if (!isUnauthorized(error)) throw error;
+      this.forget();
+      throw new SignedOut();
+    }
+  }
+}
+
+function isUnauthorized(error: unknown): boolean {
+  return error instanceof Refused && (error.problem.status === 401 || error.problem.status === 403);
+}

@@ -1,0 +1,20 @@
+/** Close codes and what the client does next (spec, section 5). */
+
+export type Next = "drain" | "network" | "overloaded" | "resume" | "protocol" | "unauthorized" | "replaced" | "too_big";
+
+const NEXT: Record<number, Next> = {
+  1009: "too_big",
+  1011: "overloaded",
+  1013: "overloaded",
+  4000: "drain",
+  4008: "resume",
+  4400: "protocol",
+  4401: "unauthorized",
+  4409: "replaced",
+  4429: "overloaded",
+};
+
+/** Return what a close code asks for; an unknown one is treated as the network's fault. */
+export function nextAfter(code: number): Next {
+  return NEXT[code] ?? "network";
+}

@@ -1,0 +1,123 @@
+/** Signed in or not: which of the two worlds is shown, and the way from one to the other. */
+
+import { type Signal, signal } from "@preact/signals";
+import { backoffMs } from "../client/backoff";
+import type { SocketLike } from "../client/connection";
+import { SignedOut } from "../client/problem";
+import { type NewAccount, type Rest, rest } from "../client/rest";
+import { Session } from "../client/session";
+import { Storage } from "../client/storage";
+import type { Invitation, SessionReply } from "../protocol/messages";
+import { Chat } from "./chat";
+
+export type Screen =
+  | { kind: "loading" }
+  | { kind: "unreachable" }
+  | { kind: "signed_out"; wasIn: boolean }
+  | { kind: "chat"; chat: Chat };
+
+export class App {
+  readonly screen: Signal<Screen> = signal({ kind: "loading" });
+  private readonly session: Session;
+  private storage: Storage | null = null;
+  private attempt = 0;
+
+  constructor(private readonly api: Rest = rest) {
+    this.session = new Session(api);
+  }
+
+  /** Take up the session that this browser has, if it has one. */
+  async restore(): Promise<void> {
+    try {
+      await this.session.accessToken();
+      await this.enter();
+    } catch (error) {
+      if (error instanceof SignedOut) {
+        this.screen.value = { kind: "signed_out", wasIn: false };
+        return;
+      }
+      this.screen.value = { kind: "unreachable" };
+      setTimeout(() => void this.restore(), 1_000 + backoffMs(this.attempt++, Math.random));
+    }
+  }
+
+  login(username: string, password: string): Promise<void> {
+    return this.begin(this.api.login({ username, password, device_name: deviceName() }));
+  }
+
+  setup(account: Omit<NewAccount, "device_name">, token: string, serverName: string): Promise<void> {
+    return this.begin(this.api.setup({ ...account, device_name: deviceName(), token, server_name: serverName }));
+  }
+
+  register(account: Omit<NewAccount, "device_name">, code: string): Promise<void> {
+    return this.begin(this.api.register({ ...account, device_name: deviceName(), code }));
+  }
+
+  invitation(code: string): Promise<Invitation> {
+    return this.api.invitation(code);
+  }
+
+  async resetPassword(token: string, password: string): Promise<void> {
+    await this.api.resetPassword({ token, password });
+  }
+
+  async logout(): Promise<void> {
+    await this.session.logout();
+    this.leave(false);
+  }
+
+  private async begin(reply: Promise<SessionReply>): Promise<void> {
+    this.session.adopt(await reply);
+    await this.enter();
+  }
+
+  private async enter(): Promise<void> {
+    const { user } = this.session;
+    if (!user) return;
+    this.storage ??= await Storage.open();
+    const chat = new Chat(
+      user,
+      this.session.device,
+      this.storage,
+      {
+        open: (url, protocol) => new WebSocket(url, protocol) as SocketLike,
+        url: `${location.protocol === "http:" ? "ws" : "wss"}://${location.host}/gateway`,
+        token: (fresh) => this.session.accessToken(fresh),
+        random: Math.random,
+        now: Date.now,
+      },
+      () => this.leave(true),
+    );
+    this.screen.value = { kind: "chat", chat };
+    await chat.start();
+  }
+
+  private leave(wasIn: boolean): void {
+    const { value } = this.screen;
+    this.session.forget();
+    this.screen.value = { kind: "signed_out", wasIn };
+    if (value.kind === "chat") value.chat.stop();
+  }
+}
+
+/** Return what this browser is called in the list of devices: "Firefox on Linux". */
+export function deviceName(agent = navigator.userAgent): string {
+  const browsers: [RegExp, string][] = [
+    [/Edg\//, "Edge"],
+    [/OPR\//, "Opera"],
+    [/Firefox\//, "Firefox"],
+    [/Chrome\//, "Chrome"],
+    [/Safari\//, "Safari"],
+  ];
+  const systems: [RegExp, string][] = [
+    [/Android/, "Android"],
+    [/iPhone|iPad/, "iOS"],
+    [/Windows/, "Windows"],
+    [/Mac OS X/, "macOS"],
+    [/Linux/, "Linux"],
+  ];
+  const nameIn = (table: [RegExp, string][]) => table.find(([pattern]) => pattern.test(agent))?.[1];
+  const browser = nameIn(browsers) ?? "Browser";
+  const system = nameIn(systems);
+  return system ? `${browser} on ${system}` : browser;
+}

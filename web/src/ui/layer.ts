@@ -1,0 +1,19 @@
+/** Which dialog is open: one at a time. */
+
+import { type Signal, signal } from "@preact/signals";
+
+export type Layer =
+  | { name: "switcher" }
+  | { name: "shortcuts" }
+  | { name: "settings" }
+  | { name: "create" }
+  | { name: "browse" }
+  | { name: "direct" }
+  | { name: "add"; room: string }
+  | { name: "rename"; room: string };
+
+export const layer: Signal<Layer | null> = signal(null);
+
+export function closeLayer(): void {
+  layer.value = null;
+}

@@ -1,0 +1,64 @@
+/** The address bar as a signal. */
+
+import { type Signal, signal } from "@preact/signals";
+
+export type Route =
+  | { name: "home" }
+  | { name: "room"; room: string }
+  | { name: "login" }
+  | { name: "setup"; token: string }
+  | { name: "invite"; code: string }
+  | { name: "reset"; token: string };
+
+/** Return the route of an address. */
+export function routeOf(path: string, fragment: string): Route {
+  const token = new URLSearchParams(fragment.replace(/^#/, "")).get("t") ?? "";
+  const [, head = "", rest = ""] = path.split("/");
+  switch (head) {
+    case "login":
+      return { name: "login" };
+    case "setup":
+      return { name: "setup", token };
+    case "reset":
+      return { name: "reset", token };
+    case "i":
+      return rest ? { name: "invite", code: decodeURIComponent(rest) } : { name: "home" };
+    case "r":
+      return rest ? { name: "room", room: decodeURIComponent(rest) } : { name: "home" };
+    default:
+      return { name: "home" };
+  }
+}
+
+const here = () => routeOf(location.pathname, location.hash);
+
+export const route: Signal<Route> = signal(here());
+
+addEventListener("popstate", () => {
+  route.value = here();
+});
+
+/** Go to an address of this client. */
+export function navigate(path: string, replace = false): void {
+  if (path === location.pathname) return;
+  history[replace ? "replaceState" : "pushState"](null, "", path);
+  route.value = here();
+}
+
+export const roomPath = (id: string) => `/r/${encodeURIComponent(id)}`;
+
+/** Follow a link inside the client without loading the page again; let the browser do what it does with other clicks. */
+export function follow(event: MouseEvent, path: string): void {
+  if (
+    event.defaultPrevented ||
+    event.button !== 0 ||
+    event.metaKey ||
+    event.ctrlKey ||
+    event.shiftKey ||
+    event.altKey
+  ) {
+    return;
+  }
+  event.preventDefault();
+  navigate(path);
+}
