@@ -1,0 +1,401 @@
+"""The measurements of `securechat bench`, and their table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import msgspec
+from benchmarks import world as w
+
+from securechat import __version__
+from securechat.cli.output import note, say
+from securechat.errors import Shutdown
+
+LETTERS: Final = "abcdefg"
+BARE_SECONDS: Final = 3.0
+"""Longest window of the bare server: it has no disk whose pauses would have to even out."""
+SETTLE_S: Final = 0.8
+BUSY: Final = 90.0
+"""Per cent of its core from which the load client may be what limits."""
+STRANGERS: Final = 10.0
+"""Per cent of a core taken by other programs from which a figure is doubtful."""
+
+Rooms = Sequence[tuple[str, list[str]]]
+
+
+@dataclass
+class Row:
+    """A line of the table.
+
+    Attributes:
+        letter: Of the measurement.
+        name: What was measured.
+        figure: SecureChat's.
+        unit: Its unit.
+        target: What it has to be at least (`>=`) or at most (`<=`), or None.
+        result: What else is known of the run.
+        bare: The same measurement of the bare server.
+        bare_result: And what else is known of it.
+    """
+
+    letter: str
+    name: str
+    figure: float
+    unit: str
+    target: tuple[str, float] | None
+    result: w.Result
+    bare: float
+    bare_result: w.Result
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None where there is none."""
+        if self.target is None:
+            return None
+        sign, value = self.target
+        return self.figure >= value if sign == ">=" else self.figure <= value
+
+    @property
+    def ratio(self) -> float | None:
+        """SecureChat's figure divided by the bare server's."""
+        return self.figure / self.bare if self.bare else None
+
+    def plain(self) -> dict[str, object]:
+        """Return the row for the JSON file; CPU in per cent of one core."""
+        found: dict[str, object] = {
+            "letter": self.letter, "name": self.name, "figure": self.figure, "unit": self.unit, "target": self.target,
+            "met": self.met, "bare": self.bare, "ratio": self.ratio,
+        }  # fmt: skip
+        for side, result in (("", self.result), ("bare_", self.bare_result)):
+            server, load = _shares(result)
+            found |= {f"{side}server_cpu": server, f"{side}load_cpu": load, f"{side}strangers": result.strangers}
+        return found
+
+
+Figure = tuple[str, str, Callable[[w.Result], float], tuple[str, float] | None]
+"""What is taken from a result: its name, its unit, how, and its target."""
+
+
+@dataclass
+class Case:
+    """One run of the load client against each server.
+
+    Attributes:
+        letter: Of the measurement.
+        mode: Of the client.
+        connections: Made for SecureChat (False) or the bare server (True).
+        figures: What becomes rows.
+        job: Further lines of the job; `bare_job` replaces some of them for the bare server.
+    """
+
+    letter: str
+    mode: str
+    connections: Callable[[bool], list[w.Connection]]
+    figures: list[Figure]
+    job: dict[str, object] = field(default_factory=dict)
+    bare_job: dict[str, object] = field(default_factory=dict)
+
+
+def run(only: str | None, seconds: float, json_path: Path | None) -> None:
+    """Measure, print the table, write the JSON.
+
+    Args:
+        only: Letters of `abcdefg`; None for all. The comparison with the bare server (h) belongs to each of them.
+        seconds: Length of each measured window.
+        json_path: None for `benchmarks/results/<time>.json`.
+
+    Raises:
+        Shutdown: A letter is unknown, a server or the client failed, or what was measured was not right.
+    """
+    letters = "".join(dict.fromkeys((only or LETTERS).lower().replace("h", "").replace(",", ""))) or LETTERS
+    unknown = set(letters) - set(LETTERS)
+    if unknown:
+        raise Shutdown(f"--only takes letters of {LETTERS}, not {''.join(sorted(unknown))}.")
+    cores = w.Cores.choose()
+    os.sched_setaffinity(0, {cores.load})
+    began = time.time()
+    machine = _machine(cores)
+    rows: list[Row] = []
+    results: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(prefix="securechat-bench-") as name:
+        scratch = Path(name)
+        machine["filesystem"] = _filesystem(scratch)
+        worlds: dict[str, w.World] = {}
+        for group in ("abcdef", "g"):
+            wanted = "".join(letter for letter in letters if letter in group)
+            if wanted:
+                note(f"creating accounts and rooms for {wanted}" + (" and 1,000,000 entries" if wanted == "g" else ""))
+                world = w.create_world(scratch / f"data-{group}", wanted)
+                worlds |= dict.fromkeys(wanted, world)
+        for letter in letters:
+            cases = CASES[letter](worlds[letter])
+            measured = [
+                _measure(cases, start(worlds[letter], cores, scratch), cores, scratch, min(seconds, most), is_bare=is_bare)
+                for start, most, is_bare in ((w.secure_chat, seconds, False), (w.bare, BARE_SECONDS, True))
+            ]
+            for case, result, bare in zip(cases, *measured, strict=True):
+                rows += _rows(case, result, bare)
+                results.append({"letter": letter, "job": case.job, "securechat": result, "bare": bare})
+    faults = sum(_faults(each) for each in results)
+    _print(rows, machine, seconds)
+    say("")
+    say(_verdict(results))
+    path = json_path or _default_path(began)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)), "took_s": round(time.time() - began, 1), "seconds": seconds,
+        "machine": machine, "raised": w.RAISED,
+        "rows": [row.plain() for row in rows], "runs": results,
+    }  # fmt: skip
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    say(f"figures in {path}   took {time.time() - began:.0f} s")
+    if faults:
+        raise Shutdown(f"{faults} faults: these figures do not count.")
+
+
+def _faults(run_: dict[str, object]) -> int:
+    return sum(side.faults for side in (run_["securechat"], run_["bare"]) if isinstance(side, w.Result))
+
+
+def _measure(
+    cases: list[Case], server: AbstractContextManager[w.Target], cores: w.Cores, scratch: Path, seconds: float, *, is_bare: bool
+) -> list[w.Result]:
+    results = []
+    with server as target:
+        for case in cases:
+            job = {"seconds": seconds, "settle": SETTLE_S, **case.job, **(case.bare_job if is_bare else {})}
+            result = w.drive(target, cores, scratch, case.mode, case.connections(is_bare), **job)
+            results.append(result)
+            shown = "   ".join(f"{name} {_number(take(result))} {unit}" for name, unit, take, _ in case.figures)
+            note(f"  {'bare       ' if is_bare else 'SecureChat '} {case.letter}   {shown}" + _trouble(result))
+    return results
+
+
+def _trouble(result: w.Result) -> str:
+    if not result.faults:
+        return ""
+    kinds = ("errors", "gaps", "closed", "unanswered", "missing")
+    found = [f"{getattr(result, kind)} {kind}" for kind in kinds if getattr(result, kind)]
+    return f"   FAULTS: {', '.join(found + result.violations[:3])}"
+
+
+# ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _connections(rooms: Rooms, senders: int, outstanding: int) -> Callable[[bool], list[w.Connection]]:
+    """Return all members of the rooms, room after room in turn; the first `senders` of each room send."""
+
+    def make(is_bare: bool) -> list[w.Connection]:  # noqa: FBT001 - called by position only
+        found = []
+        for place in range(max(len(tokens) for _, tokens in rooms)):
+            for room, tokens in rooms:
+                if place < len(tokens):
+                    token = room if is_bare else tokens[place]
+                    found.append(w.Connection(token, room, outstanding) if place < senders else w.Connection(token))
+        return found
+
+    return make
+
+
+def _rate(count: Callable[[w.Result], int]) -> Callable[[w.Result], float]:
+    return lambda result: count(result) / result.elapsed_s
+
+
+def _accepted(world: w.World) -> list[Case]:
+    return [
+        Case(
+            "a", "closed", _connections(world.pairs, 1, outstanding),
+            [(f"accepted, 100 senders × {outstanding} outstanding", "/s", _rate(lambda result: result.acked), target)],
+        )
+        for outstanding, target in ((4, (">=", 12_000)), (1, None), (16, None))
+    ]  # fmt: skip
+
+
+def _delivered(world: w.World) -> list[Case]:
+    deliveries = _rate(lambda result: result.deliveries)
+    cases = [
+        Case(
+            "b", "closed", _connections([world.big], outstanding, 1),
+            [(f"deliveries, room of 500, {outstanding} outstanding", "/s", deliveries, (">=", target))],
+        )
+        for outstanding, target in ((1, 60_000), (16, 400_000), (64, 1_000_000))
+    ]  # fmt: skip
+    name = "deliveries, 10 rooms of 100, 10 outstanding each"
+    return [*cases, Case("b", "closed", _connections(world.tens, 10, 1), [(name, "/s", deliveries, (">=", 250_000))])]
+
+
+def _latency(world: w.World) -> list[Case]:
+    cases = []
+    for rate, target in ((2_000, None), (20_000, ("<=", 10.0))):
+        name = f"latency at {rate:,} deliveries/s"
+        figures: list[Figure] = [
+            (f"{name}: p50", "ms", lambda result: result.latency_us.p50 / 1000, None),
+            (f"{name}: p99", "ms", lambda result: result.latency_us.p99 / 1000, target),
+            (f"{name}: max", "ms", lambda result: result.latency_us.max / 1000, None),
+        ]
+        cases.append(Case("c", "open", _connections(world.tens, w.ROOM, 1), figures, {"rate": rate / w.ROOM}))
+    return cases
+
+
+def _memory(world: w.World) -> list[Case]:
+    def megabytes(result: w.Result) -> float:
+        return (result.rss_after_kib - result.rss_before_kib) * 1024 / 1e6
+
+    figure: Figure = ("memory of 1,000 idle connections", "MB", megabytes, ("<=", 60.0))
+    return [Case("d", "idle", _connections(world.tens, 0, 0), [figure], {"seconds": 2, "settle": 1.5})]
+
+
+def _logins(world: w.World) -> list[Case]:
+    figure: Figure = ("connect + log in + ready, full handshakes", "/s", _rate(lambda result: result.connects), (">=", 300))
+    return [Case("e", "connect", _connections(world.tens, 0, 0), [figure])]
+
+
+def _cpu(world: w.World) -> list[Case]:
+    def share(result: w.Result) -> float:
+        return 100 * result.server_cpu_s / result.elapsed_s
+
+    figure: Figure = ("CPU at 1,000 connections, 5,000 deliveries/s", "%", share, ("<=", 15.0))
+    return [Case("f", "open", _connections(world.tens, w.ROOM, 1), [figure], {"rate": 5_000 / w.ROOM})]
+
+
+def _history(world: w.World) -> list[Case]:
+    figure: Figure = ("history pages of 50, room of 1,000,000", "/s", _rate(lambda result: result.pages), None)
+    job: dict[str, object] = {"first": 1_000, "last": w.HISTORY_ENTRIES}
+    return [Case("g", "fetch", _connections([world.history], w.READERS, 4), [figure], job, {"first": 51, "last": 51})]
+
+
+CASES: Final[dict[str, Callable[[w.World], list[Case]]]] = {
+    "a": _accepted, "b": _delivered, "c": _latency, "d": _memory, "e": _logins, "f": _cpu, "g": _history,
+}  # fmt: skip
+
+
+# ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows(case: Case, result: w.Result, bare: w.Result) -> Iterable[Row]:
+    for name, unit, take, target in case.figures:
+        yield Row(case.letter, name, take(result), unit, target, result, take(bare), bare)
+
+
+def _shares(result: w.Result) -> tuple[float, float]:
+    """Return the server's and the load client's CPU in per cent of one core."""
+    return 100 * result.server_cpu_s / result.elapsed_s, 100 * result.own_cpu_s / result.elapsed_s
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _print(rows: list[Row], machine: dict[str, Any], seconds: float) -> None:
+    head = ["", "measurement", "figure", "unit", "target", "met", "server CPU %", "load CPU %", "bare", "its CPU %", "ratio"]
+    lines = [head]
+    for row in rows:
+        met = {None: "", True: "yes", False: "NO"}[row.met]
+        target = f"{row.target[0]} {_number(row.target[1])}" if row.target else ""
+        server, load = _shares(row.result)
+        lines.append([
+            row.letter, row.name, _number(row.figure), row.unit, target, met,
+            f"{server:.0f}{_doubt(row.result)}", f"{load:.0f}{_busy(row.result)}", _number(row.bare) + _busy(row.bare_result),
+            f"{_shares(row.bare_result)[0]:.0f}{_doubt(row.bare_result)}", "" if row.ratio is None else f"{row.ratio:.2f}",
+        ])  # fmt: skip
+    say(f"SecureChat {__version__} ({machine['commit']})   {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}")
+    say(
+        f"server on core {machine['server_core']}, load on core {machine['load_core']}   TLS 1.3   bodies of {w.BODY_BYTES} bytes"
+        f"   windows of {seconds:g} s   database on {machine['filesystem']}, every commit synchronous"
+    )
+    say(f"raised for the run: {_raised()}")
+    say("")
+    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
+    left = {0, 1, 3, 5}
+    for line in lines:
+        cells = [
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        say("  ".join(cells).rstrip())
+    if any(_busy(row.result) + _busy(row.bare_result) for row in rows):
+        say("! the load client was busy: the server, or the bare one, may be faster than this")
+    if any(_doubt(row.result) + _doubt(row.bare_result) for row in rows):
+        say(f"? other programs took more than {STRANGERS:.0f} % of one of the two cores: measure again on a quiet machine")
+
+
+def _busy(result: w.Result) -> str:
+    return "!" if _shares(result)[1] > BUSY else ""
+
+
+def _doubt(result: w.Result) -> str:
+    return "?" if result.strangers > STRANGERS else ""
+
+
+def _raised() -> str:
+    rates = ", ".join(f"rate `{name}` to {rate['per_s']:g}/s" for name, rate in w.RAISED["rates"].items())
+    return f"{rates}, max_connections to {w.RAISED['max_connections']:,}"
+
+
+def _verdict(results: list[dict[str, object]]) -> str:
+    sides = [side for each in results for side in (each["securechat"], each["bare"]) if isinstance(side, w.Result)]
+    checked = sum(side.checked for side in sides)
+    faults = sum(side.faults for side in sides)
+    deliveries = sum(side.total_deliveries for side in sides)
+    text = (
+        f"{checked:,} acknowledged messages compared with the database, row and body; {deliveries:,} deliveries, each the next seq"
+    )
+    if not faults:
+        return f"verification OK: {text}; nothing missing, nothing twice, no errors"
+    kinds = ("errors", "gaps", "closed", "unanswered", "missing")
+    found = [f"{total} {kind}" for kind in kinds if (total := sum(getattr(side, kind) for side in sides))]
+    violations = [violation for side in sides for violation in side.violations]
+    return f"verification FAILED: {text}\n  " + "\n  ".join([", ".join(found), *violations[:10]])
+
+
+# ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _machine(cores: w.Cores) -> dict[str, Any]:
+    return {
+        "cpu": _cpu_model(), "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION, "sqlite": apsw.sqlite_lib_version(), "commit": _commit(), "server_core": cores.server,
+        "load_core": cores.load, "load_average": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(w.HERE), "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"
+
+
+def _filesystem(path: Path) -> str:
+    """Return the type of the file system that holds a path: on tmpfs a commit costs nothing and proves nothing."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, found, *_ = line.split()
+        inside = str(path.resolve()).startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, found
+    return kind
+
+
+def _default_path(began: float) -> Path:
+    return w.HERE / "results" / time.strftime("%Y-%m-%d-%H%M%S.json", time.localtime(began))

@@ -1,0 +1,367 @@
+"""What the measurements stand on: accounts and rooms, the servers' processes, the load client.
+
+And the comparison of what was acknowledged with what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from securechat.cli.output import note
+from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR
+from securechat.errors import Shutdown
+from securechat.server.config import ConfigManager
+from securechat.server.datadir import DataDir
+from securechat.server.wiring import build
+
+HERE: Final = Path(__file__).parent
+BODY_BYTES: Final = 200
+HISTORY_ENTRIES: Final = 1_000_000
+PAIRS: Final = 100
+BIG: Final = 500
+ROOMS: Final = 10
+ROOM: Final = 100
+READERS: Final = 16
+RAISED: Final[dict[str, Any]] = {
+    "rates": {"message": {"burst": 1e9, "per_s": 1e9}, "command": {"burst": 1e9, "per_s": 1e9}},
+    "max_connections": 20_000,
+}
+"""Limits raised for the run: one user sends and asks more than people do."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One connection of a job.
+
+    Attributes:
+        token: A bot's token; for the bare server a room id.
+        room: Where it sends, or None.
+        outstanding: How many messages it may have unacknowledged.
+    """
+
+    token: str
+    room: str | None = None
+    outstanding: int = 0
+
+
+@dataclass
+class Cores:
+    """Where the two sides run.
+
+    Attributes:
+        server: Core of the server.
+        load: Core of the load client and of this program; the same as `server` on a machine with one core.
+    """
+
+    server: int
+    load: int
+
+    @classmethod
+    def choose(cls) -> Cores:
+        """Take the first and the second core that this process may use."""
+        allowed = sorted(os.sched_getaffinity(0))
+        return cls(allowed[0], allowed[1] if len(allowed) > 1 else allowed[0])
+
+
+@dataclass
+class World:
+    """Accounts and rooms of a data folder.
+
+    Attributes:
+        pairs: Rooms of two, each `(room id, [tokens])`.
+        big: The room of 500.
+        tens: Ten rooms of 100.
+        history: The room of 1,000,000 entries, where there is one.
+    """
+
+    data: Path
+    pairs: list[tuple[str, list[str]]] = field(default_factory=list)
+    big: tuple[str, list[str]] = ("", [])
+    tens: list[tuple[str, list[str]]] = field(default_factory=list)
+    history: tuple[str, list[str]] = ("", [])
+
+    @property
+    def ca(self) -> Path:
+        """Certificate of the server's own CA."""
+        return DataDir(self.data).tls / "ca.crt"
+
+
+def create_world(folder: Path, letters: str) -> World:
+    """Create what these measurements need: bots, rooms, and for `g` the long history."""
+    return asyncio.run(_create_world(folder, letters))
+
+
+async def _create_world(folder: Path, letters: str) -> World:
+    settings = ConfigManager(None, {"data_dir": str(folder)}, {}).settings
+    data = DataDir(folder)
+    data.open()
+    parts = await build(lambda: settings, data, lambda: "https://localhost")
+    names = (f"load-{number}" for number in itertools.count(1))
+
+    async def room_of(size: int, name: str) -> tuple[str, list[str]]:
+        summary = await parts.dispatcher.perform(OPERATOR, c.RoomCreate(name=name), "local")
+        tokens = []
+        for _ in range(size):
+            bot = await parts.dispatcher.perform(OPERATOR, c.BotCreate(username=next(names), rooms=[summary.id]), "local")
+            tokens.append(bot.token)
+        return summary.id, tokens
+
+    world = World(folder)
+    try:
+        if "a" in letters:
+            world.pairs = [await room_of(2, f"pair {number}") for number in range(PAIRS)]
+        if "b" in letters:
+            world.big = await room_of(BIG, "big")
+        if set("bcdef") & set(letters):
+            world.tens = [await room_of(ROOM, f"room {number}") for number in range(ROOMS)]
+        if "g" in letters:
+            world.history = await room_of(READERS, "history")
+    finally:
+        await parts.database.close()
+        parts.passwords.close()
+        data.close()
+    if "g" in letters:
+        _write_history(data.database, world.history[0])
+    return world
+
+
+def _write_history(path: Path, room: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA synchronous = off")
+        (newest,) = db.execute("SELECT max(seq) FROM entries WHERE room_id = ?", (room,)).fetchone()
+        users = [row[0] for row in db.execute("SELECT user_id FROM members WHERE room_id = ?", (room,))]
+        body = body_of("history")
+        db.executemany(
+            "INSERT INTO entries (room_id, seq, type, at, user_id, device_id, cmid, body)"
+            " VALUES (?, ?, 'message.sent', ?, ?, ?, ?, ?)",
+            (
+                (room, seq, 1_700_000_000_000 + seq, users[seq % len(users)], "dev_0000000000000000", f"h-{seq}", body)
+                for seq in range(newest + 1, HISTORY_ENTRIES + 1)
+            ),
+        )
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def body_of(cmid: str) -> str:
+    """Return the body that the load client sends with a cmid."""
+    return (f"{cmid}." * BODY_BYTES)[:BODY_BYTES]
+
+
+# ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Target:
+    """A server that is measured.
+
+    Attributes:
+        port: With TLS.
+        pid: Its process.
+        stored: Its database, or None where nothing is stored.
+    """
+
+    port: int
+    pid: int
+    ca: Path
+    stored: Path | None
+
+
+@contextlib.contextmanager
+def secure_chat(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
+    """Run the real server, as its own process, on its core."""
+    config = scratch / "config.json"
+    config.write_bytes(msgspec.json.encode({**RAISED, "log_level": "WARN", "log_file": False, "port": 0, "http_port": 0}))
+    command = [sys.executable, "-m", "securechat", "serve", "--config", str(config), "--data", str(world.data)]
+    with _process(command, cores.server, scratch / "server.log", r"https://localhost:(\d+)") as (port, pid):
+        yield Target(port, pid, world.ca, DataDir(world.data).database)
+
+
+@contextlib.contextmanager
+def bare(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
+    """Run the bare server with the same certificate on the same core."""
+    command = [sys.executable, str(HERE / "bare_server.py"), str(DataDir(world.data).tls)]
+    with _process(command, cores.server, scratch / "bare.log", r"bare (\d+)") as (port, pid):
+        yield Target(port, pid, world.ca, None)
+
+
+@contextlib.contextmanager
+def _process(command: list[str], core: int, log: Path, announcement: str) -> Iterator[tuple[int, int]]:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("SECURECHAT_")}
+    pin = partial(os.sched_setaffinity, 0, {core})
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environ, preexec_fn=pin)  # noqa: PLW1509 - one thread here
+    try:
+        deadline = time.monotonic() + 30
+        while (found := re.search(announcement, log.read_text())) is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Shutdown(f"A server did not start: {log.read_text()[-500:]}")
+            time.sleep(0.05)
+        yield int(found[1]), process.pid
+        if process.poll() is not None:
+            raise Shutdown(f"A server ended by itself: {log.read_text()[-500:]}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    lines = [line for line in log.read_text().splitlines() if re.search(r"WARN|ERROR|FATAL|Traceback", line)]
+    for line in lines[:5]:
+        note(f"    server: {line[:200]}")
+
+
+# ── the load client ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Latency(msgspec.Struct):
+    """Microseconds."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Result(msgspec.Struct):
+    """What the load client saw. Counts and CPU seconds are of the measured window, `total_…` and faults of the whole run.
+
+    Attributes:
+        own_cpu_s: Of the load client's process.
+        server_cpu_s: Of the server's process, all threads, with the work of the network stack that it causes.
+        server_core_s: How long the server's core worked, for whomever; `load_core_s` the load client's.
+        violations: What the comparison with the database found.
+        checked: Acknowledged messages that were compared.
+    """
+
+    elapsed_s: float
+    acked: int
+    deliveries: int
+    pages: int
+    connects: int
+    bytes_in: int
+    own_cpu_s: float
+    server_cpu_s: float
+    server_core_s: float
+    load_core_s: float
+    rss_before_kib: int
+    rss_after_kib: int
+    latency_us: Latency
+    total_acked: int
+    total_deliveries: int
+    signals: int
+    errors: int
+    gaps: int
+    closed: int
+    unanswered: int
+    missing: int
+    violations: list[str] = []
+    checked: int = 0
+
+    @property
+    def strangers(self) -> float:
+        """Per cent of a core that other programs took, on the core where they took more."""
+        server, load = self.server_core_s - self.server_cpu_s, self.load_core_s - self.own_cpu_s
+        return max(0.0, 100 * max(server, load) / self.elapsed_s)
+
+    @property
+    def faults(self) -> int:
+        """Everything that must not be."""
+        return self.errors + self.gaps + self.closed + self.unanswered + self.missing + len(self.violations)
+
+
+_runs: Final = itertools.count(1)
+
+
+def drive(target: Target, cores: Cores, scratch: Path, mode: str, connections: Sequence[Connection], **more: object) -> Result:
+    """Run the load client on its core, and compare what was acknowledged with what is stored.
+
+    Args:
+        target: The server.
+        cores: Where to run.
+        scratch: For the list of acknowledged messages.
+        mode: See `load.c`.
+        connections: All of them.
+        more: Further lines of the job.
+
+    Raises:
+        Shutdown: The client could not do its work.
+    """
+    tag = f"r{next(_runs)}"
+    acked = scratch / f"{tag}.acked"
+    job = {
+        "host": "127.0.0.1", "port": target.port, "name": "localhost", "ca": target.ca, "mode": mode, "tag": tag,
+        "body": BODY_BYTES, "pid": target.pid, "acked": acked,
+        "server_core": cores.server, "load_core": cores.load, **more,
+    }  # fmt: skip
+    lines = [f"{key} {value}" for key, value in job.items()]
+    lines += [f"conn {each.token} {each.room or '-'} {each.outstanding}" for each in connections]
+    client = subprocess.run(
+        [str(HERE / "load" / "load")],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(os.sched_setaffinity, 0, {cores.load}),
+    )
+    for line in client.stderr.splitlines()[:8]:
+        note(f"    {line}")
+    if client.returncode:
+        raise Shutdown(f"The load client failed: {(client.stderr.strip().splitlines() or ['no reason given'])[0]}")
+    result = msgspec.json.decode(client.stdout, type=Result)
+    if target.stored is not None and mode in {"closed", "open"}:
+        result.checked, result.violations = verify(target.stored, acked, tag)
+    acked.unlink(missing_ok=True)
+    return result
+
+
+def verify(database: Path, acked: Path, tag: str) -> tuple[int, list[str]]:
+    """Compare the rows of a run with what was acknowledged.
+
+    Returns:
+        How many acknowledgements were compared, and a line for each thing that is not as it must be: an acknowledged message
+        without its row, another cmid or body in it, a message stored twice, a row that nobody sent.
+    """
+    found: list[str] = []
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+        rows = db.execute(
+            "SELECT room_id, seq, cmid, body FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")
+        ).fetchall()
+    stored = {(room, seq): (cmid, body) for room, seq, cmid, body in rows}
+    by_cmid = {cmid: (room, seq) for room, seq, cmid, _ in rows}
+    if len(by_cmid) != len(rows):
+        found.append(f"{len(rows) - len(by_cmid)} messages are stored twice")
+    found += [f"wrong body at {room} {seq}" for room, seq, cmid, body in rows if body != body_of(cmid)]
+    checked = 0
+    tried = set()
+    for line in acked.read_text().splitlines():
+        room, seq, cmid = line.split()
+        tried.add(cmid)
+        if seq == "0":
+            continue
+        checked += 1
+        row = stored.get((room, int(seq)))
+        if row is None or row[0] != cmid:
+            found.append(f"acknowledged and not stored: {line}")
+    found += [f"stored and never sent: {cmid}" for cmid in by_cmid.keys() - tried]
+    return checked, found
