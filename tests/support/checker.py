@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,8 +21,6 @@ MESSAGE: Final = "message.sent"
 JOINED: Final = "member.joined"
 GONE: Final = frozenset({"member.left", "member.removed"})
 FOREVER: Final = 2**62
-REPETITIONS_MAX: Final = 0.02
-"""Share of entries that may come twice on a connection: caught up with, and told again because they were just being committed."""
 EACH_MAX: Final = 20
 """Violations of one invariant that are told; the rest is only counted."""
 
@@ -180,6 +179,9 @@ class _Stream:
     """What `ready` said: the client was a member at that point."""
     skipped: set[int] = field(default_factory=set)
     """What was left out so far."""
+    repeats: int | None = None
+    """The newest one that came again. A batch that was just being committed when the client caught up is told once more: one
+    stretch, at the beginning. Anything further is wrong."""
 
 
 def _on_the_wire(world: _World) -> None:
@@ -188,7 +190,6 @@ def _on_the_wire(world: _World) -> None:
     held: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     base: dict[tuple[str, str], int] = {}
     raw: set[str] = set()
-    received = repetitions = 0
     quiet = {record.client for record in world.history if record.op == "quiet"}
     for record in world.history:
         me = world.users.get(record.client, "")
@@ -218,13 +219,12 @@ def _on_the_wire(world: _World) -> None:
         elif record.seq in stream.skipped:
             world.blame("I5", f"{where}: {record.seq} came late, after {stream.last}")
             stream.skipped.discard(record.seq)
+        elif stream.repeats is None or record.seq == stream.repeats + 1:
+            stream.repeats = record.seq
         else:
-            repetitions += 1
-        received += 1
+            world.blame("I4", f"{where}: {record.seq} came again, after {stream.last}")
         if record.kind in GONE and record.member == me:
             stream.last = None
-    if repetitions > REPETITIONS_MAX * received:
-        world.blame("I4", f"{repetitions} of {received} entries came again on the same connection")
     for client in raw & quiet:
         _delivered(world, client, held, base)
 
@@ -262,8 +262,8 @@ def _shown(world: _World) -> None:
     for (client, room), seqs in shown.items():
         if twice := [seq for seq, count in Counter(seqs).items() if count > 1]:
             world.blame("I4", f"{client} was shown twice in {room}: {twice[:5]}")
-        backwards = [(before, seq) for before, seq in zip(seqs, seqs[1:], strict=False) if seq < before]
-        gaps = [(before, seq) for before, seq in zip(seqs, seqs[1:], strict=False) if seq > before + 1]
+        backwards = [(before, seq) for before, seq in pairwise(seqs) if seq < before]
+        gaps = [(before, seq) for before, seq in pairwise(seqs) if seq > before + 1]
         if backwards:
             world.blame("I5", f"{client} was shown {room} out of order: {backwards[:5]}")
         if len(gaps) > holes[client, room]:
@@ -285,7 +285,7 @@ def _fifo(world: _World) -> None:
             answers[record.client, record.conn, record.room].append((order[record.client, record.attempt], record.seq))
     for (client, conn, room), found in answers.items():
         seqs = [seq for _, seq in sorted(found)]
-        for before, seq in zip(seqs, seqs[1:], strict=False):
+        for before, seq in pairwise(seqs):
             if seq <= before:
                 world.blame("I8", f"{client} connection {conn}, {room}: {seq} was sent after {before}")
 

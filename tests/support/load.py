@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from securechat.domain.entries import Entry
 from securechat.sdk.client import ChatClient, Gap
@@ -51,7 +51,8 @@ async def talk(
         others = {task for task in others if not task.done()}
         while len(waiting) >= window and not stop.is_set():
             stopped = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({stopped, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [stopped, *waiting]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
         await asyncio.sleep(rng.uniform(0, 2 * pause_s))
     if others:

@@ -51,7 +51,7 @@ class PowerLossFile(apsw.VFSFile):
     def __init__(
         self, name: str | apsw.URIFilename | None, flags: list[int], images: dict[str, Image], tear: random.Random | None
     ) -> None:
-        super().__init__("unix", name, flags)  # type: ignore[arg-type]  # the stub leaves out the plain name of a WAL
+        super().__init__("unix", name, flags)
         key = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         if key not in images:
             images[key] = Image(super().xRead(super().xFileSize(), 0) if super().xFileSize() else b"")
@@ -104,7 +104,7 @@ class PowerLossVFS(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         """Open a file; those that carry the database get an image."""
         if name is None or not flags[0] & _COVERED:
-            return apsw.VFSFile("unix", name, flags)  # type: ignore[arg-type]
+            return apsw.VFSFile("unix", name, flags)
         return PowerLossFile(name, flags, self._images, self._tear)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001

@@ -217,7 +217,7 @@ class RawClient:
 
     async def _once(self, op: str, room: str, cmid: str, body: str) -> None:
         attempt = self._number()
-        fields = {"room": room, "cmid": cmid, "attempt": attempt, "conn": self._conn, "body_sha": digest(body)}
+        fields: dict[str, Any] = {"room": room, "cmid": cmid, "attempt": attempt, "conn": self._conn, "body_sha": digest(body)}
         self._history.add(self.name, op, "invoke", **fields)
         try:
             sent = await self._ask({"op": "message.send", "id": attempt, "room": room, "cmid": cmid, "body": body})
@@ -231,7 +231,7 @@ class RawClient:
 
     def _attempt(self, send: Send) -> None:
         attempt = self._number()
-        fields = {
+        fields: dict[str, Any] = {
             "room": send.room, "cmid": send.cmid, "attempt": attempt, "conn": self._conn, "body_sha": digest(send.body),
         }  # fmt: skip
         began = time.monotonic()

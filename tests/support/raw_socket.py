@@ -46,7 +46,7 @@ class RawSocket:
     async def open(cls, port: int, *, receive_buffer: int | None = None, limit: int = 2**16) -> RawSocket:
         """Connect and upgrade."""
         plain = socket.socket()
-        plain.setblocking(False)
+        plain.setblocking(False)  # noqa: FBT003 - the name of the argument is nobody's to give
         if receive_buffer is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", port))

@@ -17,10 +17,8 @@ import apsw
 
 from securechat.errors import Unavailable
 
-CHECKPOINT_PAGES: Final = 4_000
-"""WAL pages after which a checkpoint runs beside the writer (16 MiB)."""
-RESTART_PAGES: Final = 32_000
-"""WAL pages after which the writer waits for a checkpoint, so that the WAL starts again (128 MiB)."""
+CHECKPOINT_PAGES: Final = 16_000
+"""WAL pages after which a checkpoint runs (64 MiB): most of it beside the writer."""
 ERASE_DELAY_S: Final = 1.0
 """How long after a deletion the WAL, which still holds the text, is emptied."""
 
@@ -119,9 +117,9 @@ class SqliteDatabase:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._background, self._passive)
-            if self._wal_pages > RESTART_PAGES:
-                async with self._write_lock:
-                    await loop.run_in_executor(self._disk, self._truncate)
+            async with self._write_lock:
+                # Little is left by now. Finishing it lets the next write begin the WAL anew; else it would only grow.
+                await loop.run_in_executor(self._background, self._passive)
         finally:
             self._checkpointing = None
 
