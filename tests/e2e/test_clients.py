@@ -291,7 +291,7 @@ def test_a_bot_with_a_wrong_token_exits_with_3_and_a_hint(server: RunningServer)
 # ── the terminal and the command line ────────────────────────────────────────────────────────────────────────────────
 
 
-def run(*arguments: str, data: Path | None = None, stdin: str = "", code: int = 0, **environment: str) -> str:
+def run(*arguments: str, data: Path | None = None, stdin: str = "", code: int = 0, **environment: Any) -> str:
     if data is not None:
         environment["SECURECHAT_DATA_DIR"] = str(data)
     found = subprocess.run(
@@ -311,7 +311,7 @@ def test_people_chat_line_by_line(server: RunningServer, tmp_path: Path) -> None
     ana = server.set_up()
     bob = server.invite("bob")
     server.room("ops", ana["user"]["id"], bob["user"]["id"])
-    profiles = {name: {"SECURECHAT_PROFILE": str(tmp_path / f"{name}.json")} for name in ("ana", "bob")}
+    profiles: dict[str, dict[str, Any]] = {name: {"SECURECHAT_PROFILE": str(tmp_path / f"{name}.json")} for name in ("ana", "bob")}
     for name, profile in profiles.items():
         assert f"as @{name}" in run("login", server.url, "-u", name, stdin=PASSWORD + "\n", **profile)
     assert "@ana (Ana, owner)" in run("whoami", **profiles["ana"])
@@ -334,7 +334,7 @@ def test_people_chat_line_by_line(server: RunningServer, tmp_path: Path) -> None
 
 def test_a_pipe_is_sent_whole(server: RunningServer) -> None:
     room = server.room("ops")
-    environment = {"SECURECHAT_URL": server.url, "SECURECHAT_TOKEN": server.bot("one", room)}
+    environment: dict[str, Any] = {"SECURECHAT_URL": server.url, "SECURECHAT_TOKEN": server.bot("one", room)}
     run("send", "ops", stdin="line one\nline two\n", **environment)
 
     assert "line one\n    line two" in run("chat", "ops", stdin="", **environment)

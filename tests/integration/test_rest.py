@@ -56,7 +56,9 @@ def test_wrong_user_and_wrong_password_answer_the_same(shared_server: RunningSer
     assert {**wrong, "request_id": ""} == {**unknown, "request_id": ""}
 
 
-def test_refresh_tokens_rotate_and_a_stolen_one_ends_the_session(shared_server: RunningServer, ana: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_tokens_rotate_and_a_stolen_one_ends_the_session(
+    shared_server: RunningServer, ana: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = shared_server.post("/sessions", {"username": "ana", "password": PASSWORD})
     second = shared_server.post("/sessions/refresh", {"refresh_token": first["refresh_token"]})
 
@@ -168,7 +170,11 @@ def test_a_blocked_person_cannot_write_directly(shared_server: RunningServer, an
 def test_members_do_not_administer(shared_server: RunningServer) -> None:
     token = shared_server.invite("plain")["access_token"]
 
-    for method, path, body in [("GET", "/admin/users", None), ("POST", "/admin/invites", {}), ("POST", "/admin/bots", {"username": "xx"})]:
+    for method, path, body in [
+        ("GET", "/admin/users", None),
+        ("POST", "/admin/invites", {}),
+        ("POST", "/admin/bots", {"username": "xx"}),
+    ]:
         shared_server.request(method, path, body, token, status=403)
 
 
@@ -200,7 +206,9 @@ def test_every_refusal_is_a_problem_with_a_code(
     shared_server: RunningServer, ana: Any, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
     with httpx.Client(trust_env=False) as http:
-        answer = http.request(method, f"{shared_server.url}/api/v1{path}", json=body, headers={"Authorization": f"Bearer {ana['access_token']}"})
+        answer = http.request(
+            method, f"{shared_server.url}/api/v1{path}", json=body, headers={"Authorization": f"Bearer {ana['access_token']}"}
+        )
 
     assert (answer.status_code, answer.json()["code"], answer.json()["status"]) == (status, code, status)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -219,7 +227,9 @@ def test_every_refusal_is_a_problem_with_a_code(
         (b'{"a":"' + b"x" * 200_000 + b'"}', {"content-type": "application/json"}, 413),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(shared_server: RunningServer, content: bytes, headers: dict[str, str], status: int) -> None:
+def test_a_body_that_is_no_json_object_is_refused(
+    shared_server: RunningServer, content: bytes, headers: dict[str, str], status: int
+) -> None:
     with httpx.Client(trust_env=False) as http:
         answer = http.post(f"{shared_server.url}/api/v1/sessions", content=content, headers=headers)
 
@@ -253,7 +263,12 @@ def test_the_browsers_refresh_token_stays_in_a_cookie_that_scripts_cannot_read(s
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
         assert http.post("/sessions/refresh", json={"refresh_token": ""}).status_code == 401
-        assert http.post("/sessions/refresh", json={"refresh_token": ""}, headers=header | {"Origin": "https://evil.example"}).status_code == 403
+        assert (
+            http.post(
+                "/sessions/refresh", json={"refresh_token": ""}, headers=header | {"Origin": "https://evil.example"}
+            ).status_code
+            == 403
+        )
         assert http.post("/sessions/refresh", json={"refresh_token": ""}, headers=header).status_code == 200
 
 
@@ -273,5 +288,3 @@ def test_operators_commands_have_no_public_path(shared_server: RunningServer, an
     with httpx.Client(trust_env=False) as http:
         for path in ("/metrics", "/command"):
             assert http.post(shared_server.url + path).status_code in {404, 405}
-
-

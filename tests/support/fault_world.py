@@ -7,6 +7,7 @@ import os
 import random
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -57,9 +58,12 @@ class World:
 
     def reader(self, number: int) -> LibraryReader:
         """Make a reader on the project's own client library, from the first entry on."""
-        url = self.server.url.replace("ws", "http", 1)
-        client = ChatClient(url, self.bot(number).token, resume=dict.fromkeys(self.rooms, 0))
-        reader = LibraryReader(f"library{number}", client, self.history)
+        return self.reader_of(self.bot(number), dict.fromkeys(self.rooms, 0))
+
+    def reader_of(self, bot: Bot, resume: dict[str, int]) -> LibraryReader:
+        """Make a reader that resumes these rooms."""
+        client = ChatClient(self.server.url.replace("ws", "http", 1), bot.token, resume=resume)
+        reader = LibraryReader(f"library {bot.name}", client, self.history)
         self.readers.append(reader)
         return reader
 
@@ -70,9 +74,12 @@ class World:
             self.client(number, url=url)
         for number in range(readers):
             self.reader(len(self.people.bots) - 1 - number)
-        await asyncio.gather(*(each.start() for each in [*self.clients, *self.readers]))
+        await asyncio.gather(*(each.start() for each in self._everybody()))
         for client in self.clients[:talkers]:
             self.talk(client, self.rooms)
+
+    def _everybody(self) -> list[RawClient | LibraryReader]:
+        return [*self.clients, *self.readers]
 
     def talk(self, client: RawClient, rooms: Sequence[str], *, pause_s: float = 0.02, window: int = 8) -> None:
         """Have a client talk until `hush`."""
@@ -114,17 +121,24 @@ class World:
         hall = self.people.hall
         for visit in range(visits):
             await client.command("room.join", room=hall)
-            held = client.last.get(hall, 0)
-            await self.until(lambda held=held: client.last.get(hall, 0) > held + 3)  # type: ignore[misc]
+            await self.until(partial(self._hears, client, client.last.get(hall, 0) + 3))
             if visit % 2:
                 await self.server.ask("member.remove", room=hall, user=client.user)
             else:
                 await client.command("room.leave", room=hall)
             await self.until(lambda: hall not in client.rooms)
 
+    def _hears(self, client: RawClient, seq: int) -> bool:
+        return client.last.get(self.people.hall, 0) > seq
+
     async def until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
         """Wait until something is so."""
         await eventually(condition, within_s, "the load goes on")
+
+    async def acknowledges(self, more: int) -> None:
+        """Wait until this many more messages are acknowledged."""
+        goal = self.history.acknowledged + more
+        await self.until(lambda: self.history.acknowledged >= goal)
 
     def entries_seen(self) -> int:
         """Return how many entries clients received."""
@@ -135,7 +149,7 @@ class World:
         for talker in self._talkers:
             talker.cancel()
         await asyncio.gather(*self._talkers, return_exceptions=True)
-        await asyncio.gather(*(each.stop() for each in [*self.clients, *self.readers]))
+        await asyncio.gather(*(each.stop() for each in self._everybody()))
 
     async def verdict(self) -> list[Violation]:
         """Disconnect everybody, stop the server, and have the history checked against the store."""
@@ -152,3 +166,18 @@ class World:
 def assert_none(violations: list[Violation]) -> None:
     """Nothing was broken."""
     assert not violations, checker.summary(violations)
+
+
+def p99(latencies: list[float]) -> float:
+    """Return the 99th percentile."""
+    assert len(latencies) >= 50, f"only {len(latencies)} measured"
+    return sorted(latencies)[int(len(latencies) * 0.99)]
+
+
+async def measure(world: World, count: int) -> float:
+    """Return the p99 from send to acknowledgement, over this many answers from now on; 0 means those since it was last asked."""
+    if count:
+        for client in world.clients:
+            client.latencies.clear()
+    await world.until(lambda: sum(len(client.latencies) for client in world.clients) >= count, 60)
+    return p99([each for client in world.clients for each in client.latencies])

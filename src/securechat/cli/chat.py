@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from securechat.cli.output import note, say, say_json
 from securechat.domain import commands as c
-from securechat.domain.accounts import User
+from securechat.domain.accounts import OPERATOR, User
 from securechat.domain.entries import Entry, EntryType
 from securechat.errors import ChatError, Shutdown
 from securechat.protocol.frames import SignalFrame
@@ -266,6 +266,8 @@ class _Plain:
             self._names |= {user.id: user for user in found.users}
 
     def _name(self, user_id: str | None) -> str:
+        if user_id == OPERATOR.user_id:
+            return "the operator"
         user = self._names.get(user_id or "")
         return f"@{user.username}" if user else "someone"
 

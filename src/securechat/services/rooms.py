@@ -240,13 +240,15 @@ class _Writer:
         topic: str | None = None,
     ) -> None:
         room = self._transaction.room(self._room_id)
+        # Whom the operator brings in, an invitation mostly, joins: nobody in the room knows the operator.
+        joins = entry_type is EntryType.MEMBER_JOINED and self._who.role is Role.OPERATOR
         self._transaction.append(
             Entry(
                 type=entry_type,
                 room=self._room_id,
                 seq=(room.last_seq if room else 0) + 1,
                 at=self._now,
-                user=self._who.user_id,
+                user=member if joins and member else self._who.user_id,
                 member=member,
                 role=role,
                 kind=kind,

@@ -6,6 +6,8 @@ import type { Presence, User } from "../protocol/messages";
 
 const AT_ONCE = 200;
 const TYPING_MS = 6_000;
+/** Who acts with the command line beside the data folder; no account. */
+const OPERATOR = "usr_operator";
 
 type Gateway = Pick<Connection, "call">;
 
@@ -22,6 +24,7 @@ export class People {
 
   /** Return how somebody is called; asks the server about an unknown id. */
   name(id: string): string {
+    if (id === OPERATOR) return "The operator";
     const user = this.users.value.get(id);
     if (!user) this.want(id);
     return user ? user.display_name || user.username : "…";
