@@ -14,7 +14,7 @@ run: .venv/server.stamp web ## Set up what is missing and start the server with 
 
 test: .venv/dev.stamp web ## Set up what is missing and run every test
 	@tools/services
-	@cd web && PATH="$$(../tools/node-path):$$PATH" npm run --silent check && PATH="$$(../tools/node-path):$$PATH" npm test --silent
+	@cd web && export PATH="$$(../tools/node-path):$$PATH" && npm run --silent check && npm run --silent size && npm test --silent
 	@$(BIN)/pytest $(ARGS)
 
 check: .venv/dev.stamp ## The quick checks: format, lint, types, import contracts, unit and contract tests

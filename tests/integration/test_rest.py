@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -10,7 +12,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from securechat.domain import commands as c
-from support.running import PASSWORD, RunningServer
+from support.running import PASSWORD, RunningServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,32 @@ def test_the_life_of_a_message(shared_server: RunningServer, ana: Any, room: str
     assert [entry["type"] for entry in after["entries"]] == ["message.sent", "message.edited", "reaction.added", "message.deleted"]
     assert not any("body" in entry for entry in after["entries"])
     assert shared_server.request("PATCH", f"{path}/{seq}", {"body": "again"}, token, status=409)["code"] == "conflict"
+
+
+def test_deleted_text_is_gone_from_the_files_while_the_server_runs(server: RunningServer) -> None:
+    token = server.set_up()["access_token"]
+    room = server.post("/rooms", {"name": "ops"}, token)["id"]
+    path = f"/rooms/{room}/messages"
+    seqs = [server.post(path, {"cmid": str(n), "body": f"CANARY-{n} " * 50}, token)["seq"] for n in range(5)]
+    server.request("PATCH", f"{path}/{seqs[0]}", {"body": "CANARY-edited"}, token)
+
+    def on_disk() -> bool:
+        return any(b"CANARY" in found.read_bytes() for found in server.data.rglob("*") if found.is_file())
+
+    assert on_disk()
+    for seq in seqs:
+        server.request("DELETE", f"{path}/{seq}", token=token)
+    wait_until(lambda: not on_disk(), "the text is gone")
+
+
+def test_the_server_is_ready_within_three_seconds(tmp_path: Path) -> None:
+    running = RunningServer(tmp_path / "data")
+    started = time.monotonic()
+    running.start()
+    took = time.monotonic() - started
+    running.stop()
+
+    assert took < 3
 
 
 def test_an_idempotency_key_is_the_cmid(shared_server: RunningServer, ana: Any, room: str) -> None:
