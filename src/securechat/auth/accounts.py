@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -13,7 +14,9 @@ from securechat.domain import policy
 from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username
 from securechat.domain.ids import USER, new_code
 from securechat.domain.ports import AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
-from securechat.errors import Conflict, Forbidden, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
+from securechat.errors import ChatError, Conflict, Forbidden, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
+
+log = logging.getLogger(__name__)
 
 SETUP_MS: Final = 3_600_000
 RESET_MS: Final = 86_400_000
@@ -74,7 +77,7 @@ class AccountService:
         Raises:
             Conflict: There is an account already.
         """
-        policy.require_admin(who)
+        policy.require_operator(who)
         if await self._accounts.count_users():
             raise Conflict("The server is set up; people come in by invitation.")
         return await self._link("setup", None, SETUP_MS)
@@ -141,7 +144,11 @@ class AccountService:
             if code:
                 await self._accounts.unuse_invite(code)
             raise
-        await self._add_to_rooms(user.id, rooms)
+        for room_id in rooms:
+            try:
+                await self._add_to_rooms(user.id, [room_id])
+            except ChatError as error:  # The account exists: a room that is full or gone is no reason to send the person away.
+                log.warning("an invitation's room could not be entered", extra={"room_id": room_id, "code": error.code})
         return await self._auth.open_session(user, command.device_name, address)
 
     async def reset_password(self, command: c.PasswordReset, address: str) -> c.Done:
@@ -160,9 +167,7 @@ class AccountService:
     async def create_invite(self, who: Principal, command: c.InviteCreate) -> c.Invite:
         """Create an invitation."""
         policy.require_admin(who)
-        for room_id in command.rooms:
-            if await self._rooms.room(room_id, user_id="") is None:
-                raise NotFound(f"No room {room_id}.")
+        await self._require_may_add(who, command.rooms)
         invite = c.Invite(
             code=new_code(),
             uses_left=command.uses,
@@ -280,6 +285,7 @@ class AccountService:
     async def create_bot(self, who: Principal, command: c.BotCreate) -> c.BotCreated:
         """Create a bot and its token."""
         policy.require_admin(who)
+        await self._require_may_add(who, command.rooms)
         username, display_name = _names(command.username, command.display_name)
         bot = await self._create(username, display_name, Role.BOT, None)
         await self._add_to_rooms(bot.id, command.rooms)
@@ -336,6 +342,11 @@ class AccountService:
         user = User(id=self._new_id(USER), username=username, display_name=display_name, role=role)
         await self._accounts.create_user(user, password_hash, self._clock.now_ms())
         return user
+
+    async def _require_may_add(self, who: Principal, rooms: Sequence[str]) -> None:
+        """An administrator brings others only into rooms that are theirs to see."""
+        for room_id in rooms:
+            policy.require_may_add(await self._rooms.room(room_id, user_id=who.user_id), room_id, who)
 
     async def _user(self, user_id: str) -> User:
         account = await self._accounts.account(user_id=user_id) if user_id else None

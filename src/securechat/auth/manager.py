@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
+import unicodedata
 from collections.abc import Callable
 from typing import Final
 
 from securechat.auth.jwt_handler import LIFETIME_S, JWTHandler
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
-from securechat.auth.tokens import BOT, REFRESH, new_token, token_hash
+from securechat.auth.tokens import BOT, family_of, new_refresh_token, new_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username
@@ -89,7 +90,8 @@ class AuthManager:
         self._limiter.take("login.account", f"{username} {address}", now)
         account = await self._accounts.account(username=username) if username else None
         stored = account.password_hash if account is not None and not account.user.disabled else None
-        if not await self._passwords.check(stored, command.password) or account is None:
+        password = unicodedata.normalize("NFC", command.password)  # as `clean_password` did when it was set
+        if not await self._passwords.check(stored, password) or account is None:
             raise Unauthorized(_WRONG)
         return await self.open_session(account.user, command.device_name, address)
 
@@ -97,9 +99,9 @@ class AuthManager:
         """Sign a new device in."""
         now = self._clock.now_ms()
         name = clean_name(device_name, "device_name") if device_name.strip() else "A device"
-        refresh = new_token(REFRESH)
+        refresh, family = new_refresh_token()
         device = Device(id=self._new_id(DEVICE), name=name, created_at=now, last_seen_at=now, address=address)
-        await self._accounts.create_device(device, user.id, refresh_hash=token_hash(refresh), token_hash=None)
+        await self._accounts.create_device(device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family))
         return self._session(user, device.id, refresh)
 
     async def refresh(self, command: c.SessionRefresh, address: str) -> c.Session:
@@ -111,18 +113,19 @@ class AuthManager:
         """
         self._limiter.take("refresh.address", address, self._clock.monotonic())
         now = self._clock.now_ms()
-        old = token_hash(command.refresh_token)
-        device = await self._accounts.device_by_refresh(old)
+        old, family = token_hash(command.refresh_token), family_of(command.refresh_token)
+        device = await self._accounts.device_by_family(token_hash(family))
         if device is None or device.revoked:
             raise Unauthorized("The session has ended.")
         if not hmac.compare_digest(device.refresh_hash or "", old):
-            if now - device.refreshed_at > FORGIVEN_MS:
+            just_before = hmac.compare_digest(device.previous_hash or "", old) and now - device.refreshed_at <= FORGIVEN_MS
+            if not just_before:
                 await self.end_sessions(device.user_id, device.id)
             raise Unauthorized("This refresh token was used before.")
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
-        refresh = new_token(REFRESH)
+        refresh, _ = new_refresh_token(family)
         if not await self._accounts.rotate_refresh(device.id, old, token_hash(refresh), now, address):
             raise Unauthorized("This refresh token was used before.")
         return self._session(account.user, device.id, refresh)
@@ -173,7 +176,7 @@ class AuthManager:
         token = new_token(BOT)
         now = self._clock.now_ms()
         device = Device(id=self._new_id(DEVICE), name="bot", created_at=now, last_seen_at=now)
-        await self._accounts.create_device(device, bot.id, refresh_hash=None, token_hash=token_hash(token))
+        await self._accounts.create_device(device, bot.id, token_hash=token_hash(token))
         return token
 
     def _session(self, user: User, device_id: str, refresh: str) -> c.Session:

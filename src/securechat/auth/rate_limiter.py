@@ -45,6 +45,7 @@ class RateLimiter:
             if len(self._buckets) > BUCKETS_MAX:
                 self._buckets.popitem(last=False)
         else:
+            self._buckets.move_to_end((what, who))
             bucket[0] = min(rate.burst, bucket[0] + (now - bucket[1]) * rate.per_s)
             bucket[1] = now
         if bucket[0] < cost:

@@ -16,6 +16,21 @@ def new_token(prefix: str) -> str:
     return prefix + secrets.token_urlsafe(32)
 
 
+def new_refresh_token(family: str = "") -> tuple[str, str]:
+    """Return (a fresh refresh token, its family): all tokens of a session begin with the family, 128 random bits.
+
+    So a token that was used long ago still tells which session it belongs to.
+    """
+    family = family or secrets.token_urlsafe(16)
+    return f"{REFRESH}{family}.{secrets.token_urlsafe(32)}", family
+
+
+def family_of(refresh_token: str) -> str:
+    """Return the family of a refresh token, or "" for something else."""
+    family, dot, _ = refresh_token.removeprefix(REFRESH).partition(".")
+    return family if dot else ""
+
+
 def token_hash(token: str) -> str:
     """Return what is stored of a token. A plain hash: 256 random bits cannot be guessed."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -21,7 +21,7 @@ Text = Annotated[str, Meta(max_length=4_096)]
 Secret = Annotated[str, Meta(max_length=2_048)]
 """A password, token or code."""
 Id = Annotated[str, Meta(max_length=24)]
-Cmid = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+Cmid = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+(?![\s\S])")]
 Seq = Annotated[int, Meta(ge=1, lt=2**53)]
 Place = Annotated[int, Meta(ge=0, lt=2**53)]
 """A `seq`, or 0 for before the first."""
@@ -307,7 +307,7 @@ class Users(msgspec.Struct, kw_only=True):
 class BotOption(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One argument of a bot's command."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}(?![\s\S])")]
     type: Literal["str", "int", "float", "bool"] = "str"
     required: bool = True
     default: Annotated[str, Meta(max_length=256)] = ""
@@ -316,7 +316,7 @@ class BotOption(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class BotCommand(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A command that a bot answers: people write `/name arguments` as a message."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}(?![\s\S])")]
     description: Annotated[str, Meta(max_length=256)] = ""
     options: Annotated[list[BotOption], Meta(max_length=16)] = []
     bot: str = ""

@@ -31,6 +31,12 @@ def require_admin(who: Principal) -> None:
         raise Forbidden("Only an administrator may do this.")
 
 
+def require_operator(who: Principal) -> None:
+    """Raise `Forbidden` for everybody but whoever can open the data folder: backups hold every key."""
+    if who.role is not Role.OPERATOR:
+        raise Forbidden("Only the operator may do this, with the command line.")
+
+
 def require_person(who: Principal) -> None:
     """Raise `Forbidden` for a bot: bots do not invite, register or manage devices."""
     require_account(who)

@@ -85,6 +85,9 @@ class LogStore(Protocol):
     async def lookup(self, user_id: str, name: str) -> str | None:
         """Return the id of the room with this folded name that the user is in, else of a public one."""
 
+    async def count_rooms(self, user_id: str) -> int:
+        """Return how many rooms a user is in."""
+
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """Return the members of a room, by display name."""
 
@@ -148,8 +151,16 @@ class AccountStore(Protocol):
     ) -> bool:
         """Change what is given; return whether the account exists."""
 
-    async def create_device(self, device: Device, user_id: str, *, refresh_hash: str | None, token_hash: str | None) -> None:
-        """Add a signed-in device (`refresh_hash`) or a bot's token (`token_hash`)."""
+    async def create_device(
+        self,
+        device: Device,
+        user_id: str,
+        *,
+        refresh_hash: str | None = None,
+        refresh_family: str | None = None,
+        token_hash: str | None = None,
+    ) -> None:
+        """Add a signed-in device (hashes of its refresh token and of the family) or a bot's token (`token_hash`)."""
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """Find a device."""
@@ -157,8 +168,8 @@ class AccountStore(Protocol):
     async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
         """Find a device by the hash of a bot's token."""
 
-    async def device_by_refresh(self, refresh_hash: str) -> DeviceRecord | None:
-        """Find a device by the hash of its refresh token, the present or the one before."""
+    async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
+        """Find a device by the hash of what all its refresh tokens have in common."""
 
     async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
         """Replace the refresh token if it is still `old_hash`; return whether it was."""

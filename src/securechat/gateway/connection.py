@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -38,6 +38,11 @@ _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 
 
+def within_reach(after: int, last_seq: int) -> bool:
+    """Return whether a client that holds everything up to `after` gets all that is newer, or only the newest page."""
+    return 0 <= last_seq - after <= LIMITS.resume_entries
+
+
 class Session(Protocol):
     """What a connection needs of the server."""
 
@@ -58,11 +63,32 @@ class Session(Protocol):
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """Forget the connection."""
 
-    async def catch_up(self, principal: Principal, room: str, after: int, last_seq: int | None) -> tuple[bool, list[Entry]]:
-        """Return whether everything after a `seq` is there, and it; or the newest page."""
+    async def newest(self, principal: Principal, room: str) -> int:
+        """Return the newest `seq` of a room that this principal may read."""
+
+    def missed(self, principal: Principal, room: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
+        """Give everything after a `seq` up to another in pages; or the newest page, when that is out of reach.
+
+        It ends when the principal is no member any more.
+        """
+
+    async def who(self, token: str) -> Principal:
+        """Return who holds the token."""
+
+    def charge(self, principal: Principal, cost: int) -> None:
+        """Take tokens of the principal's bucket for commands, or raise `RateLimited`."""
 
     def dispatch(self, who: Principal, command: Command, address: str, done: Callable[[Any], None]) -> None:
         """Handle a command."""
+
+
+def _answer_to_close(code: Any) -> Any:
+    """Return the code that answers a close frame: the same, if it may travel (RFC 6455 7.4)."""
+    code = int(code or 0)
+    if code in {0, 1005}:
+        return 1000  # It had none.
+    lawful = (1000 <= code <= 1014 and code not in {1004, 1005, 1006}) or 3000 <= code <= 4999
+    return code if lawful else int(f.CloseCode.FRAMING)
 
 
 class ClientConnection(WSListener):
@@ -77,8 +103,9 @@ class ClientConnection(WSListener):
     """
 
     __slots__ = (
-        "_address", "_authenticating", "_blocked", "_closing", "_dirty", "_fragments", "_fragments_text", "_held", "_in_flight",
-        "_last_heard", "_opened_at", "_paused", "_pinged", "_protocol", "_queue", "_session", "_transport", "principal",
+        "_address", "_authenticating", "_blocked", "_catching_up", "_closing", "_dirty", "_fragments", "_fragments_text",
+        "_held", "_in_flight", "_last_heard", "_opened_at", "_paused", "_pinged", "_protocol", "_queue", "_resuming",
+        "_session", "_transport", "_writable", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str) -> None:
@@ -95,6 +122,10 @@ class ClientConnection(WSListener):
         self._in_flight = 0
         self._paused = False
         self._blocked = False
+        self._catching_up = 0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._resuming = asyncio.Lock()
         self._closing = False
         self._dirty = False
         self._fragments: bytearray | None = None
@@ -136,16 +167,18 @@ class ClientConnection(WSListener):
         elif kind == _CONTINUATION:
             self._continue(frame)
         elif kind == _PING:
-            transport.send_pong(frame.get_payload_as_bytes())
+            if not self._blocked:  # Who does not read gets no pongs: they would gather without a limit.
+                transport.send_pong(frame.get_payload_as_bytes())
         elif kind == _CLOSE:
             if not self._closing:
                 self._closing = True
-                transport.send_close(frame.get_close_code())
+                transport.send_close(_answer_to_close(frame.get_close_code()))
             transport.disconnect()
 
     def on_ws_disconnected(self, _transport: WSTransport) -> None:
         """Forget the connection. Commands in flight go on: their answers are for the next connection to ask for."""
         self._closing = True
+        self._writable.set()
         self._queue.clear()
         self._session.connections.discard(self)
         if self.principal is not None:
@@ -194,16 +227,43 @@ class ClientConnection(WSListener):
         kind = type(frame)
         if kind is f.Ping:
             self._pong(frame.id)
-        elif kind is f.Resume:
-            self._spawn(self._resume(principal, frame), frame.id)
+            return
+        self._count_in()
+        if kind is f.Resume:
+            self._limited(self._resume(principal, frame), principal, frame.id, cost=max(1, len(frame.rooms)))
         elif kind is f.Auth:
-            self._spawn(self._extend(principal, frame), frame.id)
+            self._limited(self._extend(principal, frame), principal, frame.id, cost=5)
         else:
-            self._in_flight += 1
-            if self._in_flight >= LIMITS.in_flight and not self._paused:
-                self._paused = True
-                self._transport.underlying_transport.pause_reading()
             self._session.dispatch(principal, frame, self._address, partial(self._complete, frame.id))
+
+    def _limited(self, work: Coroutine[Any, Any, None], principal: Principal, frame_id: str, *, cost: int) -> None:
+        """Do what only a connection can do, under the limits of a command."""
+        try:
+            self._session.charge(principal, cost)
+        except ChatError as error:
+            work.close()
+            self._complete(frame_id, error)
+        else:
+            self._spawn(self._counted(work), frame_id)
+
+    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._count_out()
+
+    def _count_in(self) -> None:
+        self._in_flight += 1
+        if self._in_flight >= LIMITS.in_flight and not self._paused:
+            self._paused = True
+            self._transport.underlying_transport.pause_reading()
+
+    def _count_out(self) -> None:
+        self._in_flight -= 1
+        if self._paused and self._in_flight <= LIMITS.in_flight // 2:
+            self._paused = False
+            if not self._closing:
+                self._transport.underlying_transport.resume_reading()
 
     def _hold(self, frame: Any) -> None:
         """Nothing after `auth` runs before it succeeded."""
@@ -214,11 +274,7 @@ class ClientConnection(WSListener):
     # ── answering ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _complete(self, frame_id: str, result: Any) -> None:
-        self._in_flight -= 1
-        if self._paused and self._in_flight <= LIMITS.in_flight // 2:
-            self._paused = False
-            if not self._closing:
-                self._transport.underlying_transport.resume_reading()
+        self._count_out()
         self._answer(frame_id, result)
 
     def _answer(self, frame_id: str, result: Any) -> None:
@@ -237,7 +293,7 @@ class ClientConnection(WSListener):
 
     def _put_frame(self, frame: Any) -> None:
         encoded = encode_msgpack(frame) if self._protocol.encoding is Encoding.MSGPACK else encode_json(frame)
-        if not self._queue.put_frame(encoded):
+        if not self._queue.put_frame(encoded) and not self._relieved():
             self._too_slow()
         elif not self._dirty:
             self._dirty = True
@@ -267,18 +323,16 @@ class ClientConnection(WSListener):
         # From here to `ready` nothing waits: what is committed before is in `ready`, what is committed after is delivered.
         self.principal = principal
         presence = self._session.attach(self, principal.user_id, [room.id for room in ready.rooms])
-        stretches = []
+        behind = []
         for room in ready.rooms:
             after = frame.resume.get(room.id)
             if after is not None:
-                room.resumed, entries = await self._session.catch_up(principal, room.id, after, room.last_seq)
-                stretches.append(entries)
+                room.resumed = within_reach(after, room.last_seq)
+                behind.append((room.id, after, room.last_seq))
         ready.id = frame.id
         ready.resumed = all(room.resumed is not False for room in ready.rooms)
         encoding = self._protocol.encoding or Encoding.JSON
-        self._put(message([ready], encoding))
-        for entries in stretches:
-            self._put_entries(entries)
+        await self._catch_up(principal, message([ready], encoding), behind)
         if presence:
             self._queue.put_ephemeral(message([f.SignalFrame(type="presence.changed", presence=presence)], encoding))
         self._authenticating = False
@@ -287,27 +341,43 @@ class ClientConnection(WSListener):
             self._handle(each)
 
     async def _extend(self, principal: Principal, frame: f.Auth) -> None:
-        fresh, _ = await self._session.authenticate(frame.token)
+        fresh = await self._session.who(frame.token)
         if (fresh.user_id, fresh.device_id) != (principal.user_id, principal.device_id):
             raise Conflict("This connection belongs to another device.")
         self.principal = fresh
         self._answer(frame.id, Done())
 
     async def _resume(self, principal: Principal, frame: f.Resume) -> None:
-        resumed = {}
-        stretches = []
-        for room, after in frame.rooms.items():
-            resumed[room], entries = await self._session.catch_up(principal, room, after, None)
-            stretches.append(entries)
-        encoding = self._protocol.encoding or Encoding.JSON
-        self._put(message([f.Reply(id=frame.id, data=f.Resumed(rooms=resumed))], encoding))
-        for entries in stretches:
-            self._put_entries(entries)
+        async with self._resuming:  # One at a time: it costs much more than any other frame.
+            behind = [(room, after, await self._session.newest(principal, room)) for room, after in frame.rooms.items()]
+            resumed = {room: within_reach(after, last_seq) for room, after, last_seq in behind}
+            encoding = self._protocol.encoding or Encoding.JSON
+            await self._catch_up(principal, message([f.Reply(id=frame.id, data=f.Resumed(rooms=resumed))], encoding), behind)
 
-    def _put_entries(self, entries: list[Entry]) -> None:
+    async def _catch_up(self, principal: Principal, answer: bytes, behind: list[tuple[str, int, int]]) -> None:
+        """Write an answer and what the client has not seen, at the speed at which it reads. What is new meanwhile waits."""
         encoding = self._protocol.encoding or Encoding.JSON
-        for start in range(0, len(entries), 100):
-            self._put(message(entries[start : start + 100], encoding))
+        self.flush()
+        self._catching_up += 1
+        try:
+            await self._write(answer)
+            for room, after, last_seq in behind:
+                async for entries in self._session.missed(principal, room, after, last_seq):
+                    await self._write(message(entries, encoding))
+                    if self._closing:
+                        return
+                    await asyncio.sleep(0)  # The others have their turn after each page.
+        finally:
+            self._catching_up -= 1
+            if self._queue.size and not self._dirty:
+                self._dirty = True
+                self._session.mark(self)
+
+    async def _write(self, data: bytes) -> None:
+        await self._writable.wait()
+        if not self._closing:
+            self._transport.underlying_transport.write(data)
+            self._session.counters.writes += 1
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,16 +397,23 @@ class ClientConnection(WSListener):
             self._session.mark(self)
 
     def _put(self, data: bytes) -> None:
-        if not self._queue.put(data):
+        if not self._queue.put(data) and not self._relieved():
             self._too_slow()
         elif not self._dirty:
             self._dirty = True
             self._session.mark(self)
 
+    def _relieved(self) -> bool:
+        """Write what waits at once, if the socket takes it: much at a time is not yet a slow reader."""
+        if self._blocked or self._catching_up:
+            return False
+        self.flush()
+        return True
+
     def flush(self) -> None:
         """Write everything that waits in one write. The sealed sub-protocol seals here, once."""
         self._dirty = False
-        if self._blocked or self._closing:
+        if self._blocked or self._closing or self._catching_up:
             return
         data = self._queue.take(self._protocol.encoding or Encoding.JSON)
         if data:
@@ -346,10 +423,12 @@ class ClientConnection(WSListener):
     def pause_writing(self) -> None:
         """The socket takes no more: what comes gathers in the queue, up to its limit."""
         self._blocked = True
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         """The socket takes again."""
         self._blocked = False
+        self._writable.set()
         if self._queue.size and not self._dirty:
             self._dirty = True
             self._session.mark(self)
@@ -362,6 +441,7 @@ class ClientConnection(WSListener):
             return
         self.flush()
         self._closing = True
+        self._writable.set()
         self._queue.clear()
         if self.principal is not None:
             self._session.detach(self, self.principal.user_id)

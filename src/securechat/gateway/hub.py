@@ -106,7 +106,7 @@ class Hub:
         """Send a signal to those whom it is for."""
         block = Block([_signal_frame(signal.payload)])
         audience = self._users.get(signal.user, {}) if signal.user else self._rooms.get(signal.room, {})
-        for connection in audience:
+        for connection in tuple(audience):  # As in `_send`.
             if signal.except_user and connection.principal is not None and connection.principal.user_id == signal.except_user:
                 continue
             if signal.ephemeral:
@@ -118,7 +118,8 @@ class Hub:
         """Close connections of a user: of these devices, or all."""
         for connection in list(self._users.get(user_id, ())):
             if device_ids is None or (connection.principal is not None and connection.principal.device_id in device_ids):
-                connection.close(code, "session ended")
+                # In the next turn: who ended their own session gets the answer first.
+                self._loop.call_soon(connection.close, code, "session ended")
 
     def _send(self, room_id: str, entries: list[Entry]) -> None:
         audience = self._rooms.get(room_id)
@@ -126,7 +127,7 @@ class Hub:
             return
         block = Block(entries)
         self._counters.deliveries += len(entries) * len(audience)
-        for connection in audience:
+        for connection in tuple(audience):  # One that is too slow is closed here, and leaves the audience.
             connection.push(block)
 
     def _open(self, batch: RoomBatch, entry: Entry) -> None:
@@ -137,8 +138,10 @@ class Hub:
         summary = batch.opened.get(user_id)
         if summary is not None:
             block = Block([SignalFrame(type="room.opened", summary=summary)])
-            for connection in connections:
+            for connection in tuple(connections):
                 connection.push(block)
+            if not connections:
+                return
         self._rooms.setdefault(batch.room, {}).update(connections)
         self._rooms_of[user_id].add(batch.room)
 
@@ -150,7 +153,7 @@ class Hub:
         self._leave(entry.room, connections)
         self._rooms_of[user_id].discard(entry.room)
         block = Block([SignalFrame(type="room.closed", room=entry.room)])
-        for connection in connections:
+        for connection in tuple(connections):
             connection.push(block)
 
     def _leave(self, room_id: str, connections: Iterable[ClientConnection]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 
 HEAD_S: Final = 5.0
 """A request head has to be there within this time."""
+HEAD_BYTES: Final = 192 * 1024
+"""What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
+HTTP_CONNECTIONS: Final = 5_000
+"""Connections that are no WebSocket."""
 LOOK_AFTER_S: Final = 2.0
 PATH: Final = b"/gateway"
 _BIO_BYTES: Final = 17 * 1024
@@ -101,6 +105,8 @@ class Gateway:
         self._writer = TurnWriter(asyncio.get_running_loop())
         self.mark = self._writer.mark
         self.dispatch = dispatcher.dispatch
+        self.charge = dispatcher.charge
+        self.who = auth.authenticate
         self.counters = counters
         self.max_connections = max_connections
         self.server_name = server_name
@@ -138,12 +144,18 @@ class Gateway:
         """See `Session.detach`."""
         self._hub.detach(connection, user_id)
 
-    async def catch_up(self, principal: Principal, room: str, after: int, last_seq: int | None) -> tuple[bool, list[Entry]]:
-        """See `Session.catch_up`."""
-        if last_seq is None:
-            state = policy.require_member(await self._log_store.room(room, user_id=principal.user_id), room, principal)
-            last_seq = state.last_seq
-        return await self._history.catch_up(room, after, last_seq)
+    async def newest(self, principal: Principal, room: str) -> int:
+        """See `Session.newest`."""
+        state = policy.require_member(await self._log_store.room(room, user_id=principal.user_id), room, principal)
+        return state.last_seq
+
+    async def missed(self, principal: Principal, room: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
+        """See `Session.missed`."""
+        async for entries in self._history.missed(room, after, last_seq):
+            state = await self._log_store.room(room, user_id=principal.user_id)
+            if state is None or not policy.may_read(state, principal.user_id):
+                return  # A page takes time to be read by the client: who was removed meanwhile gets no more.
+            yield entries
 
     async def look_after(self) -> None:
         """Ping, and end what is dead, for ever."""
@@ -172,11 +184,24 @@ class FrontProtocol(HttpToolsProtocol):
     gateway: Gateway
     origins: Callable[[], frozenset[str]]
     _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
+        if len(self.connections) > HTTP_CONNECTIONS:
+            transport.abort()
+            return
         self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes before the end of a head: the parser has no limit of its own."""
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         """Start it again for each request of a connection that is kept."""
@@ -187,6 +212,7 @@ class FrontProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._stop_timer()
+        self._head_bytes = 0
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

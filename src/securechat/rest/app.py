@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import time
@@ -35,6 +36,8 @@ from securechat.services.dispatcher import COMMAND_RATE, MESSAGE_RATE, CommandDi
 log = logging.getLogger(__name__)
 
 BODY_MAX: Final = 128 * 1024
+BODY_S: Final = 15.0
+"""A request body has to be there within this time."""
 SESSION_HEADER: Final = "x-securechat-session"
 COOKIE_AGE_S: Final = 90 * 86_400
 _encode: Final = msgspec.json.Encoder().encode
@@ -89,7 +92,7 @@ class RestApp:
                     StarletteRoute("/api/docs", self._serve_docs),
                     StarletteRoute("/api/docs.css", self._serve_docs_style),
                     *routes,
-                    StarletteRoute("/api/{rest:path}", _no_such_path),
+                    StarletteRoute("/api/{rest:path}", _no_such_path, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
                     StarletteRoute("/gateway", _no_such_path),
                     StarletteRoute("/{path:path}", static.respond, methods=["GET"]),
                 ],
@@ -203,8 +206,12 @@ async def _read_command(route: Route, request: Request) -> c.Command:
                 raise InvalidInput(f"{name} is given twice.", field=name)
             fields[name] = value
     else:
-        fields = await _read_body(request)
-    if key := request.headers.get("idempotency-key"):
+        try:
+            async with asyncio.timeout(BODY_S):
+                fields = await _read_body(request)
+        except TimeoutError:
+            raise InvalidInput("The body took too long.") from None
+    if route.command is c.MessageSend and (key := request.headers.get("idempotency-key")):
         fields.setdefault("cmid", key)
     if "op" in fields or "id" in fields:
         raise InvalidInput("op and id belong to the gateway.", field="op" if "op" in fields else "id")

@@ -23,7 +23,7 @@ from securechat.domain.entries import Entry, Page
 from securechat.errors import NotFound, Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
-from securechat.sdk.errors import ConnectionLost, LoginRequired, to_error
+from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped, to_error
 from securechat.sdk.outbox import Outbox, new_cmid
 from securechat.sdk.profile import FixedToken, ProfileToken, TokenSource, check_url, load_profile, tls_context
 from securechat.sdk.transport import Closed, Transport
@@ -224,6 +224,9 @@ class ChatClient:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
+        self._failed = self._failed or Stopped("The client was closed.")
+        self._lose()
+        self._ready.set()
         if self._transport is not None:
             await self._transport.close()
 
@@ -328,7 +331,13 @@ class ChatClient:
 
     def _catch_up(self) -> None:
         """Ask for what was left in the log while the reader was slow."""
-        rooms = {room: seq for room in self._behind if (seq := self._seen.get(room)) is not None}
+        rooms = {}
+        for room in self._behind & self.rooms.keys():
+            seq = self._seen.get(room)
+            if seq is None:  # Nothing of this room was shown yet, or there is a gap already: go on with the newest.
+                self._events.put_nowait(Gap(room, 0))
+            else:
+                rooms[room] = seq
         self._behind.clear()
         if self._transport is not None and rooms:
             self._asked.update(rooms)
@@ -364,7 +373,7 @@ class ChatClient:
                 except Closed as closed:
                     log.info("disconnected", extra={"code": closed.code, "reason": str(closed)})
                     if closed.code in _STOP:
-                        raise ConnectionLost(f"The server ended this client: {closed}") from closed
+                        raise Stopped(f"The server ended this client: {closed}") from closed
                     if closed.code == f.CloseCode.UNAUTHORIZED:
                         self._tokens.refused()
                         refusals += 1
@@ -449,6 +458,8 @@ class ChatClient:
         elif isinstance(frame, f.ErrorFrame):
             if frame.id == "auth" and frame.code == Unauthorized.code:
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
+            if frame.id.startswith("resume "):
+                self._asked.clear()
             answer = self._answers.get(frame.id)
             if answer is not None and not answer.done():
                 answer.set_exception(to_error(frame))
@@ -494,7 +505,7 @@ class ChatClient:
     def _take_signal(self, signal: f.SignalFrame) -> None:
         if signal.type == "room.opened" and signal.summary is not None:
             self.rooms[signal.summary.id] = Room(self, signal.summary)
-            self._seen[signal.summary.id] = None
+            self._seen.setdefault(signal.summary.id, None)  # `ready` may have told of it already.
         elif signal.type == "room.closed" and signal.room is not None:
             self.rooms.pop(signal.room, None)
             self._seen.pop(signal.room, None)

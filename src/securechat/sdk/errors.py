@@ -12,6 +12,10 @@ class ConnectionLost(Exception):
     """The answer did not come: the command may have been carried out, or not."""
 
 
+class Stopped(ConnectionLost):
+    """The client was closed, or the server wants it to stop: there will be no other connection."""
+
+
 class LoginRequired(Exception):
     """The token does not hold; a person has to sign in."""
 

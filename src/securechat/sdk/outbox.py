@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from securechat.domain.commands import MessageSend, Sent
 from securechat.errors import ChatError
-from securechat.sdk.errors import ConnectionLost
+from securechat.sdk.errors import ConnectionLost, Stopped
 
 WAITING_MAX: Final = 10_000
 RETRY_S: Final = 1.0
@@ -84,13 +84,13 @@ class Outbox:
                 command, future = waiting[0]
                 try:
                     result: Any = await self._send(command)
-                except ChatError as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this send is told
                     result = error
                 waiting.popleft()
                 self._waiting -= 1
                 if future.done():
                     continue
-                if isinstance(result, ChatError):
+                if isinstance(result, Exception):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
@@ -103,6 +103,8 @@ class Outbox:
         while True:
             try:
                 sent: Sent = await self._call(command)
+            except Stopped:
+                raise
             except ConnectionLost:
                 continue  # `call` waits for the next connection by itself.
             except ChatError as error:

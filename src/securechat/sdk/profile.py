@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import httpx2 as httpx
 import msgspec
 
 from securechat.domain import commands as c
+from securechat.errors import Unauthorized
 from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
 
@@ -118,6 +120,14 @@ async def open_session(url: str, command: c.Command, ca: str = "") -> c.Session:
     return msgspec.json.decode(answer.content, type=c.Session)
 
 
+def _lock_file(handle: int) -> None:
+    """Wait for the only lock of a file; it ends when the file is closed."""
+    if sys.platform != "win32":
+        import fcntl  # noqa: PLC0415 - there is none on Windows
+
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
 class TokenSource(Protocol):
     """Where access tokens come from."""
 
@@ -173,10 +183,13 @@ class ProfileToken:
         self._access = ""
 
     async def _renew(self) -> None:
-        # Another process may have renewed it in between.
-        profile = load_profile(self._path)
-        from securechat.errors import Unauthorized  # noqa: PLC0415
+        """Exchange the refresh token. One process at a time: a token works once, and all share the file."""
+        lock = (self._path or profile_path()).with_suffix(".lock")
+        with lock.open("w") as file:
+            await asyncio.to_thread(_lock_file, file.fileno())
+            await self._exchange(load_profile(self._path))
 
+    async def _exchange(self, profile: Profile) -> None:
         try:
             session = await open_session(profile.url, c.SessionRefresh(refresh_token=profile.refresh_token), profile.ca)
         except Unauthorized as error:

@@ -32,9 +32,11 @@ class DataDir:
         Raises:
             Shutdown: It cannot be written, or another process uses it.
         """
+        os.umask(0o077)  # Whatever this process makes is for its user only.
         try:
             for folder in (self.root, self.tls, self.keys, self.logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Shutdown(f"The data folder {self.root} cannot be written: {error.strerror}.") from error

@@ -18,7 +18,7 @@ from securechat.bus.local import LocalBus
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ids import new_id
-from securechat.domain.policy import require_admin
+from securechat.domain.policy import require_operator
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.ops.metrics import Counters
@@ -97,7 +97,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     presence = PresenceService(log_store, bus, clock)
 
     async def status(who: Principal, _command: c.ServerStatus) -> c.Status:
-        require_admin(who)
+        require_operator(who)
         users, room_count, entries = await maintenance.counts()
         uptime = round(time.monotonic() - started, 1)
         return c.Status(
@@ -111,7 +111,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         )
 
     async def backup(who: Principal, command: c.BackupCreate) -> c.Backup:
-        require_admin(who)
+        require_operator(who)
         return await create_backup(maintenance, data, command.path)
 
     started = time.monotonic()

@@ -14,7 +14,7 @@ from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ports import Clock
-from securechat.errors import ChatError, Internal, InvalidInput
+from securechat.errors import ChatError, Draining, Internal, InvalidInput
 from securechat.services.room_log import Done, Operation, RoomLog
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class CommandDispatcher:
         self._limiter = limiter
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
 
     @property
     def handled(self) -> set[type[c.Command]]:
@@ -87,12 +88,22 @@ class CommandDispatcher:
             return
         self._room_log.submit(operation, done)
 
+    def charge(self, who: Principal, cost: int) -> None:
+        """Take tokens for something that is no command but costs as much.
+
+        Raises:
+            RateLimited: There are not enough.
+        """
+        self._limiter.take(COMMAND_RATE, who.user_id, self._clock.monotonic(), float(cost))
+
     async def perform(self, who: Principal, command: c.Command, address: str) -> Any:
         """Handle a command and return its reply.
 
         Raises:
             ChatError: It was refused.
         """
+        if self._draining:
+            raise Draining(retry_after_ms=1_000)
         opened = self._opens.get(type(command))
         if opened is not None:
             return await opened(command, address)
@@ -109,8 +120,9 @@ class CommandDispatcher:
         return await ask(who, command)
 
     async def drain(self) -> None:
-        """Return when every command that was taken is answered."""
-        while self._tasks:
+        """Return when every command that was taken until now is answered; new ones are refused."""
+        self._draining = True
+        if self._tasks:
             await asyncio.wait(self._tasks)
         await self._room_log.drain()
 

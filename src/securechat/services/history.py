@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Final
 
 from securechat.domain import policy
@@ -15,6 +16,8 @@ from securechat.services.room_log import Operation, RoomLog
 
 NEWEST_PAGE: Final = 50
 """Entries given to a client that is too far behind."""
+CATCH_UP_PAGE: Final = 50
+"""Entries read at once for a client that catches up: at most 800 KiB."""
 
 
 class HistoryService:
@@ -46,19 +49,21 @@ class HistoryService:
         newer = await read(room_id, after=command.around - 1, limit=limit - len(older.entries))
         return Page(room=room_id, entries=older.entries + newer.entries, last_seq=min(older.last_seq, newer.last_seq))
 
-    async def catch_up(self, room_id: str, after: int, last_seq: int) -> tuple[bool, list[Entry]]:
-        """Return whether everything after a `seq` is there, and it; or the newest page.
+    async def missed(self, room_id: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
+        """Give everything after a `seq` up to `last_seq`, in pages; or the newest page, when that is out of reach.
 
         The caller has checked that the reader is a member. A client that claims more than there is gets the newest page: it
         talks to a server whose data was restored from a backup.
         """
-        if last_seq == after:
-            return True, []
-        if after > last_seq or last_seq - after > LIMITS.resume_entries:
-            page = await self._log_store.page(room_id, limit=NEWEST_PAGE)
-            return False, page.entries
-        page = await self._log_store.page(room_id, after=after, limit=LIMITS.resume_entries)
-        return True, page.entries
+        if not 0 <= last_seq - after <= LIMITS.resume_entries:
+            yield (await self._log_store.page(room_id, limit=NEWEST_PAGE)).entries
+            return
+        while after < last_seq:
+            page = await self._log_store.page(room_id, after=after, limit=min(CATCH_UP_PAGE, last_seq - after))
+            if not page.entries:
+                return
+            yield page.entries
+            after = page.entries[-1].seq
 
     async def mark_read(self, who: Principal, command: ReadMark) -> ReadState:
         """Move a read marker, and tell all devices of the user where it is now."""

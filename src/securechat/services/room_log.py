@@ -139,10 +139,17 @@ class RoomLog:
                 return
             batch[0].result = _as_answer(error)
             appended = []
+        # It is stored. Whatever fails from here on costs an answer or a delivery, which the log heals, and no other operation.
         for operation in batch:
-            operation.done(operation.result)
+            try:
+                operation.done(operation.result)
+            except Exception:
+                log.exception("an answer could not be given")
         if appended:
-            self._bus.publish(await self._by_room(appended))
+            try:
+                self._bus.publish(await self._by_room(appended))
+            except Exception:
+                log.exception("a batch could not be delivered")
 
     async def _attempt(self, batch: list[Operation]) -> list[Entry]:
         async def work(transaction: LogTransaction) -> list[Entry]:

@@ -58,6 +58,7 @@ class RoomService:
         room_id = self._new_id(ROOM)
         others = [user_id for user_id in dict.fromkeys(command.members) if user_id != who.user_id]
         await self._require_users(others)
+        await self._require_space([*others, who.user_id])
 
         def decide(transaction: LogTransaction, now: int) -> None:
             writer = _Writer(transaction, room_id, who, now)
@@ -79,6 +80,8 @@ class RoomService:
         if who.user_id in await self._accounts.blocks(command.user):
             raise Forbidden("This person does not take messages from you.")
         room_id = direct_room_id(who.user_id, command.user)
+        if await self._log_store.room(room_id, user_id=who.user_id) is None:
+            await self._require_space([who.user_id, command.user])
 
         def decide(transaction: LogTransaction, now: int) -> None:
             if transaction.room(room_id) is not None:
@@ -113,6 +116,7 @@ class RoomService:
     async def join(self, who: Principal, command: c.RoomJoin) -> c.RoomSummary:
         """Join a public room; being in it already is fine."""
         policy.require_account(who)
+        await self._require_space([who.user_id])
 
         def decide(transaction: LogTransaction, now: int) -> None:
             room = policy.require_may_join(transaction.room(command.room), command.room, who)
@@ -136,6 +140,7 @@ class RoomService:
     async def add(self, who: Principal, command: c.MemberAdd) -> c.Done:
         """Bring somebody in; their being in it already is fine."""
         await self._require_users([command.user])
+        await self._require_space([command.user])
 
         def decide(transaction: LogTransaction, now: int) -> None:
             room = policy.require_may_add(transaction.room(command.room), command.room, who)
@@ -210,6 +215,11 @@ class RoomService:
         if summary is None or not visible:
             raise NotFound(f"No room {room_id} that you can see.")
         return summary
+
+    async def _require_space(self, user_ids: list[str]) -> None:
+        for user_id in user_ids:
+            if await self._log_store.count_rooms(user_id) >= LIMITS.rooms:
+                raise Conflict(f"Nobody is in more than {LIMITS.rooms} rooms.")
 
     async def _require_users(self, user_ids: list[str]) -> None:
         found = {user.id for user in await self._accounts.users(user_ids) if not user.disabled}

@@ -95,16 +95,22 @@ class SqliteAccounts:
         )
         return bool(rows)
 
-    async def create_device(self, device: Device, user_id: str, *, refresh_hash: str | None, token_hash: str | None) -> None:
+    async def create_device(
+        self,
+        device: Device,
+        user_id: str,
+        *,
+        refresh_hash: str | None = None,
+        refresh_family: str | None = None,
+        token_hash: str | None = None,
+    ) -> None:
         """See `AccountStore.create_device`."""
+        at = device.created_at
         await self._write(
-            "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_hash, token_hash)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                device.id, user_id, device.name, device.address, device.created_at, device.created_at, device.created_at,
-                refresh_hash, token_hash,
-            ),
-        )  # fmt: skip
+            "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash,"
+            " token_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (device.id, user_id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash),
+        )
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """See `AccountStore.device`."""
@@ -114,9 +120,9 @@ class SqliteAccounts:
         """See `AccountStore.device_by_token`."""
         return self._find_device("token_hash = ?", (token_hash,))
 
-    async def device_by_refresh(self, refresh_hash: str) -> DeviceRecord | None:
-        """See `AccountStore.device_by_refresh`."""
-        return self._find_device("refresh_hash = ? OR previous_hash = ?", (refresh_hash, refresh_hash))
+    async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
+        """See `AccountStore.device_by_family`."""
+        return self._find_device("refresh_family = ?", (family_hash,))
 
     async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
         """See `AccountStore.rotate_refresh`."""

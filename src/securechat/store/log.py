@@ -213,6 +213,10 @@ class SqliteLog:
         last_seq = int(self._db.read(_LAST, (room_id,))[0][0])
         return read_seq, self._unread(user_id, room_id, read_seq, last_seq)
 
+    async def count_rooms(self, user_id: str) -> int:
+        """See `LogStore.count_rooms`."""
+        return int(self._db.read("SELECT count(*) FROM members WHERE user_id = ?", (user_id,))[0][0])
+
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """See `LogStore.members`."""
         rows = self._db.read(

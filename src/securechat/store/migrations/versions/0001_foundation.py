@@ -33,14 +33,14 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("last_seen_at", sa.BigInteger, nullable=False),
         sa.Column("refreshed_at", sa.BigInteger, nullable=False),
+        sa.Column("refresh_family", sa.Text),
         sa.Column("refresh_hash", sa.Text),
         sa.Column("previous_hash", sa.Text),
         sa.Column("token_hash", sa.Text),
         sa.Column("revoked_at", sa.BigInteger),
     )
     op.create_index("devices_user", "devices", ["user_id"])
-    op.create_index("devices_refresh", "devices", ["refresh_hash"])
-    op.create_index("devices_previous", "devices", ["previous_hash"])
+    op.create_index("devices_refresh", "devices", ["refresh_family"])
     op.create_index("devices_token", "devices", ["token_hash"])
     op.create_table(
         "invites",

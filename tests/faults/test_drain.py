@@ -1,0 +1,48 @@
+"""SIGTERM under load: everybody is told, nothing that was answered is lost, and the process is gone in time."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import pytest
+
+from support.fault_world import World, assert_none
+
+TOLD = 4000
+
+
+def ended(world: World, times: int) -> bool:
+    """Return whether every connection was ended this many times."""
+    return all(len(client.closes) >= times for client in world.clients)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_a_server_told_to_stop_answers_says_goodbye_and_ends(world: World, *, tls: bool) -> None:
+    await world.start(talkers=5, listeners=2, readers=1, url=world.server.tls_url if tls else "")
+    took = []
+    for stop in range(1, 4):
+        await world.acknowledges(80)
+        began = time.monotonic()
+        assert await world.server.terminate(5) == 0
+        took.append(time.monotonic() - began)
+        await world.until(partial(ended, world, stop))
+        assert [client.closes for client in world.clients] == [[TOLD] * stop] * len(world.clients)
+        assert [client.drains for client in world.clients] == [stop] * len(world.clients)
+        await world.server.start()
+    await world.quiet()
+    assert_none(await world.verdict())
+    assert world.server.complaints() == []
+    print(f"stopped {len(took)} times in {max(took):.2f} s at most, {world.history.acknowledged} messages acknowledged")
+
+
+async def test_a_server_told_to_stop_waits_for_a_commit_on_a_slow_disk(world: World) -> None:
+    await world.server.start("--slow-disk", "1.5")
+    client = world.client(0)
+    await client.start()
+    client.post(world.rooms[0], "slow")
+    await world.until(lambda: client.unanswered == 1)
+    assert await world.server.terminate(8) == 0
+    await world.server.start()
+    await world.quiet()
+    assert_none(await world.verdict())

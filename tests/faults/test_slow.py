@@ -1,0 +1,147 @@
+"""Who does not read, and who is not there any more."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from support.fault_world import World, assert_none, measure
+from support.raw_socket import PING, RawSocket, frame
+from support.server_process import eventually_async
+from support.tcp_proxy import TcpProxy
+
+MIB = 2**20
+SLOW = 4
+
+
+async def test_readers_that_stop_are_closed_and_nobody_else_notices(world: World) -> None:
+    """Body sizes are chosen so that what waits passes 1 MiB within seconds, and a resume stays below 1,000 entries."""
+    await world.server.start()
+    # Those who stop reading come first: in the order of fan-out, the others are behind them.
+    slow = [await RawSocket.open(world.server.http_port, receive_buffer=4_096) for _ in range(SLOW)]
+    before = []
+    for number, each in enumerate(slow):
+        ready = await each.authenticate(world.bot(10 + number).token)
+        before.append({room["id"]: room["last_seq"] for room in ready["rooms"]})
+    for number in range(4):
+        world.client(number)
+    await asyncio.gather(*(client.start() for client in world.clients))
+    for client in world.clients[:3]:
+        world.talk(client, world.rooms)
+    baseline = await measure(world, 300)
+    rss = world.server.rss()
+    body = "x" * 12_000
+    for client in world.clients:
+        client.latencies.clear()
+    flood = world.clients[3]
+
+    async def pour() -> None:
+        for _ in range(600):  # 7 MB: the kernel takes some of it for each reader, the server at most 1 MiB.
+            flood.post(world.rooms[0], body)
+            await world.until(lambda: flood.unanswered < 20)
+
+    async def closed_as_slow() -> bool:
+        return await world.server.metric("slow_consumers") >= SLOW
+
+    telling = asyncio.create_task(eventually_async(closed_as_slow, 30, "the slow ones are noticed"))
+    pouring = asyncio.create_task(pour())
+    await telling
+    codes = await asyncio.gather(*(each.closed() for each in slow))
+    await pouring
+    during = await measure(world, 0)
+    grown = world.server.rss() - rss
+    assert set(codes) <= {4008, 1006}, codes  # 1006: what is on the wire before the close frame took too long to read.
+
+    async def slow_ones_gone() -> bool:
+        return await world.server.metric("connections") == 4
+
+    await eventually_async(slow_ones_gone, 15, "the slow ones are closed")
+    assert await world.server.metric("slow_consumers") == SLOW
+    for each in slow:
+        each.end()
+    # They come back, resume where they were, and get everything.
+    late = [world.client(10 + number, resume=False) for number in range(SLOW)]
+    for client, seqs in zip(late, before, strict=True):
+        client.last = dict(seqs)
+    await asyncio.gather(*(client.start() for client in late))
+    await world.quiet()
+    assert_none(await world.verdict())
+    assert all(client.closes == [] for client in world.clients), [client.closes for client in world.clients]
+    assert world.server.complaints() == []
+    assert grown < SLOW * MIB + 40 * MIB, f"{grown / MIB:.1f} MiB"
+    assert during < max(20 * baseline, 0.5), f"p99 {during:.4f} s, before {baseline:.4f} s"
+    print(f"closed with {codes}; memory +{grown / MIB:.1f} MiB; p99 {baseline * 1000:.1f} ms before, {during * 1000:.1f} ms during")
+
+
+async def test_a_client_far_behind_in_bytes_gets_everything_when_it_resumes(world: World) -> None:
+    """Below 1,000 entries, and far above what may wait for a connection."""
+    await world.start(talkers=0, listeners=1)
+    for number in range(300):
+        world.clients[0].post(world.rooms[0], f"{number} " + "y" * 12_000)
+        await world.until(lambda: world.clients[0].unanswered < 20)
+    await world.until(lambda: world.clients[0].unanswered == 0)
+    late = world.client(5)
+    library = world.reader(0)
+    await asyncio.gather(late.start(), library.start())
+    await world.quiet(within_s=15)
+    assert_none(await world.verdict())
+    assert late.closes == []
+    assert library.client.connects == 1
+
+
+async def test_a_burst_larger_than_what_may_wait_closes_nobody_who_reads(world: World) -> None:
+    """All of it becomes one commit, and one block."""
+    await world.start(talkers=0, listeners=6)
+    for client in world.clients[:3]:
+        for _ in range(60):
+            client.post(world.rooms[0], "z" * 16_000)
+    await world.quiet()
+    assert_none(await world.verdict())
+    assert [client.closes for client in world.clients] == [[]] * 6
+
+
+async def test_answers_to_pings_do_not_gather_for_a_client_that_does_not_read(world: World) -> None:
+    await world.server.start()
+    deaf = await RawSocket.open(world.server.http_port, receive_buffer=4_096)
+    await deaf.authenticate(world.bot(0).token)
+    rss = world.server.rss()
+    pings = frame(b"p" * 125, PING) * 500
+    for _ in range(1_000):  # 65 MB of pings
+        try:
+            async with asyncio.timeout(3):
+                if not await deaf.flush(pings):
+                    break
+        except TimeoutError:
+            break  # The server stopped reading: as good as closing.
+    grown = world.server.rss() - rss
+    deaf.end()
+    assert grown < 16 * MIB, f"{grown / MIB:.1f} MiB wait for one client"
+
+
+@pytest.mark.parametrize("sends", [False, True], ids=["silent", "with sends under way"])
+async def test_a_client_that_vanishes_is_noticed_by_its_silence_and_comes_back_complete(world: World, *, sends: bool) -> None:
+    ping_s, pong_s = 1.0, 1.0
+    await world.server.start("--heartbeat", f"{ping_s},{pong_s}")
+    async with TcpProxy(world.server.http_port) as proxy:
+        gone = world.client(0, url=f"ws://127.0.0.1:{proxy.port}")
+        stays = [world.client(number) for number in (1, 2)]
+        await asyncio.gather(*(client.start() for client in world.clients))
+        for client in stays:
+            world.talk(client, world.rooms)
+        await world.until(lambda: world.history.acknowledged >= 40)
+        began = asyncio.get_running_loop().time()
+        proxy.vanish()
+        if sends:
+            for number in range(5):
+                gone.post(world.rooms[0], f"into the void {number}")
+        await world.until(lambda: proxy.ended_by_server > 0, 20)
+        took = asyncio.get_running_loop().time() - began
+        await world.until(lambda: ("presence.changed", "") in stays[0].signals)
+        proxy.come_back()
+        await world.until(lambda: len(gone.closes) == 1 and gone.ready.is_set())
+        await world.quiet()
+        assert_none(await world.verdict())
+    assert ping_s + pong_s <= took + 0.5
+    assert took < ping_s + pong_s + 8, f"{took:.1f} s"
+    print(f"noticed after {took:.1f} s (ping {ping_s} s + pong {pong_s} s)")
