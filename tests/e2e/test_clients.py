@@ -332,6 +332,29 @@ def test_people_chat_line_by_line(server: RunningServer, tmp_path: Path) -> None
     assert "Not signed in" in run("whoami", code=3, **profiles["bob"])
 
 
+def test_rooms_are_made_filled_and_left_from_the_terminal(server: RunningServer, tmp_path: Path) -> None:
+    server.set_up()
+    server.invite("bob")
+    profile: dict[str, Any] = {"SECURECHAT_PROFILE": str(tmp_path / "ana.json")}
+    run("login", server.url, "-u", "ana", stdin=PASSWORD + "\n", **profile)
+    lines = "/create --public ops\n/add bob\nhello\n/who\n/browse o\n/remove bob\n/block bob\n/unblock bob\n/create quiet\n/leave\n/rooms\n"
+    shown = run("chat", stdin=lines, **profile)
+
+    for words in (
+        "── #ops",
+        "  @bob  Bob  member",
+        "#ops  2 members",
+        "bob is blocked",
+        "not blocked any more",
+        "you left quiet",
+        "#ops  0 unread",
+    ):
+        assert words in shown, shown
+    history = run("chat", "ops", stdin="", **profile)
+    for words in ("@bob joined", "@ana: hello", "@bob was removed"):
+        assert words in history
+
+
 def test_a_pipe_is_sent_whole(server: RunningServer) -> None:
     room = server.room("ops")
     environment: dict[str, Any] = {"SECURECHAT_URL": server.url, "SECURECHAT_TOKEN": server.bot("one", room)}

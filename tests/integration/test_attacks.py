@@ -14,6 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from securechat import ChatClient
 from securechat.domain import commands as c
@@ -26,8 +27,11 @@ from support.running import PASSWORD, RunningServer
 
 async def gateway(server: RunningServer, token: str) -> ClientConnection:
     socket_ = await connect(
-        f"ws://localhost:{server.http_port}/gateway", subprotocols=["securechat.v1.clear"], compression=None, proxy=None
-    )  # type: ignore[list-item]
+        f"ws://localhost:{server.http_port}/gateway",
+        subprotocols=[Subprotocol("securechat.v1.clear")],
+        compression=None,
+        proxy=None,
+    )
     await socket_.recv()
     await socket_.send(json.dumps([{"op": "auth", "id": "a", "token": token}]))
     (ready,) = json.loads(await socket_.recv())
@@ -77,7 +81,7 @@ def test_a_password_is_the_same_in_whatever_form_a_keyboard_gives_it(server: Run
     server.post("/accounts", {"code": code, "username": "zoe", "password": password})
 
     for form in ("NFC", "NFD"):
-        server.post("/sessions", {"username": "zoe", "password": unicodedata.normalize(form, password)})  # type: ignore[arg-type]
+        server.post("/sessions", {"username": "zoe", "password": unicodedata.normalize(form, password)})
 
 
 def test_an_administrator_does_not_enter_private_rooms_by_way_of_invitations_or_bots(server: RunningServer) -> None:

@@ -23,7 +23,10 @@ from securechat.sdk.profile import Profile, check_url, load_profile, open_sessio
 T = TypeVar("T")
 HISTORY = 20
 HELP = """/rooms             list your rooms          /join ROOM     go to a room (joining it if public)
+/browse [WORD]     list public rooms        /create NAME   create a private room (/create --public NAME)
 /dm USER           talk to one person       /who           who is in this room
+/add USER          bring somebody in        /remove USER   remove somebody
+/leave             leave this room          /block USER    no messages from them (/unblock USER)
 /edit N TEXT       change your message N    /delete N      delete message N
 /react N EMOJI     react                    /reply N TEXT  answer message N
 /history [N]       show earlier messages    /quit          leave (Ctrl+D)
@@ -197,6 +200,17 @@ class _Plain:
                     say(f"#{room.name}  {room.summary.unread} unread" if room.summary.kind != "direct" else f"@{room.name}")
             case "/join":
                 await self._join(rest)
+            case "/browse":
+                for summary in (await self._client.ask(c.RoomBrowse(query=rest), c.Rooms)).rooms:
+                    say(f"#{summary.name}  {summary.members} members  {summary.topic}".rstrip())
+            case "/create":
+                public = rest.startswith("--public ")
+                command = c.RoomCreate(name=rest.removeprefix("--public "), kind="public" if public else "private")
+                await self._enter(Room(self._client, await self._client.ask(command, c.RoomSummary)))
+            case "/block" | "/unblock":
+                user = (await self._client.find_user(rest)).id
+                await self._client.call(c.UserBlock(user=user) if word == "/block" else c.UserUnblock(user=user))
+                note(f"── {rest} is {'blocked' if word == '/block' else 'not blocked any more'}")
             case "/dm":
                 summary = await self._client.call(c.RoomDirect(user=(await self._client.find_user(rest)).id))
                 await self._enter(Room(self._client, summary))
@@ -214,6 +228,14 @@ class _Plain:
                 for member in await room.members():
                     mark = "*" if member.presence == "online" else " "
                     say(f"{mark} @{member.user.username}  {member.user.display_name}  {member.role}")
+            case "/add":
+                await self._client.call(c.MemberAdd(room=room.id, user=(await self._client.find_user(rest)).id))
+            case "/remove":
+                await self._client.call(c.MemberRemove(room=room.id, user=(await self._client.find_user(rest)).id))
+            case "/leave":
+                await room.leave()
+                self._room = None
+                note(f"── you left {room.name}; /rooms lists the others")
             case "/history":
                 await self._show_history(room, int(first or HISTORY))
             case "/edit":
