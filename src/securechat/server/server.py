@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
+IMPATIENT_S: Final = 1.0
+"""A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
 
 class Server:
@@ -52,6 +54,7 @@ class Server:
         self._announce = announce
         self._started = time.monotonic()
         self._stop = asyncio.Event()
+        self._stop_asked_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
         self.http_port = 0
@@ -192,10 +195,13 @@ class Server:
         parts.gateway.abort()
 
     def _asked_to_stop(self) -> None:
-        if self._stop.is_set():
+        now = time.monotonic()
+        if not self._stop.is_set():
+            self._stop_asked_at = now
+            self._stop.set()
+        elif now - self._stop_asked_at > IMPATIENT_S:
             log.warning("stopping at once")
             sys.exit(130)
-        self._stop.set()
 
     def _reload(self) -> None:
         try:
