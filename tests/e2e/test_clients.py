@@ -207,17 +207,6 @@ async def test_draining_sends_clients_away_and_they_come_back(server: RunningSer
     assert "Traceback" not in server.log
 
 
-async def test_two_signals_at_once_are_one_wish(server: RunningServer) -> None:
-    room = server.room("ops")
-    async with client(server, server.bot("one", room)):
-        process = server.process
-        assert process is not None
-        for _ in range(3):
-            process.send_signal(signal.SIGTERM)
-
-        assert await asyncio.to_thread(process.wait, 10) == 0
-
-
 async def test_tls_is_1_3_only_and_the_own_ca_is_enough(server: RunningServer) -> None:
     token = server.bot("one", server.room("ops"))
     async with ChatClient(server.tls_url, token, ca=server.ca) as one:

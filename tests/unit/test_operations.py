@@ -23,6 +23,7 @@ from securechat.protocol.frames import COMMANDS, name_of
 from securechat.rest.routes import ROUTES
 from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager
 from securechat.server.datadir import DataDir
+from securechat.server.server import IMPATIENT_S, Server
 from securechat.server.tls import TLSContext
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +260,18 @@ def test_a_broken_certificate_is_one_clear_line(tmp_path: Path) -> None:
 
     with pytest.raises(Shutdown, match="cannot be used"):
         TLSContext(tmp_path).context(cert=str(tmp_path / "x.pem"), key=str(tmp_path / "x.pem"))
+
+
+def test_signals_that_come_together_are_one_wish_and_a_later_one_is_impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("securechat.server.server.time.monotonic", lambda: now)
+    server = Server(ConfigManager(None, {}, {}), print)
+    for _ in range(3):
+        server._asked_to_stop()
+    now += IMPATIENT_S + 0.1
+
+    with pytest.raises(SystemExit):
+        server._asked_to_stop()
 
 
 def test_structs_of_the_wire_are_plain() -> None:

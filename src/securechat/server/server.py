@@ -105,9 +105,7 @@ class Server:
             health.started = True
             gc.collect()
             gc.freeze()  # What is here now stays: the collector need not look at it again.
-            gc.set_threshold(
-                50_000, 50, 1_000
-            )  # A message makes no cycles; looking for them often costs a tenth of the throughput.
+            gc.set_threshold(50_000, 50, 1_000)  # A message makes no cycles: looking for them less often costs nothing.
             await self._tell(parts)
             await self._stop.wait()
             await self._drain(parts, health, listeners)
