@@ -31,6 +31,12 @@ async def talks(world: World, mutant: list[str]) -> None:
     await world.until(lambda: world.history.acknowledged >= 200)
 
 
+async def talks_for_long(world: World, mutant: list[str]) -> None:
+    """Thousands of deliveries, so that one of a thousand is among them."""
+    await world.start(talkers=3, listeners=5, faults=mutant)
+    await world.until(lambda: world.history.acknowledged >= 1_500)
+
+
 async def come_and_go(world: World, mutant: list[str]) -> None:
     await world.start(talkers=0, listeners=5, faults=[*mutant, "--slow-disk", "0.02"])
     await world.crowd(talkers=3, guests=2, visits=10)
@@ -40,7 +46,7 @@ MUTANTS: Final[dict[str, tuple[Scenario, str]]] = {
     "ack_before_commit": (ends_before_a_commit, "I1"),
     "synchronous_off": (loses_power, "I1"),
     "synchronous_normal": (loses_power, "I1"),
-    "drop_deliveries": (talks, "I5"),
+    "drop_deliveries": (talks_for_long, "I5"),
     "forget_cmid": (talks, "I9"),
     "swap_entries": (talks, "I5"),
     "no_cut_at_join": (come_and_go, "I6"),
@@ -60,7 +66,9 @@ async def test_a_broken_server_is_noticed(world: World, mutant: str) -> None:
     )
 
 
-@pytest.mark.parametrize("scenario", [ends_before_a_commit, loses_power, talks, come_and_go], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "scenario", [ends_before_a_commit, loses_power, talks, talks_for_long, come_and_go], ids=lambda each: each.__name__
+)
 async def test_the_whole_server_passes_the_same_run(world: World, scenario: Scenario) -> None:
     await scenario(world, [])
     await world.quiet()

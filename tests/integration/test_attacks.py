@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from securechat import ChatClient
 from securechat.domain import commands as c
 from securechat.domain.limits import LIMITS
 from securechat.errors import Forbidden
+from securechat.rest.app import BODY_S
 from securechat.sdk.errors import LoginRequired, Stopped
 from securechat.sdk.profile import Profile, ProfileToken, save_profile
 from support.running import PASSWORD, RunningServer
@@ -124,6 +126,21 @@ def test_a_request_head_has_a_size(server: RunningServer) -> None:
 
     assert resident(server) - before < 20_000_000
     assert server.request("GET", "/invites/X", status=403)
+
+
+def test_a_request_body_has_its_time(server: RunningServer) -> None:
+    token = server.set_up()["access_token"]
+    with socket.create_connection(("127.0.0.1", server.http_port)) as attacker:
+        attacker.settimeout(BODY_S + 5)
+        attacker.sendall(
+            b"POST /api/v1/rooms HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 60\r\n\r\n{"name"' % token.encode()
+        )
+        began = time.monotonic()
+        answer = attacker.recv(4_096)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert BODY_S - 1 < time.monotonic() - began < BODY_S + 4
 
 
 async def test_asking_to_be_authenticated_again_and_again_is_limited(server: RunningServer) -> None:

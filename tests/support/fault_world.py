@@ -7,6 +7,7 @@ import os
 import random
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from support.load import LibraryReader, settle, talk
 from support.raw_client import RawClient, free_port
 from support.server_process import Bot, Population, ServerProcess, eventually
 
+_CORES: Final = os.sched_getaffinity(0)
 SEED: Final = int(os.environ.get("FAULT_SEED", "20"))
 
 
@@ -86,6 +88,14 @@ class World:
         rng = random.Random(self.rng.random())
         self._talkers.append(asyncio.create_task(talk(client, rooms, rng, self._stop, pause_s=pause_s, window=window)))
 
+    def apart(self) -> None:
+        """Give the server a core of its own, so that latencies show what it does and not who else computes. Clients share another."""
+        cores = sorted(_CORES)
+        assert len(cores) >= 2, "latency needs two cores"
+        for thread in Path(f"/proc/{self.server.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores[:1])
+        os.sched_setaffinity(0, cores[1:])
+
     async def hush(self) -> None:
         """End the talking; what is on its way goes on."""
         self._stop.set()
@@ -140,12 +150,18 @@ class World:
         goal = self.history.acknowledged + more
         await self.until(lambda: self.history.acknowledged >= goal)
 
+    def forget_latencies(self) -> None:
+        """Measure anew."""
+        for client in self.clients:
+            client.latencies.clear()
+
     def entries_seen(self) -> int:
         """Return how many entries clients received."""
         return sum(record.op in {"event", "shown"} for record in self.history.records())
 
     async def leave(self) -> None:
         """Disconnect everybody."""
+        os.sched_setaffinity(0, _CORES)
         for talker in self._talkers:
             talker.cancel()
         await asyncio.gather(*self._talkers, return_exceptions=True)
@@ -168,16 +184,31 @@ def assert_none(violations: list[Violation]) -> None:
     assert not violations, checker.summary(violations)
 
 
-def p99(latencies: list[float]) -> float:
-    """Return the 99th percentile."""
-    assert len(latencies) >= 50, f"only {len(latencies)} measured"
-    return sorted(latencies)[int(len(latencies) * 0.99)]
+@dataclass(frozen=True)
+class Latency:
+    """From a send to its acknowledgement, in seconds."""
+
+    median: float
+    p99: float
+
+    @classmethod
+    def of(cls, latencies: Sequence[float]) -> Latency:
+        """Summarise."""
+        assert len(latencies) >= 50, f"only {len(latencies)} measured"
+        ordered = sorted(latencies)
+        return cls(ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)])
+
+    def unchanged_from(self, control: Latency) -> bool:
+        """At most 1.2 times the control's; what one turn of the kernel's scheduler can add is no difference."""
+        return self.median <= 1.2 * control.median + 0.0003 and self.p99 <= 1.2 * control.p99 + 0.001
+
+    def __str__(self) -> str:
+        return f"p50 {self.median * 1000:.2f} ms, p99 {self.p99 * 1000:.2f} ms"
 
 
-async def measure(world: World, count: int) -> float:
-    """Return the p99 from send to acknowledgement, over this many answers from now on; 0 means those since it was last asked."""
+async def measure(world: World, count: int) -> Latency:
+    """Return the latency of this many answers from now on; 0 means those since it was last asked."""
     if count:
-        for client in world.clients:
-            client.latencies.clear()
+        world.forget_latencies()
     await world.until(lambda: sum(len(client.latencies) for client in world.clients) >= count, 60)
-    return p99([each for client in world.clients for each in client.latencies])
+    return Latency.of([each for client in world.clients for each in client.latencies])

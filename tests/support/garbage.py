@@ -1,6 +1,6 @@
 """A process that sends nothing sensible: so that what it costs is the server's time and not that of the clients who are measured.
 
-`python -m support.garbage PORT TOKEN SEED WRONG NOISE` prints what came of it as JSON.
+`python -m support.garbage PORT TOKEN SEED WRONG NOISE PER_S` prints what came of it as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from support.raw_socket import RawSocket, frame, noise
 
-AT_ONCE: Final = 200
+AT_ONCE: Final = 50
 WORKERS: Final = 12
 PER_CONNECTION: Final = 50
 
@@ -43,12 +43,15 @@ def wrong_frame(rng: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-async def send_wrong(port: int, token: str, rng: random.Random, count: int) -> dict[str, int]:
+async def send_wrong(port: int, token: str, rng: random.Random, count: int, per_s: int) -> dict[str, int]:
     """Send frames with mistakes on one connection that lives; each has to be answered under its own id."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     connection = await RawSocket.open(port, limit=2**20)
     await connection.authenticate(token)
     result: collections.Counter[str] = collections.Counter()
     for start in range(0, count, AT_ONCE):
+        await asyncio.sleep(began + start / per_s - loop.time())
         numbers = range(start, min(start + AT_ONCE, count))
         await connection.flush(b"".join(frame(json.dumps([wrong_frame(rng, number)]).encode()) for number in numbers))
         missing = {f"w{number}" for number in numbers}
@@ -81,10 +84,10 @@ async def send_noise(port: int, rng: random.Random, count: int) -> dict[str, int
 
 async def main() -> None:
     """Send, and tell what came of it."""
-    port, token, seed, wrong, chance = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
+    port, token, seed, wrong, chance, per_s = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:7])
     rng = random.Random(seed)
     found = await asyncio.gather(
-        send_wrong(port, token, rng, wrong),
+        send_wrong(port, token, rng, wrong, per_s),
         *(send_noise(port, random.Random(rng.random()), chance // WORKERS) for _ in range(WORKERS)),
     )
     ends: collections.Counter[str] = collections.Counter()

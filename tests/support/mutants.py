@@ -165,12 +165,12 @@ def _synchronous(value: str) -> None:
 
 
 def _drop_deliveries() -> None:
-    """Lose one delivery of many, without a word."""
+    """Lose one delivery of a thousand, without a word."""
     blocks = itertools.count(1)
 
     def make(push: Any) -> Any:
         def wrapper(self: ClientConnection, block: Block) -> None:
-            if next(blocks) % 97:
+            if next(blocks) % 1_000:
                 push(self, block)
 
         return wrapper

@@ -197,6 +197,36 @@ async def test_a_commit_that_keeps_failing_answers_everybody_and_stores_nothing(
     assert (world.store.entries, world.bus.batches) == ([], [])
 
 
+async def test_a_bus_that_breaks_costs_a_delivery_and_no_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_batches: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.bus, "publish", broken)
+        world.send(ANA, "rm_a", "1")
+        await world.settle()
+    world.send(ANA, "rm_a", "2")
+    await world.settle()
+
+    assert [each.seq for each in world.answers.values()] == [2, 3]
+    assert [[entry.seq for entry in batch.entries] for batch in world.bus.batches] == [[3]]
+    assert "could not be delivered" in caplog.text
+
+
+async def test_an_answer_that_breaks_costs_no_other_answer_and_no_delivery(world: World) -> None:
+    def broken(_result: object) -> None:
+        raise ConnectionError
+
+    world.log.submit(world.messaging.send(ANA, MessageSend(room="rm_a", cmid="0", body="x")), broken)
+    world.send(ANA, "rm_a", "1")
+    await world.settle()
+
+    assert world.answers["ana/1/text"].seq == 3
+    assert [[entry.seq for entry in batch.entries] for batch in world.bus.batches] == [[2, 3]]
+
+
 async def test_the_same_cmid_is_the_same_message_also_within_one_batch(world: World) -> None:
     world.send(ANA, "rm_a", "1")
     world.send(ANA, "rm_a", "1", "other text")
