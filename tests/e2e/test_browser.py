@@ -23,6 +23,31 @@ FLAGS = [
 ]  # fmt: skip
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 360, "height": 740}
+WIDE: ViewportSize = {"width": 1920, "height": 1080}
+OUTBOX = """() => new Promise((done, fail) => {
+    const opening = indexedDB.open("securechat");
+    opening.onerror = fail;
+    opening.onsuccess = () => {
+        const db = opening.result;
+        db.transaction("outbox").objectStore("outbox").count().onsuccess = (event) => { db.close(); done(event.target.result); };
+    };
+})"""
+# What sticks out at a side, and words that are cut without "…".
+LAYOUT = """() => {
+    const troubles = [];
+    if (document.documentElement.scrollWidth > innerWidth) troubles.push("the page scrolls sideways");
+    const modal = document.querySelector("dialog:modal");
+    for (const element of (modal ?? document).querySelectorAll("button, a, input, textarea, h1, h2, h3, p, label, li")) {
+        const box = element.getBoundingClientRect();
+        if (!box.width || !box.height || element.closest(".hidden")) continue;
+        const what = `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`;
+        if (box.left < -0.5 || box.right > innerWidth + 0.5) troubles.push(`outside: ${what}`);
+        const style = getComputedStyle(element);
+        const cuts = style.overflowX !== "visible" && style.textOverflow !== "ellipsis" && element.tagName !== "INPUT";
+        if (cuts && element.scrollWidth > element.clientWidth + 1) troubles.push(`cut: ${what}`);
+    }
+    return troubles;
+}"""
 
 
 @pytest.fixture
@@ -37,17 +62,16 @@ async def browser() -> AsyncIterator[Browser]:
 async def person(browser: Browser, *, size: ViewportSize = DESKTOP, **more: Any) -> AsyncIterator[Page]:
     """Give a browser of one's own; what the page breaks or the policy refuses fails the test."""
     context: BrowserContext = await browser.new_context(viewport=size, **more)
-    page = await context.new_page()
-    page.set_default_timeout(10_000)
+    context.set_default_timeout(10_000)
     troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on(
+    context.on("weberror", lambda trouble: troubles.append(str(trouble.error)))
+    context.on(
         "console",
         lambda message: (
             troubles.append(message.text) if "Content Security Policy" in message.text or "TrustedHTML" in message.text else None
         ),
     )
-    yield page
+    yield await context.new_page()
     assert troubles == []
     await context.close()
 
@@ -175,6 +199,103 @@ async def test_what_is_written_without_a_server_arrives_once_and_in_order_after_
         await expect(ana.get_by_role("article").filter(has_text="offline 07")).to_have_count(1)
 
 
+async def outbox_has(page: Page, count: int) -> None:
+    """Return when this browser's disk holds so many unsent things."""
+    for _ in range(500):
+        if await page.evaluate(OUTBOX) == count:
+            return
+        await page.wait_for_timeout(20)
+    raise AssertionError(f"the outbox never had {count}")
+
+
+async def test_changes_made_without_a_server_are_seen_at_once_and_arrive_after_a_reload(
+    browser: Browser, server: RunningServer
+) -> None:
+    async with person(browser) as ana, person(browser) as bob:
+        await set_up(ana, server)
+        await create_room(ana, "ops")
+        await register(bob, server, "Bob", "ops")
+        await write(bob, "from Bob")
+        for text in ("to be changed", "a mistake"):
+            await write(ana, text)
+        await expect(message(bob, "a mistake")).to_be_visible()
+        await expect(message(ana, "from Bob")).to_be_visible()
+        server.stop(signal.SIGKILL)
+        await act(ana, "to be changed", "Edit")
+        await write(ana, "corrected")
+        await act(ana, "a mistake", "Delete")
+        await ana.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        await act(ana, "from Bob", "React with heart")
+        await expect(message(ana, "corrected")).to_contain_text("(edited)")
+        await expect(ana.get_by_text("Message deleted")).to_be_visible()
+        await expect(message(ana, "from Bob").get_by_role("button", name=re.compile("heart: You"))).to_be_visible()
+        await outbox_has(ana, 3)
+        server.start()
+        await ana.reload()
+        await bob.reload()
+        await expect(message(bob, "from Bob").get_by_role("button", name=re.compile("heart: Ana Ruiz"))).to_be_visible()
+        await expect(message(bob, "corrected")).to_be_visible()
+        await expect(bob.get_by_text("Message deleted")).to_be_visible()
+        await expect(message(ana, "corrected")).to_be_visible()
+        await outbox_has(ana, 0)
+        room = server.operator().room_id("ops")
+        entries = server.operator().perform(c.Fetch(room=room, limit=100)).entries
+
+    changes = [entry.type.value for entry in entries if entry.target is not None]
+    assert changes == ["message.edited", "message.deleted", "reaction.added"]
+
+
+async def test_two_tabs_send_each_message_once_and_in_order_when_one_is_closed_offline(
+    browser: Browser, server: RunningServer
+) -> None:
+    async with person(browser) as first:
+        await set_up(first, server)
+        await create_room(first, "ops")
+        second = await first.context.new_page()
+        await second.goto(first.url)
+        await expect(second.get_by_role("textbox", name="Message #ops")).to_be_visible()
+        server.stop(signal.SIGKILL)
+        expected = []
+        for number in range(8):
+            for page, name in ((first, "first"), (second, "second")):
+                expected.append(f"{number} {name}")
+                await write(page, expected[-1])
+        await outbox_has(second, 16)
+        await first.close()
+        server.start()
+        await expect(message(second, "7 first")).to_be_visible(timeout=20_000)
+        await outbox_has(second, 0)
+        room = server.operator().room_id("ops")
+        entries = server.operator().perform(c.Fetch(room=room, limit=100)).entries
+
+        assert [entry.body for entry in entries if entry.body] == expected
+        await expect(second.get_by_role("article").filter(has_text=re.compile("first|second"))).to_have_count(16)
+
+
+async def test_two_tabs_send_each_message_once_when_both_come_back(browser: Browser, server: RunningServer) -> None:
+    async with person(browser) as first:
+        await set_up(first, server)
+        await create_room(first, "ops")
+        second = await first.context.new_page()
+        await second.goto(first.url)
+        await expect(second.get_by_role("textbox", name="Message #ops")).to_be_visible()
+        server.stop(signal.SIGKILL)
+        for number in range(8):
+            for page, name in ((first, "first"), (second, "second")):
+                await write(page, f"{number} {name}")
+        await outbox_has(second, 16)
+        server.start()
+        await outbox_has(second, 0)
+        room = server.operator().room_id("ops")
+        bodies = [entry.body for entry in server.operator().perform(c.Fetch(room=room, limit=100)).entries if entry.body]
+        for page in (first, second):
+            await expect(page.get_by_role("article").filter(has_text=re.compile("first|second"))).to_have_count(16)
+
+    assert len(bodies) == 16
+    for name in ("first", "second"):
+        assert [body for body in bodies if name in body] == [f"{number} {name}" for number in range(8)]
+
+
 async def test_a_short_interruption_is_not_worth_a_word(browser: Browser, server: RunningServer) -> None:
     async with person(browser) as ana:
         await set_up(ana, server)
@@ -278,6 +399,64 @@ async def test_signing_out_elsewhere_ends_this_one(browser: Browser, server: Run
         await expect(ana.get_by_role("button", name="Sign in")).to_be_visible()
 
 
+async def test_a_device_is_signed_out_from_another_and_what_it_wrote_waits_for_its_return(
+    browser: Browser, server: RunningServer
+) -> None:
+    async with person(browser) as ana, person(browser) as phone:
+        await set_up(ana, server)
+        await create_room(ana, "ops")
+        await phone.goto(server.url)
+
+        async def sign_in() -> None:
+            await phone.get_by_label("Username").fill("ana")
+            await phone.get_by_label("Password").fill(PASSWORD)
+            await phone.get_by_role("button", name="Sign in").click()
+            await expect(phone.get_by_role("button", name="Settings")).to_be_visible()
+
+        await sign_in()
+        await phone.get_by_role("link", name=re.compile("^ops")).click()
+        await phone.get_by_role("textbox", name="Message #ops").fill("half a sentence")
+        await ana.get_by_role("button", name="Settings").click()
+        devices = ana.get_by_role("list", name="Devices")
+        await expect(devices.get_by_role("listitem")).to_have_count(2)
+        await devices.get_by_role("button", name=re.compile("^Sign out")).click()
+        await expect(devices.get_by_role("listitem")).to_have_count(1)
+        await expect(phone.get_by_text("You were signed out.")).to_be_visible()
+        await sign_in()
+
+        await expect(phone.get_by_role("textbox", name="Message #ops")).to_have_value("half a sentence")
+
+
+async def test_settings_end_invitations_and_bots(browser: Browser, server: RunningServer) -> None:
+    async with person(browser) as ana:
+        await set_up(ana, server)
+        await ana.get_by_role("button", name="Settings").click()
+        dialog = ana.get_by_role("dialog", name="Settings")
+        await dialog.get_by_role("button", name="Create link").click()
+        link = await dialog.get_by_label("Invitation link").input_value()
+        await dialog.get_by_role("list", name="Invitations").get_by_role("button", name=re.compile("^Revoke")).click()
+        await expect(dialog.get_by_role("list", name="Invitations")).to_have_count(0)
+        await expect(dialog.get_by_label("Invitation link")).to_have_count(0)
+        code = link.rpartition("/")[2]
+        server.request("GET", f"/invites/{code}", status=403)
+
+        await dialog.get_by_label("Username of a new bot").fill("roller")
+        await dialog.get_by_role("button", name="Create bot").click()
+        token = dialog.get_by_label("Token of roller")
+        tokens = [await token.input_value()]
+        server.request("GET", "/me", token=tokens[0])
+        for verb in ("New token", "Revoke"):
+            await dialog.get_by_role("button", name=f"{verb}: roller").click()
+            await ana.get_by_role("dialog", name=f"{verb}: roller").get_by_role("button", name=verb, exact=True).click()
+            if verb == "New token":
+                await expect(token).not_to_have_value(tokens[0])
+                tokens.append(await token.input_value())
+                server.request("GET", "/me", token=tokens[1])
+        await expect(dialog.get_by_role("list", name="Bots")).to_have_count(0)
+        for old in tokens:
+            server.request("GET", "/me", token=old, status=401)
+
+
 async def test_the_server_with_tls_serves_the_same_page(browser: Browser, server: RunningServer) -> None:
     server.set_up()
     async with person(browser, ignore_https_errors=True) as ana:
@@ -293,34 +472,165 @@ async def test_the_server_with_tls_serves_the_same_page(browser: Browser, server
     assert (cookie.get("name"), cookie.get("httpOnly"), cookie.get("secure")) == (f"__Host-securechat-{server.port}", True, True)
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_axe_finds_nothing(browser: Browser, server: RunningServer, size: ViewportSize, theme: Any) -> None:
-    async with person(browser, size=size, color_scheme=theme, reduced_motion="reduce") as ana:
+class Look:
+    """Looks at a page in both themes: with axe, at its layout, and with a picture for people."""
 
-        async def look(where: str) -> None:
-            await ana.evaluate(AXE.read_text() + ";0")
-            found = await ana.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target.join(' '))]))")
-            assert found == [], where
-            assert await ana.evaluate("document.documentElement.scrollWidth <= innerWidth"), where
+    def __init__(self, page: Page, folder: Path) -> None:
+        self._page = page
+        self._folder = folder
 
-        await ana.goto(server.url + "/login")
-        await expect(ana.get_by_role("button", name="Sign in")).to_be_visible()
-        await look("login")
+    async def at(self, where: str) -> None:
+        page = self._page
+        for theme in ("light", "dark"):
+            await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            if not await page.evaluate("'axe' in window"):
+                await page.evaluate(AXE.read_text() + ";0")
+            await page.screenshot(path=self._folder / f"{where}-{theme}.png")
+            found = await page.evaluate(
+                "axe.run({rules: {'target-size': {enabled: true}}})"
+                ".then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target.join(' '))]))"
+            )
+            assert found == [], (where, theme)
+        assert await page.evaluate(LAYOUT) == [], where
+
+
+sizes = pytest.mark.parametrize("size", [PHONE, DESKTOP, WIDE], ids=["phone", "desktop", "wide"])
+
+
+@sizes
+async def test_the_way_in_looks_as_it_should(browser: Browser, server: RunningServer, tmp_path: Path, size: ViewportSize) -> None:
+    async with person(browser, size=size) as page:
+        look = Look(page, tmp_path)
+        await page.goto(server.url + "/setup")
+        await expect(page.get_by_text("needs the link")).to_be_visible()
+        await look.at("setup-without-link")
+        await page.goto(server.banner.split("Setup")[1].split()[0])
+        await expect(page.get_by_role("button", name="Create server")).to_be_visible()
+        await look.at("setup")
+        server.set_up()
+        operator = server.operator()
+        rooms = [server.room(name) for name in ("lobby", "a-room-with-a-rather-long-name-that-somebody-thought-of")]
+        await page.goto(server.url + "/login")
+        await page.get_by_label("Username").fill("ana")
+        await page.get_by_label("Password").fill("wrong horse battery")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).not_to_be_empty()
+        await look.at("login-refused")
+        await page.goto(operator.perform(c.InviteCreate(rooms=rooms)).url)
+        await expect(page.get_by_role("heading", name=re.compile("^Join "))).to_be_visible()
+        await page.get_by_label("Your name").fill("Bob")
+        await page.get_by_label("Username").fill("ana")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Create account").click()
+        await expect(page.get_by_label("Username")).to_have_attribute("aria-invalid", "true")
+        await look.at("invitation-refused")
+        await page.goto(server.url + "/i/AAAA-AAAA-AAAA")
+        await expect(page.get_by_text("This invitation does not work")).to_be_visible()
+        await look.at("invitation-gone")
+        await page.goto(operator.perform(c.UserReset(user=operator.user("ana").id)).url)
+        await expect(page.get_by_role("button", name="Set password")).to_be_visible()
+        await look.at("reset")
+
+
+@sizes
+async def test_rooms_look_as_they_should(browser: Browser, server: RunningServer, tmp_path: Path, size: ViewportSize) -> None:
+    async with person(browser, size=size) as ana:
+        look = Look(ana, tmp_path)
         await set_up(ana, server)
-        await look("empty")
+        await look.at("no-rooms")
         await create_room(ana, "ops")
-        for text in ("Hello", "> a quote\n`code` and **bold**", "https://example.org"):
-            await write(ana, text)
-        await act(ana, "Hello", "React with heart")
-        await expect(message(ana, "Hello").get_by_role("button", name=re.compile("^heart: You"))).to_be_visible()
-        await look("room")
+        await expect(ana.get_by_role("article", name="Beginning of the room")).to_be_visible()
+        await look.at("empty-room")
+        bob = server.invite("bob", [server.operator().room_id("ops")])
+        room = server.operator().room_id("ops")
+        for number, body in enumerate(
+            ["Good morning!", "Deployed **4.2** to staging, see https://example.org/a/rather/long/address?with=parameters&and=more",
+             "```\nsecurechat doctor\nsecurechat backup create --to /srv/backups/a-rather-long-name-of-a-file-that-scrolls\n```", "🎉"]
+        ):  # fmt: skip
+            server.post(f"/rooms/{room}/messages", {"cmid": str(number), "body": body}, bob["access_token"])
+        await write(ana, "Thank you")
+        await write(ana, "> a quote\n`code` and _words_ for @ana and @bob")
+        await act(ana, "Good morning", "React with heart")
+        await expect(message(ana, "Good morning").get_by_role("button", name=re.compile("^heart: You"))).to_be_visible()
+        await act(ana, "Thank you", "Reply")
+        await look.at("reply")
+        await write(ana, "A longer answer, " + "with many words that fill more than one line, " * 6)
+        await expect(message(ana, "A longer answer").get_by_role("button", name=re.compile("In reply to"))).to_be_visible()
+        await look.at("room")
+        await act(ana, "Good morning", "React")
+        await look.at("emoji")
+        await ana.get_by_role("dialog").get_by_role("button", name="Close").click()
+        await act(ana, "Thank you", "Delete")
+        await look.at("delete")
+        await ana.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        await expect(ana.get_by_text("Message deleted")).to_be_visible()
         await ana.get_by_role("button", name=re.compile("^Room details")).click()
         await expect(ana.get_by_role("complementary", name="Room details").get_by_text("Ana Ruiz").first).to_be_visible()
-        await look("details")
+        await look.at("details")
         await ana.get_by_role("button", name="Close details").click()
-        if size is PHONE:
-            await ana.get_by_role("button", name="Back to rooms").click()
+
+
+@sizes
+async def test_dialogs_look_as_they_should(browser: Browser, server: RunningServer, tmp_path: Path, size: ViewportSize) -> None:
+    async with person(browser, size=size) as ana:
+        look = Look(ana, tmp_path)
+        await set_up(ana, server)
+        bob = server.invite("bob")
+        user = server.operator().user("ana").id
+        server.request("POST", "/rooms:direct", {"user": user}, bob["access_token"])
+        server.room("lobby")
+        await expect(ana.get_by_role("link", name=re.compile("^Bob"))).to_be_visible()
+        await look.at("rooms")
+        await ana.get_by_role("button", name="Create room").first.click()
+        await look.at("create")
+        await ana.keyboard.press("Escape")
+        for button, found in (("Browse rooms", "lobby"), ("New direct message", "Bob"), ("Go to…", "Bob")):
+            await ana.get_by_role("button", name=button).first.click()
+            await expect(ana.get_by_role("dialog").get_by_text(found).first).to_be_visible()
+            await look.at(button.split()[0].lower())
+            await ana.keyboard.press("Escape")
         await ana.get_by_role("button", name="Settings").click()
-        await expect(ana.get_by_role("dialog", name="Settings")).to_be_visible()
-        await look("settings")
+        dialog = ana.get_by_role("dialog", name="Settings")
+        await dialog.get_by_role("button", name="Create link").click()
+        await expect(dialog.get_by_role("list", name="Invitations").get_by_role("listitem")).to_have_count(1)
+        await dialog.get_by_label("Username of a new bot").fill("roller")
+        await dialog.get_by_role("button", name="Create bot").click()
+        await expect(dialog.get_by_role("list", name="Bots").get_by_role("listitem")).to_have_count(1)
+        await expect(dialog.get_by_role("list", name="Devices").get_by_role("listitem")).to_have_count(1)
+        for section in ("Profile", "Bots", "Devices", "Blocked people"):
+            await dialog.get_by_role("heading", name=section).evaluate("e => e.scrollIntoView()")
+            await look.at(f"settings-{section.split()[0].lower()}")
+        await dialog.get_by_role("button", name=re.compile("^Revoke: ")).click()
+        await look.at("confirm")
+        await ana.keyboard.press("Escape")
+        await dialog.get_by_role("button", name="Keyboard shortcuts").click()
+        await look.at("shortcuts")
+
+
+@sizes
+async def test_trouble_looks_as_it_should(browser: Browser, server: RunningServer, tmp_path: Path, size: ViewportSize) -> None:
+    async with person(browser, size=size) as ana:
+        look = Look(ana, tmp_path)
+        await set_up(ana, server)
+        bob = server.invite("bob")
+        user = server.operator().user("ana").id
+        server.request("POST", "/rooms:direct", {"user": user}, bob["access_token"])
+        await ana.get_by_role("link", name=re.compile("^Bob")).click()
+        await write(ana, "Hello Bob")
+        await expect(ana.get_by_text("Waiting to be sent")).to_have_count(0)
+        server.request("PUT", f"/blocks/{user}", None, bob["access_token"])
+        await write(ana, "Are you there?")
+        await expect(message(ana, "Are you there?").get_by_role("alert")).to_contain_text("Not sent: This person")
+        await act(ana, "Hello Bob", "Edit")
+        await write(ana, "Good morning Bob")
+        await expect(message(ana, "Good morning Bob").get_by_role("alert")).to_contain_text("Edit not saved: This person")
+        await expect(message(ana, "Hello Bob").first).to_be_visible()
+        await look.at("refused")
+        await message(ana, "Good morning Bob").get_by_role("button", name="Edit").click()
+        composer = ana.get_by_role("textbox", name="Message Bob")
+        await expect(composer).to_have_value("Good morning Bob")
+        await composer.press("Escape")
+        server.stop(signal.SIGKILL)
+        await write(ana, "Later, then")
+        await expect(ana.get_by_role("button", name="Retry now")).to_be_visible()
+        await look.at("offline")

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Storage } from "../src/client/storage";
 import type { User } from "../src/protocol/messages";
-import { Chat } from "../src/state/chat";
+import { Chat, failureOf } from "../src/state/chat";
 import { messageAt } from "../src/state/log";
 import { rowsOf } from "../src/state/rows";
 import { type FakeRoom, FakeServer, FakeSocket } from "./fakeServer";
@@ -158,6 +158,100 @@ describe("a chat", () => {
     chat.send(room.id, "second");
     await until(() => sent().length === 7);
     expect(sent().slice(-2)).toEqual(["first", "second"]);
+  });
+
+  it("shows changes made offline at once, and makes each once and in order after a reload", async () => {
+    const first = await open();
+    await until(() => isOnline(first));
+    const mine = server.append(room, "message.sent", "usr_a", { body: "mine", device: "dev_1" }).seq;
+    const other = mine - 1;
+    await first.open(room.id);
+    server.isUp = false;
+    server.dropAll();
+    await until(() => !isOnline(first));
+    first.change(room.id, { op: "message.edit", seq: mine }, "mine, once more");
+    first.change(room.id, { op: "message.edit", seq: mine }, "mine, at last");
+    first.change(room.id, { op: "reaction.add", seq: mine, emoji: "👍" });
+    first.change(room.id, { op: "reaction.remove", seq: mine, emoji: "👍" });
+    first.change(room.id, { op: "message.delete", seq: other });
+    const shown = (seq: number) => {
+      const log = first.logOf(room.id);
+      return log && messageAt(log, seq);
+    };
+    expect(shown(mine)).toMatchObject({ body: "mine, at last", reactions: {} });
+    expect(shown(other)).toMatchObject({ body: "", deleted: true });
+    await vi.waitFor(async () => expect(await storage.all("outbox")).toHaveLength(5));
+    first.stop();
+    server.isUp = true;
+    const before = room.log.length;
+    const second = await open();
+    await until(() => second.pending.value.length === 0);
+    expect(room.log.slice(before).map(({ type, target, body }) => [type, target, body ?? ""])).toEqual([
+      ["message.edited", mine, "mine, once more"],
+      ["message.edited", mine, "mine, at last"],
+      ["reaction.added", mine, ""],
+      ["reaction.removed", mine, ""],
+      ["message.deleted", other, ""],
+    ]);
+  });
+
+  it("makes a change once when the answer was lost", async () => {
+    const chat = await open();
+    await until(() => isOnline(chat));
+    const { seq } = server.append(room, "message.sent", "usr_a", { body: "mine", device: "dev_1" });
+    const message = vi.spyOn(FakeSocket.prototype, "send");
+    message.mockImplementationOnce(function (this: FakeSocket, text: string) {
+      (this as unknown as { link: { message(text: string): void } }).link.message(text);
+      server.dropAll();
+    });
+    chat.change(room.id, { op: "message.edit", seq }, "changed");
+    await until(() => chat.pending.value.length === 0);
+    expect(room.log.filter((entry) => entry.type === "message.edited")).toHaveLength(1);
+    message.mockRestore();
+  });
+
+  it("keeps the words of a refused edit, and tells of a refused reaction", async () => {
+    const chat = await open();
+    await until(() => isOnline(chat));
+    await chat.open(room.id);
+    const seq = room.log.length;
+    server.refuse = (frame) =>
+      frame.op.startsWith("message.edit") || frame.op === "reaction.add"
+        ? { code: "conflict", status: 409, detail: "The message was deleted." }
+        : null;
+    chat.change(room.id, { op: "reaction.add", seq, emoji: "👍" });
+    await until(() => chat.toast.value?.text === "Reaction not sent: The message was deleted.");
+    expect(chat.pending.value).toEqual([]);
+    chat.change(room.id, { op: "message.edit", seq }, "better words");
+    await until(() => chat.pending.value[0]?.refused);
+    const [item] = chat.pending.value;
+    expect(item && failureOf(item)).toBe("Edit not saved: The message was deleted.");
+    expect(bodies(chat).at(-1)).toBe("old 5");
+    const log = chat.logOf(room.id);
+    if (!log || !item) throw new Error("nothing there");
+    const rows = rowsOf({
+      log,
+      pending: chat.pending.value,
+      me: "usr_a",
+      device: "dev_1",
+      newAfter: null,
+      blocked: new Set(),
+      unfolded: new Set(),
+    });
+    expect(rows.at(-1)).toMatchObject({ type: "pending", message: { body: "better words", replyTo: seq } });
+    chat.drafts.write(room.id, "something else");
+    const taken = chat.unsend(item.cmid);
+    if (taken) chat.drafts.takeBack(taken);
+    expect(chat.drafts.of(room.id).value).toMatchObject({ text: "better words", editing: seq });
+    chat.drafts.cancel(room.id);
+    expect(chat.drafts.of(room.id).value.text).toBe("something else");
+  });
+
+  it("puts a message that was taken back before what was begun meanwhile", async () => {
+    const chat = await open();
+    chat.drafts.write(room.id, "begun");
+    chat.drafts.takeBack({ cmid: "1", user: "usr_a", room: room.id, body: "refused", replyTo: 3, at: 0, tab: "" });
+    expect(chat.drafts.of(room.id).value).toEqual({ text: "refused\nbegun", replyTo: 3 });
   });
 
   it("closes a gap by itself", async () => {

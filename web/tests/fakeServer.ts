@@ -230,27 +230,31 @@ export class FakeServer {
   private command(sink: Sink, op: string, args: Args): unknown {
     const me = sink.user;
     const sent = (entry: Entry) => ({ room: entry.room, seq: entry.seq, at: entry.at });
+    if (args.cmid) {
+      const known = this.roomOf(sink, args).log.find(
+        ({ cmid, device }) => cmid === args.cmid && device === sink.device,
+      );
+      if (known) return sent(known);
+    }
+    const own = { device: sink.device, cmid: args.cmid };
+    const change = (type: EntryType, fields: Partial<Entry> = {}) =>
+      sent(this.append(this.roomOf(sink, args), type, me, { ...own, target: args.seq, ...fields }));
     switch (op) {
       case "auth":
         return {};
       case "message.send": {
-        const room = this.roomOf(sink, args);
-        const known = room.log.find((entry) => entry.cmid === args.cmid && entry.device === sink.device);
-        if (known) return sent(known);
-        const { cmid, body, reply_to } = args as { cmid: string; body: string; reply_to?: number };
-        return sent(
-          this.append(room, "message.sent", me, { device: sink.device, cmid, body, ...(reply_to && { reply_to }) }),
-        );
+        const { body, reply_to } = args as { body: string; reply_to?: number };
+        const fields = { ...own, body, ...(reply_to && { reply_to }) };
+        return sent(this.append(this.roomOf(sink, args), "message.sent", me, fields));
       }
       case "message.edit":
-        return sent(this.append(this.roomOf(sink, args), "message.edited", me, { target: args.seq, body: args.body }));
+        return change("message.edited", { body: args.body });
       case "message.delete":
-        return sent(this.append(this.roomOf(sink, args), "message.deleted", me, { target: args.seq }));
+        return change("message.deleted");
       case "reaction.add":
-      case "reaction.remove": {
-        const type = op === "reaction.add" ? "reaction.added" : "reaction.removed";
-        return sent(this.append(this.roomOf(sink, args), type, me, { target: args.seq, emoji: args.emoji }));
-      }
+        return change("reaction.added", { emoji: args.emoji });
+      case "reaction.remove":
+        return change("reaction.removed", { emoji: args.emoji });
       case "fetch":
         return this.page(this.roomOf(sink, args), args);
       case "read.mark": {

@@ -167,7 +167,7 @@ describe("small things", () => {
   it("is silent about the connection for three seconds", () => {
     const waiting = { phase: "waiting", retryAt: 9_000, calm: false } as const;
     expect(bannerText(waiting, 2_900, 5_000, false, false)).toBeNull();
-    expect(bannerText(waiting, 3_100, 5_000, false, false)).toBe("Connection lost - retrying in 4 s");
+    expect(bannerText(waiting, 3_100, 5_000, false, false)).toBe("Connection lost - retrying in 4\u00a0s");
     expect(bannerText({ ...waiting, calm: true }, 3_100, 5_000, false, false)).toContain("restarting");
     expect(bannerText({ phase: "online" }, 0, 0, true, false)).toBe("Back online - catching up…");
     expect(bannerText({ phase: "online" }, 0, 0, false, false)).toBeNull();

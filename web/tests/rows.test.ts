@@ -114,4 +114,20 @@ describe("rows", () => {
     const keys = rows({ log, pending: [item("c1", "x"), item("c2", "y")] }).map((row) => row.key);
     expect(new Set(keys).size).toBe(keys.length);
   });
+
+  it("leaves out who joined by the making of the room", () => {
+    const notice = (type: Entry["type"], more: Partial<Entry>): [string, number, Partial<Entry>] => [
+      "me",
+      noon,
+      { type, body: undefined, ...more },
+    ];
+    const created = notice("room.created", { kind: "private" });
+    const mine = notice("member.joined", { member: "me" });
+    const theirs = notice("member.joined", { member: "you" });
+    expect(words({ log: logOf([created, mine, theirs]) })).toEqual(["start", "day", "notice", "notice"]);
+    const later: typeof mine = ["me", noon + 1, { type: "member.joined", body: undefined, member: "me" }];
+    expect(words({ log: logOf([created, later]) })).toEqual(["start", "day", "notice", "notice"]);
+    const direct = notice("room.created", { kind: "direct" });
+    expect(words({ log: logOf([direct, mine, theirs]) })).toEqual(["start", "day", "notice"]);
+  });
 });

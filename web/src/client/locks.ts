@@ -10,9 +10,14 @@ export async function exclusive<T>(name: string, work: () => Promise<T>): Promis
   return navigator.locks.request(name, work) as Promise<T>;
 }
 
-/** Hold a lock for the life of this tab. */
-export function holdForLife(name: string): void {
-  void navigator.locks?.request(name, () => new Promise<never>(() => {}));
+/** Hold a lock until this tab ends or calls what is returned. */
+export function hold(name: string): () => void {
+  let release = () => {};
+  const held = new Promise<void>((done) => {
+    release = done;
+  });
+  void navigator.locks?.request(name, () => held);
+  return release;
 }
 
 /** Return the names held by any tab, or null where that cannot be known. */

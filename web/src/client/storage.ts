@@ -7,13 +7,23 @@ export interface Draft {
   replyTo?: number;
 }
 
-/** A message on its way. */
+/** What somebody does with a message that the server has. */
+export interface Change {
+  op: "message.edit" | "message.delete" | "reaction.add" | "reaction.remove";
+  /** The message. */
+  seq: number;
+  emoji?: string;
+}
+
+/** What is on its way: a message, or a change of one. */
 export interface OutboxItem {
   cmid: string;
   user: string;
   room: string;
+  /** The words of a message or an edit. */
   body: string;
   replyTo?: number;
+  change?: Change;
   /** When it was written: its place among its room's. */
   at: number;
   /** The tab that sends it. */

@@ -199,6 +199,12 @@ export interface Invite {
   url: string;
 }
 
+/** A bot and its token, which nobody can show again. */
+export interface BotCreated {
+  user: User;
+  token: string;
+}
+
 export interface Invitation {
   server_name: string;
   invited_by: string;
@@ -256,6 +262,12 @@ export interface Commands {
   "device.list": { args: Done; reply: { devices: Device[] } };
   "device.revoke": { args: { device: string }; reply: Done };
   "invite.create": { args: { uses?: number; expires_s?: number; rooms?: string[] }; reply: Invite };
+  "invite.list": { args: Done; reply: { invites: Invite[] } };
+  "invite.revoke": { args: { code: string }; reply: Done };
+  "user.list": { args: { cursor?: string }; reply: { users: User[]; next_cursor: string | null } };
+  "bot.create": { args: { username: string }; reply: BotCreated };
+  "bot.revoke": { args: { user: string }; reply: Done };
+  "bot.rotate": { args: { user: string }; reply: BotCreated };
   resume: { args: { rooms: Record<string, number> }; reply: { rooms: Record<string, boolean> } };
   auth: { args: { token: string; resume?: Record<string, number> }; reply: Done };
 }

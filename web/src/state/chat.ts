@@ -4,22 +4,24 @@ import { batch, computed, type Signal, signal } from "@preact/signals";
 import { Connection, type Link, type Listener, type Ports } from "../client/connection";
 import { Outbox } from "../client/outbox";
 import { sentence } from "../client/problem";
-import type { OutboxItem, Storage } from "../client/storage";
+import type { Change, OutboxItem, Storage } from "../client/storage";
 import {
   type CommandName,
   type Commands,
   DEFAULT_LIMITS,
   type Entry,
+  type EntryType,
   type HelloFrame,
   type Limits,
   type ReadyFrame,
   type RoomSummary,
+  type Sent,
   type SignalFrame,
   type User,
 } from "../protocol/messages";
 import { Announcer } from "./announcer";
 import { Drafts } from "./drafts";
-import { isAttached } from "./log";
+import { isAttached, type Log, withExpected } from "./log";
 import { People } from "./people";
 import { type Room, type Rooms, roomOf, roomsOf, titleOf, withEntry, withoutRoom, withRead, withRoom } from "./rooms";
 import type { PendingItem } from "./rows";
@@ -29,11 +31,26 @@ const MARK_AFTER_MS = 150;
 const CATCHING_UP_AFTER_MS = 500;
 const CATCHING_UP_AT_MOST_MS = 8_000;
 const TYPING_EVERY_MS = 3_000;
+/** Larger than every `seq`: changes on their way come after all that is known. */
+const BEYOND_SEQ = 2 ** 52;
 
 export interface Toast {
   id: number;
   text: string;
   isError: boolean;
+}
+
+/** What a change becomes in the log, and what one is told when it cannot. */
+const CHANGES: Record<Change["op"], { type: EntryType; failure: string }> = {
+  "message.edit": { type: "message.edited", failure: "Edit not saved" },
+  "message.delete": { type: "message.deleted", failure: "Not deleted" },
+  "reaction.add": { type: "reaction.added", failure: "Reaction not sent" },
+  "reaction.remove": { type: "reaction.removed", failure: "Reaction not taken back" },
+};
+
+/** Return why something was not sent, as a sentence. */
+export function failureOf(item: OutboxItem, why = item.refused ?? ""): string {
+  return `${item.change ? CHANGES[item.change.op].failure : "Not sent"}: ${why}`;
 }
 
 export type ChatPorts = Omit<Ports, "held">;
@@ -92,16 +109,17 @@ export class Chat implements Listener {
     this.timelines = new Timelines(this.gateway, (room) => this.rooms.peek().get(room)?.lastSeq ?? 0);
     this.drafts = new Drafts(user.id, storage);
     this.outbox = new Outbox(user.id, storage, {
-      send: (item) => {
-        const { room, cmid, body, replyTo } = item;
-        return this.gateway.call("message.send", { room, cmid, body, ...(replyTo && { reply_to: replyTo }) });
-      },
+      send: (item) => this.deliver(item),
       isOnline: () => this.gateway.isOnline,
       changed: (items) => {
         this.pending.value = items;
       },
       // Until the own event is here the row stays: both are one row, known by `cmid`.
       sent: (item, sent) => this.keepUntilSeen(item, sent.seq),
+      // Words that were refused stand in their room.
+      refused: (item, why) => {
+        if (!item.body || item.room !== this.activeId.peek()) this.tell(failureOf(item, why), true);
+      },
       random: ports.random,
       now: ports.now,
     });
@@ -115,6 +133,7 @@ export class Chat implements Listener {
   stop(): void {
     this.drafts.flush();
     this.gateway.stop();
+    this.outbox.stop();
   }
 
   retryNow(): void {
@@ -124,6 +143,7 @@ export class Chat implements Listener {
   /** The computer woke up, the tab came back, or the network changed. */
   check(): void {
     this.gateway.check();
+    void this.outbox.adopt();
   }
 
   call<N extends CommandName>(op: N, args: Commands[N]["args"]): Promise<Commands[N]["reply"]> {
@@ -256,11 +276,30 @@ export class Chat implements Listener {
   // ── Doing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   send(room: string, body: string, replyTo?: number): void {
-    this.outbox.add(room, body, replyTo);
+    this.outbox.add({ room, body, replyTo });
     const timeline = this.timelines.of(room);
     timeline.newAfter.value = null;
     const log = timeline.log.value;
     if (log && !isAttached(log)) void this.timelines.open(room);
+  }
+
+  /** Edit or delete a message, or react to it: seen at once, sent when it can be. */
+  change(room: string, change: Change, body = ""): void {
+    this.outbox.add({ room, body, change });
+  }
+
+  /** Return the room's log with the changes that are on their way. */
+  logOf(room: string): Log | null {
+    const log = this.timelines.of(room).log.value;
+    if (!log) return null;
+    const expected = [...this.acknowledged.value, ...this.pending.value].flatMap((item, place): Entry[] => {
+      const { change, at } = item;
+      if (!change || item.room !== room || item.refused) return [];
+      const { type } = CHANGES[change.op];
+      const words = change.op === "message.edit" ? { body: item.body } : { emoji: change.emoji };
+      return [{ type, room, seq: BEYOND_SEQ + place, at, user: this.me.value.id, target: change.seq, ...words }];
+    });
+    return withExpected(log, expected);
   }
 
   retry(cmid: string): void {
@@ -310,11 +349,18 @@ export class Chat implements Listener {
   // ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   private online(): void {
-    this.outbox.kick();
     void this.outbox.adopt();
     const active = this.activeId.value;
     if (active) void this.open(active);
     this.scheduleMark();
+  }
+
+  private deliver({ room, cmid, body, replyTo, change }: OutboxItem): Promise<Sent> {
+    if (!change) return this.call("message.send", { room, cmid, body, ...(replyTo && { reply_to: replyTo }) });
+    const { op, seq, emoji = "" } = change;
+    if (op === "message.edit") return this.call(op, { room, seq, cmid, body });
+    if (op === "message.delete") return this.call(op, { room, seq, cmid });
+    return this.call(op, { room, seq, cmid, emoji });
   }
 
   private keepUntilSeen(item: OutboxItem, seq: number): void {

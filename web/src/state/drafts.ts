@@ -1,7 +1,7 @@
 /** What one was writing in each room, kept over a reload. */
 
 import { type Signal, signal } from "@preact/signals";
-import type { Draft, Storage } from "../client/storage";
+import type { Draft, OutboxItem, Storage } from "../client/storage";
 
 const SAVE_AFTER_MS = 250;
 
@@ -53,6 +53,18 @@ export class Drafts {
 
   edit(room: string, seq: number, text: string): void {
     this.set(room, { text, editing: seq, before: this.cancelled(room) });
+  }
+
+  /** Write once more what was not sent. What was begun meanwhile stays: behind it, or until an edit ends. */
+  takeBack({ room, body, replyTo, change }: OutboxItem): void {
+    if (change) {
+      this.edit(room, change.seq, body);
+      return;
+    }
+    const begun = this.cancelled(room);
+    const text = [body, begun.text].filter(Boolean).join("\n");
+    const to = begun.replyTo ?? replyTo;
+    this.set(room, to === undefined ? { text } : { text, replyTo: to });
   }
 
   /** End an edit or a reply; what was written before an edit comes back. */

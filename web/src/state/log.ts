@@ -156,6 +156,11 @@ function changeItems(items: readonly Item[], entries: readonly Entry[]): readonl
   return next ?? items;
 }
 
+/** Return the log as it will be when these entries have come, which have no place in it yet. */
+export function withExpected(log: Log, entries: readonly Entry[]): Log {
+  return entries.length ? { ...log, items: changeItems(log.items, entries) } : log;
+}
+
 /** Take an event in. */
 export function receive(log: Log, entry: Entry): [Log, Outcome] {
   if (entry.seq <= log.live) return [log, "repeated"];

@@ -2,7 +2,7 @@
 
 import type { OutboxItem } from "../client/storage";
 import type { Entry } from "../protocol/messages";
-import type { Log, Message } from "./log";
+import type { Log, Message, Notice } from "./log";
 
 const GROUP_MS = 5 * 60_000;
 
@@ -118,9 +118,12 @@ export function rowsOf(input: RowsInput): Row[] {
   if (log.from <= 1) build.rows.push({ type: "start", key: "start" });
   const arrived = new Set<string>();
   let newAfter = input.newAfter;
+  let created: Notice | undefined;
   for (const item of log.items) {
     build.at(item.at, `${item.seq}`);
     if (item.kind === "notice") {
+      if (item.entry.type === "room.created") created = item;
+      if (created && isPartOf(created, item)) continue;
       build.breakGroup();
       build.rows.push({ type: "notice", key: `s${item.seq}`, seq: item.seq, at: item.at, entry: item.entry });
       continue;
@@ -137,16 +140,26 @@ export function rowsOf(input: RowsInput): Row[] {
     build.rows.push({ type: "message", key: keyOf(item, me, device), message: item, head });
   }
   for (const item of input.pending) {
+    // A change is seen in its message; one that was refused is words that nobody has.
+    if (item.change && !item.refused) continue;
     if (arrived.has(item.cmid) || (item.seq !== undefined && item.seq <= log.live)) continue;
     build.at(item.at, item.cmid);
-    const head = build.isHead(me, item.at, item.replyTo !== undefined);
-    build.rows.push({ type: "pending", key: `c${item.cmid}`, item, message: messageOf(item), head });
+    const message = messageOf(item);
+    const head = build.isHead(me, item.at, message.replyTo !== undefined);
+    build.rows.push({ type: "pending", key: `c${item.cmid}`, item, message, head });
   }
   return build.rows;
 }
 
+/** Return whether somebody joined by the making of the room: whoever made it, and both people of a direct room. */
+function isPartOf(created: Notice, { at, entry }: Notice): boolean {
+  if (entry.type !== "member.joined" || at !== created.at) return false;
+  return created.entry.kind === "direct" || entry.member === created.entry.user;
+}
+
 function messageOf(item: PendingItem): Message {
-  const { user, at, body, cmid, replyTo } = item;
+  const { user, at, body, cmid, change } = item;
+  const replyTo = item.replyTo ?? change?.seq;
   return { kind: "message", seq: 0, at, user, body, cmid, replyTo, edited: 0, deleted: false, reactions: {}, asOf: 0 };
 }
 

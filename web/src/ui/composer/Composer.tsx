@@ -25,7 +25,7 @@ interface Props {
 export function Composer({ room, members, field }: Props) {
   const chat = useChat();
   const writing = chat.drafts.of(room.id).value;
-  const log = chat.timelines.of(room.id).log.value;
+  const log = chat.logOf(room.id);
   const cursor = useSignal(writing.text.length);
   const highlighted = useSignal(0);
   const isDismissed = useSignal(false);
@@ -102,14 +102,9 @@ export function Composer({ room, members, field }: Props) {
       chat.tell("This message is too long.", true);
       return;
     }
-    if (writing.editing !== undefined) {
-      const seq = writing.editing;
-      const edit = chat.call("message.edit", { room: room.id, seq, body });
-      void chat.attempt(edit).then((isDone) => {
-        // The words come back if nothing else was begun meanwhile.
-        if (!isDone && !chat.drafts.of(room.id).value.text) chat.drafts.edit(room.id, seq, body);
-      });
-    } else chat.send(room.id, body, writing.replyTo);
+    const seq = writing.editing;
+    if (seq === undefined) chat.send(room.id, body, writing.replyTo);
+    else if (!log || messageAt(log, seq)?.body !== body) chat.change(room.id, { op: "message.edit", seq }, body);
     chat.stopTyping();
     chat.drafts.clear(room.id);
     cursor.value = 0;

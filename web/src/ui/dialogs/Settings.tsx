@@ -1,5 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
-import type { Device, Invite, User } from "../../protocol/messages";
+import type { Device, User } from "../../protocol/messages";
 import { chooseTheme, type Theme, theme } from "../../state/theme";
 import { useApp, useChat } from "../context";
 import { FormError } from "../entrance/Entrance";
@@ -10,6 +10,8 @@ import { Dialog } from "../parts/Dialog";
 import { Field } from "../parts/Field";
 import { useForm } from "../parts/useForm";
 import { shortTimeOf } from "../when";
+import { Bots } from "./Bots";
+import { Invitations } from "./Invitations";
 
 export function Settings({ onClose }: { onClose: () => void }) {
   const chat = useChat();
@@ -22,6 +24,7 @@ export function Settings({ onClose }: { onClose: () => void }) {
         <Profile />
         <Appearance />
         {isAdmin && <Invitations />}
+        {isAdmin && <Bots />}
         <Devices />
         <Blocked />
         <section class="settings-foot">
@@ -95,54 +98,6 @@ function Appearance() {
           ))}
         </div>
       </fieldset>
-    </section>
-  );
-}
-
-const DAY_S = 86_400;
-
-function Invitations() {
-  const chat = useChat();
-  const [uses, setUses] = useState("1");
-  const [days, setDays] = useState("7");
-  const [invite, setInvite] = useState<Invite | null>(null);
-  const form = useForm(async () => {
-    setInvite(await chat.call("invite.create", { uses: Number(uses), expires_s: Number(days) * DAY_S }));
-  });
-  const link = invite ? invite.url || `${location.origin}/i/${invite.code}` : "";
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(link);
-      chat.tell("Link copied");
-    } catch {
-      chat.tell("Select the link and copy it.");
-    }
-  };
-  return (
-    <section aria-labelledby="settings-invite">
-      <h3 id="settings-invite">Invite people</h3>
-      <form class="form-line" onSubmit={form.onSubmit}>
-        <Field label="For how many people" type="number" min={1} max={1000} value={uses} onValue={setUses} required />
-        <Field label="Days it works" type="number" min={1} max={365} value={days} onValue={setDays} required />
-        <button type="submit" class="button" aria-disabled={form.isBusy}>
-          Create link
-        </button>
-      </form>
-      <FormError text={form.error} />
-      {invite && (
-        <div class="link-box">
-          <input
-            type="text"
-            readOnly
-            aria-label="Invitation link"
-            value={link}
-            onFocus={(event) => event.currentTarget.select()}
-          />
-          <button type="button" class="button" onClick={() => void copy()}>
-            <Icon name="copy" size={18} /> Copy
-          </button>
-        </div>
-      )}
     </section>
   );
 }

@@ -62,9 +62,13 @@ function Register({ code, invitation }: { code: string; invitation: Invitation }
     <Entrance
       title={`Join ${invitation.server_name}`}
       lead={
-        <>
-          <strong>{invitation.invited_by}</strong> invited you.
-        </>
+        invitation.invited_by ? (
+          <>
+            <strong>{invitation.invited_by}</strong> invited you.
+          </>
+        ) : (
+          "You are invited."
+        )
       }
     >
       {invitation.rooms.length > 0 && (

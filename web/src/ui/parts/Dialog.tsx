@@ -1,6 +1,11 @@
+import { type Signal, signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
 import { Icon } from "../icons";
+import { Toast } from "./Toast";
+
+/** The dialogs that are open, the upper ones last. */
+export const openDialogs: Signal<readonly string[]> = signal([]);
 
 interface Props {
   title: string;
@@ -21,7 +26,9 @@ export function Dialog({ title, onClose, children, size = "medium", isBare = fal
     const dialog = element.current;
     const opener = document.activeElement;
     if (dialog && !dialog.open) dialog.showModal();
+    openDialogs.value = [...openDialogs.peek(), id];
     return () => {
+      openDialogs.value = openDialogs.peek().filter((one) => one !== id);
       dialog?.close();
       if (opener instanceof HTMLElement && opener.isConnected && opener !== document.body) opener.focus();
       else returnFocus?.();
@@ -53,6 +60,7 @@ export function Dialog({ title, onClose, children, size = "medium", isBare = fal
         )}
         {children}
       </div>
+      {openDialogs.value.at(-1) === id && <Toast />}
     </dialog>
   );
 }

@@ -20,8 +20,8 @@ export function bannerText(link: Link, offlineMs: number, now: number, isCatchin
   if (link.phase === "waiting") {
     const seconds = Math.max(0, Math.ceil((link.retryAt - now) / 1_000));
     if (isNetworkOff) return "You are offline. Messages are sent when you are back.";
-    if (link.calm) return `The server is restarting - back in ${seconds} s`;
-    return `Connection lost - retrying in ${seconds} s`;
+    if (link.calm) return `The server is restarting - back in ${seconds}\u00a0s`;
+    return `Connection lost - retrying in ${seconds}\u00a0s`;
   }
   return "Connection lost - connecting…";
 }

@@ -7,7 +7,7 @@ import { useChat } from "../context";
 import { Icon } from "../icons";
 import { layer } from "../layer";
 import { Avatar } from "../parts/Avatar";
-import { Dialog } from "../parts/Dialog";
+import { Confirm } from "../parts/Confirm";
 import { navigate, roomPath } from "../router";
 import { isInfoOpen } from "./panels";
 import type { MembersView } from "./useMembers";
@@ -85,31 +85,22 @@ export function InfoPanel({ room, members }: { room: Room; members: MembersView 
         )}
       </div>
       {isLeaving && (
-        <Dialog title={`Leave #${titleOf(room)}?`} size="small" onClose={() => setLeaving(false)}>
-          <p>
-            {room.kind === "private"
-              ? "This room is private: to come back, somebody has to add you again."
-              : "You can join this public room again at any time."}
-          </p>
-          <div class="dialog-actions">
-            <button type="button" class="button" onClick={() => setLeaving(false)}>
-              Cancel
-            </button>
-            <button
-              type="button"
-              class="button button-danger"
-              onClick={async () => {
-                setLeaving(false);
-                if (await chat.attempt(chat.call("room.leave", { room: room.id }))) {
-                  navigate("/");
-                  chat.closed(room.id);
-                }
-              }}
-            >
-              Leave
-            </button>
-          </div>
-        </Dialog>
+        <Confirm
+          title={`Leave #${titleOf(room)}?`}
+          verb="Leave"
+          onClose={() => setLeaving(false)}
+          onConfirm={async () => {
+            setLeaving(false);
+            if (await chat.attempt(chat.call("room.leave", { room: room.id }))) {
+              navigate("/");
+              chat.closed(room.id);
+            }
+          }}
+        >
+          {room.kind === "private"
+            ? "This room is private: to come back, somebody has to add you again."
+            : "You can join this public room again at any time."}
+        </Confirm>
       )}
     </aside>
   );

@@ -7,8 +7,10 @@ import { Dialogs } from "../dialogs/Dialogs";
 import { Icon } from "../icons";
 import { actionOf } from "../keymap";
 import { layer } from "../layer";
+import { openDialogs } from "../parts/Dialog";
+import { Toast } from "../parts/Toast";
 import { navigate, roomPath, route } from "../router";
-import { Announcements, Toast } from "./Announcements";
+import { Announcements } from "./Announcements";
 import { Banner } from "./Banner";
 import { isInfoOpen } from "./panels";
 import { NoRoom, RoomView } from "./RoomView";
@@ -98,7 +100,7 @@ export function Shell() {
       {roomId && !room && !chat.isLoaded.value && <main class="room" aria-label="Room" aria-busy="true" />}
       {!roomId && <Nowhere />}
       <Dialogs />
-      <Toast />
+      {!openDialogs.value.length && <Toast />}
       <Announcements />
     </div>
   );

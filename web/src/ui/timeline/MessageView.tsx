@@ -41,6 +41,8 @@ interface Props {
   quoteSeq: number;
   quoteAuthor: string;
   quoteText: string;
+  /** An edit, a deletion or a reaction is on its way. */
+  isChanging: boolean;
   /** On its way: not acknowledged, or refused for good. */
   state: "" | "sending" | "refused";
   cmid: string;
@@ -56,7 +58,20 @@ export class MessageView extends Component<Props> {
   }
 
   override render() {
-    const { message, author, isHead, isActive, isFocusable, isTarget, isBot, username, state } = this.props;
+    const {
+      message,
+      me,
+      actions,
+      author,
+      isHead,
+      isActive,
+      isFocusable,
+      isTarget,
+      isChanging,
+      isBot,
+      username,
+      state,
+    } = this.props;
     const names = ["message"];
     if (isHead) names.push("message-head");
     if (isActive) names.push("is-active");
@@ -84,10 +99,10 @@ export class MessageView extends Component<Props> {
               {message.edited > 0 && <span class="edited">(edited)</span>}
             </div>
           )}
-          {this.renderReactions()}
+          <Reactions message={message} me={me} actions={actions} />
           {state === "refused" && this.renderRefusal()}
         </div>
-        {state === "sending" && (
+        {(state === "sending" || isChanging) && (
           <span class="sending" title="Waiting to be sent">
             <Icon name="clock" size={14} />
             <span class="hidden">Waiting to be sent</span>
@@ -117,50 +132,13 @@ export class MessageView extends Component<Props> {
     );
   }
 
-  private renderReactions(): ComponentChildren {
-    const { message, me, actions } = this.props;
-    const reactions = Object.entries(message.reactions);
-    if (!reactions.length) return null;
-    return (
-      <div class="reactions">
-        {reactions.map(([emoji, users]) => {
-          const isMine = users.includes(me);
-          const who = namesOf(users, me, actions.nameOf);
-          return (
-            <button
-              type="button"
-              key={emoji}
-              class={isMine ? "reaction reaction-mine" : "reaction"}
-              aria-pressed={isMine}
-              title={who}
-              onClick={() => actions.react(message, emoji)}
-            >
-              <span class="reaction-sign" aria-hidden="true">
-                {emoji}
-              </span>
-              <span aria-hidden="true">{users.length}</span>
-              <span class="hidden">{`${nameOf(emoji)}: ${who}`}</span>
-            </button>
-          );
-        })}
-        <button
-          type="button"
-          class="reaction reaction-add"
-          aria-label="Add reaction"
-          onClick={() => actions.pickReaction(message)}
-        >
-          <Icon name="smile" size={16} />
-        </button>
-      </div>
-    );
-  }
-
   private renderRefusal(): ComponentChildren {
     const { refusal, cmid, actions } = this.props;
     return (
       <div class="refusal" role="alert">
-        <Icon name="alert" size={16} />
-        <span>Not sent: {refusal}</span>
+        <span>
+          <Icon name="alert" size={16} /> {refusal}
+        </span>
         <button type="button" class="link-button" onClick={() => actions.retry(cmid)}>
           Retry
         </button>
@@ -198,6 +176,44 @@ export class MessageView extends Component<Props> {
       </div>
     );
   }
+}
+
+/** A component of its own, so that a name that becomes known is shown although nothing of the message changed. */
+function Reactions({ message, me, actions }: Pick<Props, "message" | "me" | "actions">) {
+  const reactions = Object.entries(message.reactions);
+  if (!reactions.length) return null;
+  return (
+    <div class="reactions">
+      {reactions.map(([emoji, users]) => {
+        const isMine = users.includes(me);
+        const who = namesOf(users, me, actions.nameOf);
+        return (
+          <button
+            type="button"
+            key={emoji}
+            class={isMine ? "reaction reaction-mine" : "reaction"}
+            aria-pressed={isMine}
+            title={who}
+            onClick={() => actions.react(message, emoji)}
+          >
+            <span class="reaction-sign" aria-hidden="true">
+              {emoji}
+            </span>
+            <span aria-hidden="true">{users.length}</span>
+            <span class="hidden">{`${nameOf(emoji)}: ${who}`}</span>
+          </button>
+        );
+      })}
+      <button
+        type="button"
+        class="reaction reaction-add"
+        aria-label="Add reaction"
+        onClick={() => actions.pickReaction(message)}
+      >
+        <Icon name="smile" size={16} />
+      </button>
+    </div>
+  );
 }
 
 function ActionButton({

@@ -2,15 +2,16 @@
 
 import { useSignal } from "@preact/signals";
 import { useCallback, useEffect, useMemo, useRef } from "preact/hooks";
+import { failureOf } from "../../state/chat";
 import { isAttached, type Message, messageAt } from "../../state/log";
 import type { Room } from "../../state/rooms";
 import { titleOf } from "../../state/rooms";
 import { type Row, rowsOf, seqOf } from "../../state/rows";
 import { useChat } from "../context";
-import { ConfirmDelete } from "../dialogs/ConfirmDelete";
 import { Icon } from "../icons";
 import { actionOf } from "../keymap";
 import { layer } from "../layer";
+import { Confirm } from "../parts/Confirm";
 import { EmojiPicker } from "./EmojiPicker";
 import { estimate } from "./estimate";
 import { type MessageActions, MessageView } from "./MessageView";
@@ -30,7 +31,7 @@ const canFocus = (row: Row | undefined) =>
 export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void }) {
   const chat = useChat();
   const timeline = chat.timelines.of(room.id);
-  const log = timeline.log.value;
+  const log = chat.logOf(room.id);
   const me = chat.me.value;
   const list = useRef<VirtualList<Row>>(null);
   const isAtEnd = useSignal(true);
@@ -43,7 +44,9 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
   const seenUpTo = useSignal(0);
   const isAttended = useIsAttended();
 
-  const pending = [...chat.acknowledged.value, ...chat.pending.value].filter((item) => item.room === room.id);
+  const waiting = chat.pending.value.filter((item) => item.room === room.id);
+  const pending = [...chat.acknowledged.value.filter((item) => item.room === room.id), ...waiting];
+  const changing = new Set(waiting.map((item) => (item.refused ? undefined : item.change?.seq)));
   const newAfter = timeline.newAfter.value;
   const blocked = chat.blocked.value;
   const rows = useMemo(
@@ -62,7 +65,7 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
   }, [isWatching, room.id]);
 
   // Own words are always shown, wherever one was reading.
-  const lastPending = pending.at(-1)?.cmid;
+  const lastPending = pending.findLast((item) => !item.change)?.cmid;
   useEffect(() => {
     if (lastPending) list.current?.scrollToEnd();
   }, [lastPending]);
@@ -97,8 +100,8 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
     (): MessageActions => ({
       react: (message, emoji) => {
         const isMine = message.reactions[emoji]?.includes(chat.me.value.id);
-        const args = { room: room.id, seq: message.seq, emoji };
-        void chat.attempt(isMine ? chat.call("reaction.remove", args) : chat.call("reaction.add", args));
+        const op = isMine ? "reaction.remove" : "reaction.add";
+        chat.change(room.id, { op, seq: message.seq, emoji });
       },
       pickReaction: (message) => {
         picking.value = message.seq;
@@ -119,7 +122,7 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
       retry: (cmid) => chat.retry(cmid),
       rewrite: (cmid) => {
         const item = chat.unsend(cmid);
-        if (item) chat.drafts.write(room.id, item.body);
+        if (item) chat.drafts.takeBack(item);
         onWrite();
       },
       discard: (cmid) => void chat.unsend(cmid),
@@ -242,9 +245,10 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
             username={me.username}
             mayDelete={mayDelete(message)}
             {...quoteOf(message.replyTo)}
+            isChanging={!item && changing.has(message.seq)}
             state={item?.refused ? "refused" : isSent ? "" : "sending"}
             cmid={item?.cmid ?? ""}
-            refusal={item?.refused ?? ""}
+            refusal={item?.refused ? failureOf(item) : ""}
             actions={actions}
           />
         );
@@ -345,16 +349,20 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
         />
       )}
       {deleted !== null && (
-        <ConfirmDelete
+        <Confirm
+          title="Delete message?"
+          verb="Delete"
           returnFocus={() => focusMessage(deleted)}
           onClose={() => {
             deleting.value = null;
           }}
-          onDelete={() => {
+          onConfirm={() => {
             deleting.value = null;
-            void chat.attempt(chat.call("message.delete", { room: room.id, seq: deleted }));
+            chat.change(room.id, { op: "message.delete", seq: deleted });
           }}
-        />
+        >
+          Its text is erased for everybody. This cannot be undone.
+        </Confirm>
       )}
     </section>
   );
