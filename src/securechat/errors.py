@@ -19,6 +19,8 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
     │   └── Draining               draining              this server is stopping; reconnect
     └── Internal              500  internal              our mistake; the log has it under the request id
 
+`SessionRefused` is no answer to a command: the session layer got something that cannot be, and the connection ends.
+
 A `Shutdown` (`SystemExit` with one line for a person) is what the command line raises when it cannot go on.
 """
 
@@ -162,6 +164,20 @@ class Draining(Unavailable):
 
 class Internal(ChatError):
     """Our mistake."""
+
+
+class SessionRefused(Exception):  # noqa: N818 - it says what happened, like the others here
+    """What came on a sealed connection is not what the peer sealed for us now. The connection ends.
+
+    Attributes:
+        code: Close code, the same for everything that could help an attacker to tell cases apart.
+        reason: For the log of this side only.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
 
 
 def all_errors() -> list[type[ChatError]]:
