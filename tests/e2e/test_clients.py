@@ -342,7 +342,7 @@ def test_rooms_are_made_filled_and_left_from_the_terminal(server: RunningServer,
 
     for words in (
         "── #ops",
-        "  @bob  Bob  member",
+        "@bob  Bob  member  offline",
         "#ops  2 members",
         "bob is blocked",
         "not blocked any more",
@@ -350,8 +350,9 @@ def test_rooms_are_made_filled_and_left_from_the_terminal(server: RunningServer,
         "#ops  0 unread",
     ):
         assert words in shown, shown
+    assert [shown.count(words) for words in ("@ana created the room", "@ana joined")] == [2, 2]  # each room's, once
     history = run("chat", "ops", stdin="", **profile)
-    for words in ("@bob joined", "@ana: hello", "@bob was removed"):
+    for words in ("@bob joined (brought in by @ana)", "@ana: hello", "@bob was removed by @ana"):
         assert words in history
 
 

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from securechat.cli.durations import seconds_of
 from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json, table, when
 from securechat.domain import commands as c
 from securechat.errors import Shutdown
-
-_UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-
-
-def seconds_of(text: str) -> int:
-    """Return the seconds of `30m`, `12h`, `7d`, `2w`.
-
-    Raises:
-        Shutdown: It is something else.
-    """
-    found = re.fullmatch(r"(\d+)([mhdw])", text)
-    if found is None:
-        raise Shutdown(f"{text} is no duration; write 30m, 12h, 7d or 2w.", 64)
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def setup_link(data: str | None, *, as_json: bool) -> None:
@@ -86,9 +72,12 @@ def user_reset(data: str | None, username: str, *, as_json: bool) -> None:
 
 def invite_create(data: str | None, uses: int, expires: str, rooms: str, *, as_json: bool) -> None:
     """Create an invitation."""
+    expires_s = seconds_of(expires)
+    if expires_s is None:
+        raise Shutdown(f"{expires} is no duration; write 30m, 12h, 7d or 2w.", 64)
     operator = Operator(data_root(data))
     ids = [operator.room_id(name.strip()) for name in rooms.split(",") if name.strip()]
-    invite: c.Invite = operator.perform(c.InviteCreate(uses=uses, expires_s=seconds_of(expires), rooms=ids))
+    invite: c.Invite = operator.perform(c.InviteCreate(uses=uses, expires_s=expires_s, rooms=ids))
     say_json(invite) if as_json else say(f"{invite.url}\n{invite.uses_left} uses, until {when(invite.expires_at)}")
 
 

@@ -113,22 +113,32 @@ def _groups() -> None:
 
 @app.command(rich_help_panel="Chat")
 def login(
-    url: Annotated[str, typer.Argument(help="The server, for example https://chat.example.org.")],
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SERVER|LINK]",
+            help="The server, for example https://chat.example.org; or its setup link, an invitation, or a link for a new "
+            "password. Asked for when left out: a link is a secret.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     username: Annotated[str | None, typer.Option("--user", "-u", help="Username; asked for otherwise.", show_default=False)] = None,
     ca: Annotated[Path | None, typer.Option(help="Certificate of the server's own CA.", show_default=False)] = None,
     code: Annotated[str, typer.Option(help="An invitation: create the account first.", show_default=False)] = "",
+    name: Annotated[str, typer.Option(help="Display name of a new account.", show_default=False)] = "",
+    server_name: Annotated[str, typer.Option(help="With the setup link: what people call this server.", show_default=False)] = "",
 ) -> None:
-    """Sign this terminal in. The password is asked for, or read from a pipe."""
-    from securechat.cli.chat import log_in  # noqa: PLC0415
+    """Sign this terminal in: with an account, or with a link that makes one. The password is asked for, or read from a pipe."""
+    from securechat.cli.signin import log_in  # noqa: PLC0415
 
-    log_in(url, username, ca, code)
+    log_in(url, username=username, ca=ca, code=code, name=name, server_name=server_name)
 
 
 @app.command(rich_help_panel="Chat")
 def logout() -> None:
-    """Sign this terminal out."""
-    from securechat.cli.chat import log_out  # noqa: PLC0415
+    """Sign this terminal out: end its session on the server, forget its tokens."""
+    from securechat.cli.signin import log_out  # noqa: PLC0415
 
     log_out()
 

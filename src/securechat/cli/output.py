@@ -27,10 +27,15 @@ def say_json(value: Any) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print aligned columns."""
+    """Print aligned columns under a head."""
+    columns([head, *rows])
+
+
+def columns(rows: Sequence[Sequence[object]]) -> None:
+    """Print aligned columns; all rows have as many."""
     shown = [[str(value) for value in row] for row in rows]
-    widths = [max(len(row[index]) for row in [list(head), *shown]) for index in range(len(head))]
-    for row in [list(head), *shown]:
+    widths = [max(len(value) for value in column) for column in zip(*shown, strict=True)]
+    for row in shown:
         say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
 
 

@@ -19,8 +19,9 @@ from securechat.domain import commands as c
 from securechat.domain.entries import Entry, EntryType
 from securechat.errors import ChatError
 from securechat.protocol.frames import SignalFrame
-from securechat.sdk.client import ChatClient, Gap, Room
+from securechat.sdk.client import ChatClient, Gap
 from securechat.sdk.errors import ConnectionLost, LoginRequired
+from securechat.sdk.room import Room
 
 log = logging.getLogger("securechat.bot")
 
@@ -199,7 +200,7 @@ class Bot:
         self._done = self._load_state()
         async with ChatClient(url, token, ca=ca, resume=self._done) as client:
             self.client = client
-            await client.call(c.CommandSet(commands=[each.definition for each in self._commands.values()]))
+            await client.set_commands(each.definition for each in self._commands.values())
             user = client.user
             name = user.username if user else ""
             log.info("%s is online as @%s (%d rooms, resume on)", client.url, name, len(client.rooms))

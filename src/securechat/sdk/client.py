@@ -13,19 +13,22 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import msgspec
 
 from securechat.domain import commands as c
 from securechat.domain.accounts import User
-from securechat.domain.entries import Entry, Page
-from securechat.errors import NotFound, Unauthorized
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.limits import LIMITS
+from securechat.errors import Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
+from securechat.sdk.commands import Commands
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped, to_error
-from securechat.sdk.outbox import Outbox, new_cmid
+from securechat.sdk.outbox import Outbox
 from securechat.sdk.profile import FixedToken, ProfileToken, TokenSource, check_url, load_profile, tls_context
+from securechat.sdk.room import Room
 from securechat.sdk.transport import Closed, Transport
 
 log = logging.getLogger(__name__)
@@ -35,8 +38,6 @@ EVENTS_MAX: Final = 1_000
 """Events that wait for a slow reader. Past it, entries are left in the log, and asked for when the reader has caught up: a client
 that only sends need not read, and one that reads slowly misses nothing."""
 _STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
-
-R = TypeVar("R")
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -49,92 +50,7 @@ class Gap(msgspec.Struct, frozen=True):
 Event = Entry | f.SignalFrame | Gap
 
 
-class Room:
-    """A room, as the client knows it."""
-
-    def __init__(self, client: ChatClient, summary: c.RoomSummary) -> None:
-        self._client = client
-        self.summary = summary
-
-    def __repr__(self) -> str:
-        """Show the name."""
-        return f"<Room {self.name or self.id}>"
-
-    @property
-    def id(self) -> str:
-        """Room id."""
-        return self.summary.id
-
-    @property
-    def name(self) -> str:
-        """Its name; for a direct room, the other person's."""
-        return self.summary.name or (self.summary.peer.username if self.summary.peer else "")
-
-    async def send(self, body: str, *, cmid: str = "", reply_to: int | None = None) -> c.Sent:
-        """Send a message and wait until the server has stored it.
-
-        Raises:
-            ChatError: The server refused it.
-            ConnectionLost: The client was closed, or too much waits.
-        """
-        return await self.post(body, cmid=cmid, reply_to=reply_to)
-
-    def post(self, body: str, *, cmid: str = "", reply_to: int | None = None) -> asyncio.Future[c.Sent]:
-        """Queue a message, in order, and return a future of its answer."""
-        return self._client.outbox.put(c.MessageSend(room=self.id, cmid=cmid or new_cmid(), body=body, reply_to=reply_to))
-
-    async def edit(self, seq: int, body: str) -> c.Sent:
-        """Replace the text of one's own message."""
-        return await self._client.ask(c.MessageEdit(room=self.id, seq=seq, body=body, cmid=new_cmid()), c.Sent)
-
-    async def delete(self, seq: int) -> c.Sent:
-        """Delete a message."""
-        return await self._client.ask(c.MessageDelete(room=self.id, seq=seq, cmid=new_cmid()), c.Sent)
-
-    async def react(self, seq: int, emoji: str) -> c.Sent:
-        """React to a message."""
-        return await self._client.ask(c.ReactionAdd(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()), c.Sent)
-
-    async def unreact(self, seq: int, emoji: str) -> c.Sent:
-        """Take a reaction back."""
-        return await self._client.ask(c.ReactionRemove(room=self.id, seq=seq, emoji=emoji, cmid=new_cmid()), c.Sent)
-
-    async def mark_read(self, seq: int) -> c.ReadState:
-        """Say how far one has read."""
-        return await self._client.ask(c.ReadMark(room=self.id, seq=seq), c.ReadState)
-
-    async def typing(self) -> None:
-        """Show that one is writing."""
-        await self._client.call(c.TypingStart(room=self.id))
-
-    async def members(self) -> list[c.Member]:
-        """Return the members."""
-        return (await self._client.ask(c.MemberList(room=self.id), c.Members)).members
-
-    async def page(
-        self, *, before: int | None = None, after: int | None = None, around: int | None = None, limit: int = 50
-    ) -> Page:
-        """Return one page of the log."""
-        return await self._client.ask(c.Fetch(room=self.id, before=before, after=after, around=around, limit=limit), Page)
-
-    async def history(self, *, before: int | None = None, limit: int | None = None) -> AsyncIterator[Entry]:
-        """Give entries from the newest back, at most `limit`; pages are invisible."""
-        left = limit
-        while left is None or left > 0:
-            page = await self.page(before=before, limit=min(200, left or 200))
-            if not page.entries:
-                return
-            for entry in reversed(page.entries):
-                yield entry
-            before = page.entries[0].seq
-            left = None if left is None else left - len(page.entries)
-
-    async def leave(self) -> None:
-        """Leave the room."""
-        await self._client.call(c.RoomLeave(room=self.id))
-
-
-class ChatClient:
+class ChatClient(Commands):
     """One device of one user, on one server.
 
     Args:
@@ -145,9 +61,12 @@ class ChatClient:
         profile: The profile's file, if not the usual one.
 
     Attributes:
+        url: The server.
+        ca: Its own CA's certificate, if it has one.
         user: Who one is, once connected.
         device: Which device.
-        rooms: One's rooms, by id.
+        rooms: One's rooms, by id; unread counts and names follow what comes.
+        blocked: Ids of the users whom one has blocked.
         outbox: What waits to be sent.
     """
 
@@ -173,10 +92,12 @@ class ChatClient:
         if not url:
             raise LoginRequired("No server: set SECURECHAT_URL, or run: securechat login URL")
         self.url = check_url(url)
+        self.ca = ca
         self._tls = tls_context(self.url, ca)
         self.user: User | None = None
         self.device = ""
         self.rooms: dict[str, Room] = {}
+        self.blocked: set[str] = set()
         self.outbox = Outbox(self.call)
         self._seen: dict[str, int | None] = dict(resume or {})
         self._asked: set[str] = set()
@@ -231,6 +152,11 @@ class ChatClient:
             await self._transport.close()
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection now that can be asked."""
+        return self._transport is not None and self._ready.is_set() and self._failed is None
+
+    @property
     def seen(self) -> dict[str, int]:
         """Room id → last `seq` that `events` gave out or will give out."""
         return {room: seq for room, seq in self._seen.items() if seq is not None}
@@ -261,15 +187,8 @@ class ChatClient:
         reply = c.REPLIES.get(type(command))
         return data if reply is None else msgspec.convert(data, reply)
 
-    async def ask(self, command: c.Command, reply: type[R]) -> R:
-        """Do as `call`, for a reply of a known type."""
-        found = await self.call(command)
-        if not isinstance(found, reply):
-            raise TypeError(f"{type(found).__name__} came, and not {reply.__name__}")
-        return found
-
     async def room(self, name_or_id: str) -> Room:
-        """Find a room among one's own, by id or name, or a public one by name.
+        """Find a room among one's own, by id or name, or a public one by name; `@name` is the direct room with somebody.
 
         Raises:
             NotFound: There is none.
@@ -279,26 +198,36 @@ class ChatClient:
             if wanted == room.id or wanted.casefold() == room.name.casefold():
                 return room
         if wanted.startswith("@"):
-            peer = await self.find_user(wanted)
-            return Room(self, await self.ask(c.RoomDirect(user=peer.id), c.RoomSummary))
-        return Room(self, await self.call(c.RoomLookup(name=wanted)))
+            return await self.direct((await self.find_user(wanted)).id)
+        return await self.lookup_room(wanted)
 
-    async def find_user(self, username: str) -> User:
-        """Find a user by exact username.
+    async def log_out(self) -> None:
+        """Sign this device out: end its session on the server, forget the stored tokens, close.
+
+        The tokens are forgotten whatever the server says: a profile that was left behind is a key under the mat.
 
         Raises:
-            NotFound: There is none.
+            ConnectionLost: The server was not told; the session goes on there until it is revoked from another device.
         """
-        name = username.removeprefix("@").lower()
-        found = await self.ask(c.UserFind(query=name, limit=50), c.Users)
-        for user in found.users:
-            if user.username == name:
-                return user
-        raise NotFound(f"No user {username}.")
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._end_session_surely()
+        except TimeoutError as error:
+            raise ConnectionLost("no answer in time") from error
+        finally:
+            await self.close()
+            self._tokens.forget()
 
-    async def me(self) -> c.Identity:
-        """Return who one is."""
-        return await self.ask(c.Me(), c.Identity)
+    async def _end_session_surely(self) -> None:
+        while True:
+            try:
+                return await self.end_session()
+            except Stopped:
+                raise
+            except LoginRequired:
+                return None
+            except ConnectionLost:
+                continue  # The end of a session closes its connection, perhaps before the answer: the next try is told.
 
     async def events(self, types: Iterable[str] | None = None) -> AsyncIterator[Event]:
         """Give events as they come: entries once each and in order per room, signals, and `Gap`.
@@ -420,6 +349,7 @@ class ChatClient:
     def _start_session(self, ready: f.Ready, transport: Transport) -> None:
         self.user = ready.user
         self.device = ready.device
+        self.blocked = set(ready.blocked)
         self.connects += 1
         known = self.rooms
         self.rooms = {}
@@ -494,8 +424,10 @@ class ChatClient:
             return
         self._seen[entry.room] = entry.seq
         room = self.rooms.get(entry.room)
-        if room is not None:
+        if room is not None and entry.seq > room.summary.last_seq:  # The summary counts what it knew of.
             room.summary.last_seq = entry.seq
+            if entry.type is EntryType.MESSAGE_SENT and self.user is not None and entry.user != self.user.id:
+                room.summary.unread = min(LIMITS.unread, room.summary.unread + 1)
             if entry.name is not None:
                 room.summary.name = entry.name
             if entry.topic is not None:

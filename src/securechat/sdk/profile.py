@@ -10,8 +10,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
-from urllib.parse import urlsplit
+from typing import Any, Final, Protocol
+from urllib.parse import quote, urlsplit
 
 import httpx2 as httpx
 import msgspec
@@ -28,7 +28,9 @@ _PATHS: Final = {
     c.SessionRefresh: "/sessions/refresh",
     c.AccountRegister: "/accounts",
     c.SetupComplete: "/setup",
+    c.PasswordReset: "/password-reset",
 }
+"""Where a command that needs no account stands in REST; `InviteGet` has its code in the path."""
 
 
 class Profile(msgspec.Struct, kw_only=True):
@@ -97,8 +99,8 @@ def tls_context(url: str, ca: str) -> ssl.SSLContext | None:
     return context
 
 
-async def open_session(url: str, command: c.Command, ca: str = "") -> c.Session:
-    """Log in, register, set up or refresh over REST.
+async def ask_openly(url: str, command: c.Command, ca: str = "") -> Any:
+    """Perform a command that needs no account, over REST, and return its reply.
 
     Raises:
         ChatError: The server refused.
@@ -108,7 +110,10 @@ async def open_session(url: str, command: c.Command, ca: str = "") -> c.Session:
     context = tls_context(url, ca)
     try:
         async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
-            answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields)
+            if isinstance(command, c.InviteGet):
+                answer = await http.get(f"{url}/api/v1/invites/{quote(command.code, safe='')}")
+            else:
+                answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields)
     except httpx.TransportError as error:
         raise ConnectionError(f"{url} cannot be reached for {name_of(type(command))}: {error}") from error
     if answer.status_code >= 400:
@@ -117,7 +122,7 @@ async def open_session(url: str, command: c.Command, ca: str = "") -> c.Session:
         except msgspec.DecodeError:
             raise ConnectionError(f"{url} answered {answer.status_code}.") from None
         raise to_error(problem)
-    return msgspec.json.decode(answer.content, type=c.Session)
+    return msgspec.json.decode(answer.content, type=c.REPLIES[type(command)])
 
 
 def _lock_file(handle: int) -> None:
@@ -137,6 +142,9 @@ class TokenSource(Protocol):
     def refused(self) -> None:
         """The token of the last call was refused: the next one has to be another."""
 
+    def forget(self) -> None:
+        """The session is over: nothing of it stays on this machine."""
+
 
 @dataclass(slots=True)
 class FixedToken:
@@ -153,6 +161,10 @@ class FixedToken:
 
     def refused(self) -> None:
         """There is no other."""
+        self._bad = True
+
+    def forget(self) -> None:
+        """Nothing is stored here; whoever gave the token has it."""
         self._bad = True
 
 
@@ -182,6 +194,11 @@ class ProfileToken:
         """See `TokenSource.refused`."""
         self._access = ""
 
+    def forget(self) -> None:
+        """Remove the profile's file."""
+        (self._path or profile_path()).unlink(missing_ok=True)
+        self._access = ""
+
     async def _renew(self) -> None:
         """Exchange the refresh token. One process at a time: a token works once, and all share the file."""
         lock = (self._path or profile_path()).with_suffix(".lock")
@@ -191,7 +208,8 @@ class ProfileToken:
 
     async def _exchange(self, profile: Profile) -> None:
         try:
-            session = await open_session(profile.url, c.SessionRefresh(refresh_token=profile.refresh_token), profile.ca)
+            command = c.SessionRefresh(refresh_token=profile.refresh_token)
+            session: c.Session = await ask_openly(profile.url, command, profile.ca)
         except Unauthorized as error:
             raise LoginRequired("The session has ended. Run: securechat login") from error
         profile.refresh_token = session.refresh_token

@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from securechat.errors import TooLarge
 from securechat.protocol.codec import encode_msgpack
 from securechat.protocol.frames import SUBPROTOCOL_CLEAR, Hello
 from securechat.protocol.handler import BadFrame, ProtocolHandler, client_side
@@ -74,10 +75,14 @@ class Transport:
         """Send frames as one message.
 
         Raises:
+            TooLarge: The server would close the connection instead of answering, and a repetition would do the same.
             Closed: The connection has ended.
         """
+        data = encode_msgpack(frames)
+        if len(data) > self.hello.limits.websocket_message_bytes:
+            raise TooLarge(f"A message to the server has at most {self.hello.limits.websocket_message_bytes} bytes.")
         try:
-            await self._socket.send(encode_msgpack(frames))
+            await self._socket.send(data)
         except ConnectionClosed as error:
             raise _closed(error) from error
 

@@ -1,0 +1,187 @@
+"""Coming in at a terminal, and going out: log in, set up, register, choose a new password, log out."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import re
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from securechat.cli.output import note, say
+from securechat.domain import commands as c
+from securechat.errors import Shutdown
+from securechat.sdk.client import ChatClient
+from securechat.sdk.entrance import Entrance
+from securechat.sdk.errors import ConnectionLost, LoginRequired
+from securechat.sdk.profile import check_url, load_profile, profile_path
+
+T = TypeVar("T")
+DEVICE_NAME: Final = "Terminal"
+NO_SESSION: Final = "SECURECHAT_TOKEN is a bot's token, and no session to leave. It ends with: securechat bot revoke NAME"
+REACH_S: Final = 5
+"""How long logging out tries to reach the server before it forgets the session anyway."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a client's work; what keeps it from going on becomes one line and an exit status."""
+    try:
+        return asyncio.run(work)
+    except LoginRequired as error:
+        raise Shutdown(str(error), 3) from error
+    except (ConnectionLost, OSError) as error:
+        raise Shutdown(f"The server cannot be reached: {error}") from error
+    except ValueError as error:
+        raise Shutdown(str(error), 64) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where to sign in, and with what.
+
+    Attributes:
+        url: The server.
+        kind: `log_in`, `set_up`, `register` or `reset`.
+        secret: The token or code of the link.
+    """
+
+    url: str
+    kind: str = "log_in"
+    secret: str = ""
+
+
+def read_link(text: str) -> Link:
+    """Return what a server's address, its setup link, an invitation or a reset link asks for.
+
+    Raises:
+        ValueError: It is none of them, or a part of one.
+    """
+    url = check_url(text)
+    parts = urlsplit(text if "://" in text else f"https://{text}")
+    if invitation := re.fullmatch(r"/i/([^/]+)/?", parts.path):
+        return Link(url, "register", unquote(invitation[1]))
+    kind = {"/setup": "set_up", "/reset": "reset"}.get(parts.path.rstrip("/"))
+    if kind is None:
+        return Link(url)
+    if not parts.fragment.startswith("t="):
+        raise ValueError("This is not the whole link: there is more after a #.")
+    return Link(url, kind, parts.fragment.removeprefix("t="))
+
+
+def log_in(
+    target: str | None,
+    *,
+    username: str | None = None,
+    ca: Path | None = None,
+    code: str = "",
+    name: str = "",
+    server_name: str = "",
+) -> None:
+    """Sign this terminal in and keep the profile.
+
+    Args:
+        target: The server's address or a link of it; asked for otherwise, so that no secret stands in the list of processes.
+        username: Asked for otherwise.
+        ca: Certificate of the server's own CA.
+        code: An invitation.
+        name: Display name of a new account.
+        server_name: What people will call a new server.
+    """
+    interactive = sys.stdin.isatty()
+    if username is None and not interactive:
+        raise Shutdown("Give --user when standard input is not a terminal.", 64)
+    try:
+        link = read_link(target or _line("Server, or a link of it: "))
+        authority = str(ca.resolve()) if ca else own_ca(link.url)
+        entrance = Entrance(link.url, ca=authority)
+    except ValueError as error:
+        raise Shutdown(str(error), 64) from error
+    if code:
+        link = Link(link.url, "register", code)
+    if link.kind == "register":
+        _tell_invitation(run(entrance.see_invite(link.secret)))
+    if username is None:
+        username = input("Username: ")
+    if interactive and link.kind in {"set_up", "register"} and not name:
+        name = input(f"Display name [{username}]: ")
+    if interactive and link.kind == "set_up" and not server_name:
+        server_name = input("What people call this server [SecureChat]: ")
+    password = _new_password() if interactive and link.kind != "log_in" else _secret("Password: ")
+
+    async def work() -> c.Session:
+        match link.kind:
+            case "set_up":
+                return await entrance.set_up(
+                    link.secret, username, password, display_name=name, server_name=server_name, device_name=DEVICE_NAME
+                )
+            case "register":
+                return await entrance.register(link.secret, username, password, display_name=name, device_name=DEVICE_NAME)
+            case "reset":
+                await entrance.reset_password(link.secret, password)
+                note("The new password holds; all sessions have ended.")
+        return await entrance.log_in(username, password, device_name=DEVICE_NAME)
+
+    session = run(work())
+    entrance.keep(session)
+    say(f"Signed in to {link.url} as @{session.user.username}. Kept in {profile_path()}.")
+
+
+def _tell_invitation(invitation: c.Invitation) -> None:
+    rooms = ", ".join(f"#{name}" for name in invitation.rooms)
+    note(f"{invitation.invited_by or 'The operator'} invites you to {invitation.server_name}{', into ' + rooms if rooms else ''}.")
+
+
+def _line(prompt: str) -> str:
+    """Ask, or take the next line of a pipe."""
+    return input(prompt).strip() if sys.stdin.isatty() else sys.stdin.readline().strip()
+
+
+def _secret(prompt: str) -> str:
+    return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+
+
+def _new_password() -> str:
+    while True:
+        password = getpass.getpass("New password (8 characters or more): ")
+        if password == getpass.getpass("The same again: "):
+            return password
+        note("They differ.")
+
+
+def own_ca(url: str) -> str:
+    """Return the CA of a server whose data folder is right here, as after `make run`."""
+    ca = Path("securechat-data/tls/ca.crt")
+    local = urlsplit(url).hostname in {"localhost", "127.0.0.1"}
+    return str(ca.resolve()) if local and ca.exists() else ""
+
+
+def log_out() -> None:
+    """End the session on the server and forget the profile."""
+    if os.environ.get("SECURECHAT_TOKEN"):
+        raise Shutdown(NO_SESSION, 64)
+    try:
+        load_profile()
+    except LoginRequired as error:
+        raise Shutdown(str(error), 3) from error
+
+    async def work() -> None:
+        client = ChatClient.connect()
+        try:
+            async with asyncio.timeout(REACH_S):
+                await client.start()
+            await client.log_out()
+        finally:
+            await client.close()
+
+    try:
+        run(work())
+    except Shutdown as error:
+        if error.code != 3:  # 3: the session had ended before.
+            note(f"The server was not told. End the session from another device. {error.line}")
+    profile_path().unlink(missing_ok=True)
+    say("Signed out.")

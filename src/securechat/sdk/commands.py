@@ -1,0 +1,324 @@
+"""Commands: what a signed-in client can ask the server for. Each method is one command; `docs/reference/sdk.md` has the table.
+
+The methods of a room are in `Room`, those of somebody who is not signed in in `Entrance`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar
+
+from securechat.domain import commands as c
+from securechat.domain.accounts import Device, User
+from securechat.domain.limits import LIMITS
+from securechat.errors import NotFound
+from securechat.sdk.outbox import Outbox
+from securechat.sdk.room import Room
+
+R = TypeVar("R")
+
+
+class Commands(ABC):
+    """Typed methods over `call`.
+
+    Every method raises `ChatError` when the server refuses, `ConnectionLost` when no answer came (the outcome is unknown) and
+    `LoginRequired` when the token does not hold. What else can happen is said at each.
+    """
+
+    outbox: Outbox
+    blocked: set[str]
+
+    @abstractmethod
+    async def call(self, command: c.Command) -> Any:
+        """Send a command and return its reply."""
+
+    async def ask(self, command: c.Command, reply: type[R]) -> R:
+        """Do as `call`, for a reply of a known type."""
+        found = await self.call(command)
+        if not isinstance(found, reply):
+            raise TypeError(f"{type(found).__name__} came, and not {reply.__name__}")
+        return found
+
+    # ── rooms ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def create_room(
+        self,
+        name: str,
+        *,
+        kind: Literal["public", "private"] = "private",
+        topic: str = "",
+        members: Iterable[str] = (),
+    ) -> Room:
+        """Create a room, become its owner, and return it.
+
+        Args:
+            name: 1 to 64 characters.
+            kind: A public room is found and joined by everybody; into a private one its members bring people.
+            topic: At most 256 characters.
+            members: User ids of those who are in it from the start, at most 200.
+
+        Raises:
+            NameTaken: Another public room has this name.
+            NotFound: One of the members does not exist.
+            Forbidden: A bot creates no rooms.
+        """
+        return await self._room(c.RoomCreate(name=name, kind=kind, topic=topic, members=list(members)))
+
+    async def direct(self, user_id: str) -> Room:
+        """Open the direct room with somebody: the same one each time.
+
+        Raises:
+            NotFound: No such user.
+            Forbidden: They blocked one.
+        """
+        return await self._room(c.RoomDirect(user=user_id))
+
+    async def list_rooms(self) -> list[c.RoomSummary]:
+        """Return one's own rooms, with unread counts as the server has them now."""
+        return (await self.ask(c.RoomList(), c.Rooms)).rooms
+
+    async def browse_rooms(self, query: str = "", *, cursor: str = "", limit: int = 50) -> c.Rooms:
+        """Return public rooms whose name begins with `query`, by name.
+
+        Args:
+            query: Beginning of the name.
+            cursor: `next_cursor` of the page before.
+            limit: At most this many, 1 to 200.
+
+        Returns:
+            A page; its `next_cursor` is None at the end.
+        """
+        return await self.ask(c.RoomBrowse(query=query, cursor=cursor, limit=limit), c.Rooms)
+
+    async def get_room(self, room_id: str) -> Room:
+        """Return a room by its id: one's own, or a public one.
+
+        Raises:
+            NotFound: There is none that one may see.
+        """
+        return await self._room(c.RoomGet(room=room_id))
+
+    async def lookup_room(self, name: str) -> Room:
+        """Return a room by its name: one's own, or a public one. `ChatClient.room` looks among the known ones first.
+
+        Raises:
+            NotFound: There is none that one may see.
+        """
+        return await self._room(c.RoomLookup(name=name))
+
+    # ── people ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def get_users(self, user_ids: Iterable[str]) -> list[User]:
+        """Return at most 200 users by id; ids that do not exist are left out."""
+        return (await self.ask(c.UserGet(users=list(user_ids)), c.Users)).users
+
+    async def find_users(self, query: str = "", *, limit: int = 20) -> list[User]:
+        """Return users whose username or display name begins with `query`: at most `limit`, 1 to 200."""
+        return (await self.ask(c.UserFind(query=query, limit=limit), c.Users)).users
+
+    async def find_user(self, username: str) -> User:
+        """Find a user by exact username, with or without `@`.
+
+        Raises:
+            NotFound: There is none.
+        """
+        name = username.removeprefix("@").lower()
+        for user in await self.find_users(name, limit=LIMITS.page_entries):
+            if user.username == name:
+                return user
+        raise NotFound(f"No user {username}.")
+
+    async def block(self, user_id: str) -> None:
+        """Block somebody: no direct messages from them, and clients fold their messages away.
+
+        Raises:
+            NotFound: No such user.
+            InvalidInput: Oneself.
+            Forbidden: A bot blocks nobody.
+        """
+        await self.call(c.UserBlock(user=user_id))
+        self.blocked.add(user_id)
+
+    async def unblock(self, user_id: str) -> None:
+        """Take a block back; its not being there is fine.
+
+        Raises:
+            Forbidden: A bot blocks nobody.
+        """
+        await self.call(c.UserUnblock(user=user_id))
+        self.blocked.discard(user_id)
+
+    async def list_blocks(self) -> list[User]:
+        """Return whom one has blocked."""
+        return (await self.ask(c.UserBlocks(), c.Users)).users
+
+    # ── oneself ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def me(self) -> c.Identity:
+        """Return who one is, and on which device."""
+        return await self.ask(c.Me(), c.Identity)
+
+    async def update_me(self, display_name: str) -> c.Identity:
+        """Change one's own display name (1 to 64 characters), and return who one is now.
+
+        Raises:
+            InvalidInput: Empty, too long, or with characters that cannot be seen.
+        """
+        return await self.ask(c.UserUpdate(display_name=display_name), c.Identity)
+
+    async def list_devices(self) -> list[Device]:
+        """Return one's own signed-in devices, newest first; `current` is this one."""
+        return (await self.ask(c.DeviceList(), c.Devices)).devices
+
+    async def revoke_device(self, device_id: str) -> None:
+        """Sign one of one's own devices out; its connections are closed at once.
+
+        Raises:
+            NotFound: No such device of one's own.
+            Forbidden: A bot has no devices to choose from.
+        """
+        await self.call(c.DeviceRevoke(device=device_id))
+
+    async def end_session(self) -> None:
+        """End the session of this device on the server. `ChatClient.log_out` also forgets the stored tokens."""
+        await self.call(c.SessionDelete())
+
+    async def set_commands(self, commands: Iterable[c.BotCommand]) -> None:
+        """As a bot: replace the list of commands that one answers, at most 100.
+
+        Raises:
+            Forbidden: One is not a bot.
+            InvalidInput: Two have the same name, or a name has other characters than a–z, 0–9, `_` and `-`.
+        """
+        await self.call(c.CommandSet(commands=list(commands)))
+
+    # ── for administrators ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def create_invite(self, *, uses: int = 1, expires_s: int = 604_800, rooms: Iterable[str] = ()) -> c.Invite:
+        """Create an invitation.
+
+        Args:
+            uses: How many people can come in with it, 1 to 10,000.
+            expires_s: How long it works, in seconds: one minute to 365 days.
+            rooms: Ids of rooms that they will be in, at most 50.
+
+        Returns:
+            The invitation with its link.
+
+        Raises:
+            Forbidden: Only an administrator may do this.
+            NotFound: One of the rooms is not there, or not one's own to see.
+        """
+        return await self.ask(c.InviteCreate(uses=uses, expires_s=expires_s, rooms=list(rooms)), c.Invite)
+
+    async def list_invites(self) -> list[c.Invite]:
+        """Return the invitations that still work, newest first.
+
+        Raises:
+            Forbidden: Only an administrator may do this.
+        """
+        return (await self.ask(c.InviteList(), c.Invites)).invites
+
+    async def revoke_invite(self, code: str) -> None:
+        """End an invitation.
+
+        Raises:
+            NotFound: None with this code works.
+            Forbidden: Only an administrator may do this.
+        """
+        await self.call(c.InviteRevoke(code=code))
+
+    async def create_user(
+        self,
+        username: str,
+        *,
+        display_name: str = "",
+        password: str | None = None,
+        role: Literal["admin", "member"] = "member",
+    ) -> c.UserCreated:
+        """Create an account; without a password the answer has a link with which the person sets one.
+
+        Args:
+            username: 2 to 32 of a–z, 0–9, `.`, `_`, `-`.
+            display_name: At most 64 characters; the username otherwise.
+            password: 8 to 1,024 characters.
+            role: What they may do on the server.
+
+        Raises:
+            NameTaken: Somebody has this username.
+            Forbidden: Only an administrator may do this.
+        """
+        command = c.UserCreate(username=username, display_name=display_name, password=password, role=role)
+        return await self.ask(command, c.UserCreated)
+
+    async def list_users(self, *, cursor: str = "", limit: int = 100) -> c.UserPage:
+        """Return all accounts by username, in pages of 1 to 200; `next_cursor` is None at the end.
+
+        Raises:
+            Forbidden: Only an administrator may do this.
+        """
+        return await self.ask(c.UserList(cursor=cursor, limit=limit), c.UserPage)
+
+    async def disable_user(self, user_id: str) -> None:
+        """Lock an account; its connections are closed at once.
+
+        Raises:
+            NotFound: No such user.
+            Forbidden: One is no administrator, or they have the same rights or more.
+        """
+        await self.call(c.UserDisable(user=user_id))
+
+    async def enable_user(self, user_id: str) -> None:
+        """Unlock an account.
+
+        Raises:
+            NotFound: No such user.
+            Forbidden: One is no administrator, or they have the same rights or more.
+        """
+        await self.call(c.UserEnable(user=user_id))
+
+    async def reset_user(self, user_id: str) -> c.Link:
+        """Return a link with which somebody sets a new password: once, within 24 hours.
+
+        Raises:
+            NotFound: No such user, or a bot.
+            Forbidden: One is no administrator, or they have the same rights or more.
+        """
+        return await self.ask(c.UserReset(user=user_id), c.Link)
+
+    async def create_bot(self, username: str, *, display_name: str = "", rooms: Iterable[str] = ()) -> c.BotCreated:
+        """Create a bot, and return its token, which nobody can show again.
+
+        Args:
+            username: 2 to 32 of a–z, 0–9, `.`, `_`, `-`.
+            display_name: At most 64 characters; the username otherwise.
+            rooms: Ids of rooms that it will be in, at most 50.
+
+        Raises:
+            NameTaken: Somebody has this username.
+            NotFound: One of the rooms is not there, or not one's own to see.
+            Forbidden: Only an administrator may do this.
+        """
+        return await self.ask(c.BotCreate(username=username, display_name=display_name, rooms=list(rooms)), c.BotCreated)
+
+    async def rotate_bot(self, user_id: str) -> c.BotCreated:
+        """Give a bot a new token, and return it; the old one ends, and a bot that was revoked may connect again.
+
+        Raises:
+            NotFound: No such bot.
+            Forbidden: Only an administrator may do this.
+        """
+        return await self.ask(c.BotRotate(user=user_id), c.BotCreated)
+
+    async def revoke_bot(self, user_id: str) -> None:
+        """End all tokens of a bot and disable it; its connections are closed at once.
+
+        Raises:
+            NotFound: No such bot.
+            Forbidden: Only an administrator may do this.
+        """
+        await self.call(c.BotRevoke(user=user_id))
+
+    async def _room(self, command: c.Command) -> Room:
+        return Room(self, await self.ask(command, c.RoomSummary))

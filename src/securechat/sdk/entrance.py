@@ -1,0 +1,120 @@
+"""Entrance: what somebody who is not signed in can ask a server for. Over REST; no connection is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from securechat.domain import commands as c
+from securechat.sdk.profile import Profile, ask_openly, check_url, save_profile
+
+
+class Entrance:
+    """The way in.
+
+    Every method raises `ChatError` when the server refuses (`RateLimited` after too many attempts) and `OSError` when it cannot be
+    reached. What else can happen is said at each.
+
+    Args:
+        url: The server, `https://…`; `http://` for this machine only.
+        ca: A CA's certificate, for a server with its own CA.
+
+    Raises:
+        ValueError: This is no URL of a server, or an unprotected one.
+    """
+
+    def __init__(self, url: str, *, ca: str = "") -> None:
+        self.url = check_url(url)
+        self.ca = ca
+
+    async def set_up(
+        self, token: str, username: str, password: str, *, display_name: str = "", server_name: str = "", device_name: str = ""
+    ) -> c.Session:
+        """Create the first account, the owner's, and sign in.
+
+        Args:
+            token: What stands after `#t=` in the link that the server printed.
+            username: 2 to 32 of a–z, 0–9, `.`, `_`, `-`.
+            password: 8 to 1,024 characters.
+            display_name: At most 64 characters; the username otherwise.
+            server_name: What people will call this server, at most 64 characters.
+            device_name: How this device is listed, at most 64 characters.
+
+        Raises:
+            LinkInvalid: The link was used, or is too old.
+            InvalidInput: A name or the password is out of bounds.
+        """
+        command = c.SetupComplete(
+            token=token,
+            username=username,
+            password=password,
+            display_name=display_name,
+            server_name=server_name,
+            device_name=device_name,
+        )
+        return await self._session(command)
+
+    async def see_invite(self, code: str) -> c.Invitation:
+        """Return what an invitation is for: the server's name, who invites, into which rooms.
+
+        Raises:
+            LinkInvalid: It does not work (any more).
+        """
+        found: c.Invitation = await ask_openly(self.url, c.InviteGet(code=code), self.ca)
+        return found
+
+    async def register(
+        self, code: str, username: str, password: str, *, display_name: str = "", device_name: str = ""
+    ) -> c.Session:
+        """Create an account with an invitation's code (empty where registration is open), and sign in. Bounds as in `set_up`.
+
+        Raises:
+            RegistrationClosed: It needs an invitation.
+            LinkInvalid: The invitation does not work (any more).
+            NameTaken: Somebody has this username; the invitation keeps its use.
+            InvalidInput: A name or the password is out of bounds.
+        """
+        command = c.AccountRegister(
+            code=code, username=username, password=password, display_name=display_name, device_name=device_name
+        )
+        return await self._session(command)
+
+    async def log_in(self, username: str, password: str, *, device_name: str = "") -> c.Session:
+        """Sign in: a new device, whose name has at most 64 characters.
+
+        Raises:
+            Unauthorized: Wrong; the answer does not say what.
+        """
+        return await self._session(c.SessionCreate(username=username, password=password, device_name=device_name))
+
+    async def refresh(self, refresh_token: str) -> c.Session:
+        """Exchange a refresh token for the next one and a new access token. `ChatClient` does this by itself for a kept profile.
+
+        Raises:
+            Unauthorized: The session has ended, or the token was used before, which ends it.
+        """
+        return await self._session(c.SessionRefresh(refresh_token=refresh_token))
+
+    async def reset_password(self, token: str, password: str) -> None:
+        """Set a new password (8 to 1,024 characters) with what stands after `#t=` in a reset link; all sessions end.
+
+        Raises:
+            LinkInvalid: The link was used, or is too old.
+            InvalidInput: The password is out of bounds; the link still works.
+        """
+        await ask_openly(self.url, c.PasswordReset(token=token, password=password), self.ca)
+
+    def keep(self, session: c.Session, path: Path | None = None) -> Profile:
+        """Write a session to the profile that `ChatClient.connect` and the terminal use, mode 0600, and return it."""
+        profile = Profile(
+            url=self.url,
+            username=session.user.username,
+            device=session.device,
+            refresh_token=session.refresh_token,
+            ca=self.ca,
+        )
+        save_profile(profile, path)
+        return profile
+
+    async def _session(self, command: c.Command) -> c.Session:
+        session: c.Session = await ask_openly(self.url, command, self.ca)
+        return session

@@ -1,0 +1,286 @@
+"""The SDK's methods: one per command, each sending what its name says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from securechat.domain import commands as c
+from securechat.domain.accounts import User
+from securechat.domain.entries import Entry, EntryType, Page
+from securechat.domain.limits import LIMITS
+from securechat.errors import TooLarge, Unauthorized
+from securechat.protocol import frames as f
+from securechat.rest.routes import ROUTES
+from securechat.sdk import entrance
+from securechat.sdk.client import ChatClient
+from securechat.sdk.commands import Commands
+from securechat.sdk.entrance import Entrance
+from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
+from securechat.sdk.outbox import Outbox
+from securechat.sdk.profile import Profile, load_profile, save_profile
+from securechat.sdk.room import Room
+from securechat.sdk.transport import Transport
+
+ROOM, ANA, BOB, DEVICE = "rm_0", "usr_ana", "usr_bob", "dev_0"
+PEOPLE = [User(id=BOB, username="bob", display_name="Bob")]
+SUMMARY = c.RoomSummary(id=ROOM, kind="public", name="ops")
+SESSION = c.Session(user=PEOPLE[0], device=DEVICE, access_token="a", expires_in=600, refresh_token="r")
+REPLIES: dict[type, Any] = {
+    c.Sent: c.Sent(room=ROOM, seq=1, at=1),
+    Page: Page(room=ROOM, entries=[], last_seq=1),
+    c.ReadState: c.ReadState(room=ROOM, read_seq=1, unread=0),
+    c.RoomSummary: SUMMARY,
+    c.Rooms: c.Rooms(rooms=[SUMMARY]),
+    c.Members: c.Members(members=[]),
+    c.Users: c.Users(users=PEOPLE),
+    c.BotCommands: c.BotCommands(commands=[]),
+    c.Session: SESSION,
+    c.Identity: c.Identity(user=PEOPLE[0], device=DEVICE),
+    c.Devices: c.Devices(devices=[]),
+    c.Invitation: c.Invitation(server_name="S", invited_by="Ana", rooms=[]),
+    c.Invite: c.Invite(code="C", uses_left=1, expires_at=1),
+    c.Invites: c.Invites(invites=[]),
+    c.UserCreated: c.UserCreated(user=PEOPLE[0]),
+    c.UserPage: c.UserPage(users=PEOPLE),
+    c.Link: c.Link(url="u", expires_at=1),
+    c.BotCreated: c.BotCreated(user=PEOPLE[0], token="t"),
+    c.Done: c.Done(),
+}
+
+
+class Recorder(Commands):
+    """Answers everything, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(self.call)
+        self.blocked: set[str] = set()
+        self.asked: list[c.Command] = []
+        self.room = Room(self, SUMMARY)
+        self.entrance = Entrance("https://chat.example.org")
+
+    async def call(self, command: c.Command) -> Any:
+        self.asked.append(command)
+        return REPLIES[c.REPLIES[type(command)]]
+
+
+Method = Callable[[Recorder], Awaitable[Any]]
+CASES: list[tuple[c.Command, Method]] = [
+    (c.MessageSend(room=ROOM, cmid="c", body="hi", reply_to=1), lambda x: x.room.send("hi", cmid="c", reply_to=1)),
+    (c.MessageEdit(room=ROOM, seq=1, body="ho"), lambda x: x.room.edit(1, "ho")),
+    (c.MessageDelete(room=ROOM, seq=1), lambda x: x.room.delete(1)),
+    (c.ReactionAdd(room=ROOM, seq=1, emoji="👍"), lambda x: x.room.react(1, "👍")),
+    (c.ReactionRemove(room=ROOM, seq=1, emoji="👍"), lambda x: x.room.unreact(1, "👍")),
+    (c.Fetch(room=ROOM, around=7, limit=3), lambda x: x.room.page(around=7, limit=3)),
+    (c.ReadMark(room=ROOM, seq=1, back=True), lambda x: x.room.mark_read(1, back=True)),
+    (c.TypingStart(room=ROOM), lambda x: x.room.typing()),
+    (c.RoomUpdate(room=ROOM, topic="t"), lambda x: x.room.update(topic="t")),
+    (c.RoomJoin(room=ROOM), lambda x: x.room.join()),
+    (c.RoomLeave(room=ROOM), lambda x: x.room.leave()),
+    (c.MemberList(room=ROOM), lambda x: x.room.members()),
+    (c.MemberAdd(room=ROOM, user=BOB), lambda x: x.room.add(BOB)),
+    (c.MemberRemove(room=ROOM, user=BOB), lambda x: x.room.remove(BOB)),
+    (c.CommandList(room=ROOM), lambda x: x.room.commands()),
+    (
+        c.RoomCreate(name="ops", kind="public", topic="t", members=[BOB]),
+        lambda x: x.create_room("ops", kind="public", topic="t", members=[BOB]),
+    ),
+    (c.RoomDirect(user=BOB), lambda x: x.direct(BOB)),
+    (c.RoomList(), lambda x: x.list_rooms()),
+    (c.RoomBrowse(query="o", cursor="n", limit=3), lambda x: x.browse_rooms("o", cursor="n", limit=3)),
+    (c.RoomGet(room=ROOM), lambda x: x.get_room(ROOM)),
+    (c.RoomLookup(name="ops"), lambda x: x.lookup_room("ops")),
+    (c.UserGet(users=[BOB]), lambda x: x.get_users([BOB])),
+    (c.UserFind(query="b", limit=3), lambda x: x.find_users("b", limit=3)),
+    (c.UserBlock(user=BOB), lambda x: x.block(BOB)),
+    (c.UserUnblock(user=BOB), lambda x: x.unblock(BOB)),
+    (c.UserBlocks(), lambda x: x.list_blocks()),
+    (c.Me(), lambda x: x.me()),
+    (c.UserUpdate(display_name="B"), lambda x: x.update_me("B")),
+    (c.DeviceList(), lambda x: x.list_devices()),
+    (c.DeviceRevoke(device=DEVICE), lambda x: x.revoke_device(DEVICE)),
+    (c.SessionDelete(), lambda x: x.end_session()),
+    (c.CommandSet(commands=[c.BotCommand(name="roll")]), lambda x: x.set_commands([c.BotCommand(name="roll")])),
+    (c.InviteCreate(uses=2, expires_s=60, rooms=[ROOM]), lambda x: x.create_invite(uses=2, expires_s=60, rooms=[ROOM])),
+    (c.InviteList(), lambda x: x.list_invites()),
+    (c.InviteRevoke(code="C"), lambda x: x.revoke_invite("C")),
+    (
+        c.UserCreate(username="bob", display_name="B", password="12345678", role="admin"),
+        lambda x: x.create_user("bob", display_name="B", password="12345678", role="admin"),
+    ),
+    (c.UserList(cursor="b", limit=3), lambda x: x.list_users(cursor="b", limit=3)),
+    (c.UserDisable(user=BOB), lambda x: x.disable_user(BOB)),
+    (c.UserEnable(user=BOB), lambda x: x.enable_user(BOB)),
+    (c.UserReset(user=BOB), lambda x: x.reset_user(BOB)),
+    (c.BotCreate(username="b", display_name="B", rooms=[ROOM]), lambda x: x.create_bot("b", display_name="B", rooms=[ROOM])),
+    (c.BotRotate(user=BOB), lambda x: x.rotate_bot(BOB)),
+    (c.BotRevoke(user=BOB), lambda x: x.revoke_bot(BOB)),
+    (
+        c.SetupComplete(token="t", username="b", password="p", display_name="B", server_name="S", device_name="D"),
+        lambda x: x.entrance.set_up("t", "b", "p", display_name="B", server_name="S", device_name="D"),
+    ),
+    (c.InviteGet(code="C"), lambda x: x.entrance.see_invite("C")),
+    (
+        c.AccountRegister(code="C", username="b", password="p", display_name="B", device_name="D"),
+        lambda x: x.entrance.register("C", "b", "p", display_name="B", device_name="D"),
+    ),
+    (c.SessionCreate(username="b", password="p", device_name="D"), lambda x: x.entrance.log_in("b", "p", device_name="D")),
+    (c.SessionRefresh(refresh_token="r"), lambda x: x.entrance.refresh("r")),
+    (c.PasswordReset(token="t", password="p"), lambda x: x.entrance.reset_password("t", "p")),
+]
+
+
+def test_every_command_of_people_and_bots_has_a_method() -> None:
+    """What has no path in REST is the operator's."""
+    people_and_bots = {route.command for route in ROUTES}
+
+    assert {type(command) for command, _ in CASES} == people_and_bots
+    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == {"setup.link", "backup.create", "server.status"}
+
+
+@pytest.mark.parametrize(
+    ("command", "method"), CASES, ids=lambda each: f.name_of(type(each)) if isinstance(each, c.Command) else ""
+)
+async def test_a_method_sends_its_command_and_nothing_else(command: c.Command, method: Method, monkeypatch: Any) -> None:
+    recorder = Recorder()
+
+    async def ask_openly(url: str, asked: c.Command, ca: str) -> Any:
+        assert (url, ca) == ("https://chat.example.org", "")
+        return await recorder.call(asked)
+
+    monkeypatch.setattr(entrance, "ask_openly", ask_openly)
+    await method(recorder)
+    (asked,) = recorder.asked
+    if getattr(command, "cmid", "") is None:
+        asked.cmid = None  # type: ignore[attr-defined]  # made anew for each change
+
+    assert asked == command
+    assert msgspec.json.decode(msgspec.json.encode(asked), type=type(command)) == command  # within the bounds
+
+
+def test_the_reference_names_a_method_for_every_command() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/sdk.md").read_text()
+    found = dict(re.findall(r"^\| `([a-z.]+)` \| `([a-z]+\.[a-z_]+)\(", page, re.MULTILINE))
+    homes = {"room": Room, "chat": ChatClient, "entrance": Entrance}
+
+    assert found.keys() == {f.name_of(route.command) for route in ROUTES}
+    for method in found.values():
+        home, _, name = method.partition(".")
+        assert callable(getattr(homes[home], name, None)), method
+
+
+async def test_blocks_are_known_at_once() -> None:
+    recorder = Recorder()
+    await recorder.block(BOB)
+    assert recorder.blocked == {BOB}
+    await recorder.unblock(BOB)
+    assert recorder.blocked == set()
+
+
+# ── unread counts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class NoTransport:
+    async def send(self, *frames: Any) -> None:
+        """Nobody listens."""
+
+
+def ready_client(**summary: Any) -> ChatClient:
+    client = ChatClient("https://chat.example.org", "sc_bot_x")
+    room = c.RoomSummary(id=ROOM, kind="public", name="ops", **summary)
+    user = User(id=ANA, username="ana", display_name="Ana")
+    client._start_session(f.Ready(user=user, device=DEVICE, rooms=[room], resumed=True), NoTransport())  # type: ignore[arg-type]
+    return client
+
+
+async def take(client: ChatClient, seq: int, user: str = BOB, kind: EntryType = EntryType.MESSAGE_SENT) -> None:
+    await client._take(Entry(type=kind, room=ROOM, seq=seq, at=1, user=user, body="x"), NoTransport())  # type: ignore[arg-type]
+
+
+async def test_unread_counts_the_messages_of_others_and_the_servers_word_wins() -> None:
+    client = ready_client(last_seq=4, unread=2)
+    summary = client.rooms[ROOM].summary
+    await take(client, 5)
+    await take(client, 6, user=ANA)
+    await take(client, 7, kind=EntryType.REACTION_ADDED)
+    assert (summary.unread, summary.last_seq) == (3, 7)
+    await client._take(f.SignalFrame(type="read.updated", room=ROOM, read_seq=7, unread=0), NoTransport())  # type: ignore[arg-type]
+    assert (summary.unread, summary.read_seq) == (0, 7)
+
+
+async def test_what_the_summary_has_counted_is_not_counted_again_on_resume() -> None:
+    client = ready_client(last_seq=9, unread=3, resumed=True)
+    client._seen[ROOM] = 6
+    for seq in (7, 8, 9, 10):
+        await take(client, seq)
+
+    assert client.rooms[ROOM].summary.unread == 4
+    assert client.rooms[ROOM].summary.last_seq == 10
+
+
+async def test_unread_stops_at_the_limit() -> None:
+    client = ready_client(last_seq=4, unread=LIMITS.unread)
+    await take(client, 5)
+
+    assert client.rooms[ROOM].summary.unread == LIMITS.unread
+
+
+# ── logging out ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kept(path: Path) -> ChatClient:
+    save_profile(Profile(url="https://chat.example.org", username="ana", refresh_token="r"), path)
+    return ChatClient(profile=path)
+
+
+@pytest.mark.parametrize(
+    ("ends", "raised"),
+    [
+        ([c.Done()], None),
+        ([ConnectionLost("closed"), LoginRequired("ended")], None),  # the close was faster than the answer
+        ([ConnectionLost("closed"), c.Done()], None),
+        ([Stopped("replaced")], Stopped),
+        ([Unauthorized("no")], Unauthorized),
+    ],
+)
+async def test_logging_out_forgets_the_tokens_whatever_happens(
+    ends: list[Any], raised: type[Exception] | None, tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = tmp_path / "profile.json"
+    client = kept(path)
+
+    async def call(command: c.Command) -> Any:
+        assert isinstance(command, c.SessionDelete)
+        await asyncio.sleep(0)
+        answer = ends.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(client, "call", call)
+    if raised is None:
+        await client.log_out()
+    else:
+        with pytest.raises(raised):
+            await client.log_out()
+
+    assert not ends
+    with pytest.raises(LoginRequired):
+        load_profile(path)
+
+
+async def test_a_frame_that_would_end_the_connection_is_not_sent() -> None:
+    class Socket:
+        async def send(self, data: bytes) -> None:
+            raise AssertionError(len(data))
+
+    hello = f.Hello(protocol=1, server="S", version="0", time=0, heartbeat_s=20, limits=LIMITS)
+    transport = Transport(Socket(), hello)  # type: ignore[arg-type]
+    with pytest.raises(TooLarge):
+        await transport.send(c.MessageSend(room=ROOM, cmid="c", body="x" * LIMITS.websocket_message_bytes))
