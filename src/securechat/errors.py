@@ -166,7 +166,7 @@ class Internal(ChatError):
     """Our mistake."""
 
 
-class SessionRefused(Exception):  # noqa: N818 - it says what happened, like the others here
+class SessionRefused(Exception):
     """What came on a sealed connection is not what the peer sealed for us now. The connection ends.
 
     Attributes:

@@ -26,7 +26,8 @@ from securechat.crypto.key_exchange import EphemeralKey, Suite
 from securechat.crypto.key_manager import DirectionKeys, EpochKeys
 from securechat.crypto.wire import framed, u16, u32, vec16
 from securechat.protocol.codec import Encoding
-from securechat.protocol.handshake import SUBPROTOCOL, SUBPROTOCOL_CLEAR, ClientHandshake, ServerHandshake, protocols_extension
+from securechat.protocol.frames import SUBPROTOCOL, SUBPROTOCOL_CLEAR
+from securechat.protocol.handshake import ClientHandshake, ServerHandshake, protocols_extension
 from securechat.protocol.session import ClientSession, EpochLimits, ServerSession, pack
 
 PATH: Final = Path(__file__).parents[2] / "spec" / "vectors" / "session-layer.json"

@@ -118,23 +118,23 @@ async def test_a_storm_of_logins_is_one_presence_signal_per_room(hub: Hub) -> No
     assert len(cast("Any", watcher.ephemeral[0].frames[0]).presence) == 51
 
 
-def test_a_queue_gives_answers_then_events_in_order_then_ephemerals_in_one_write() -> None:
+def test_a_queue_gives_answers_then_events_in_order_then_ephemerals() -> None:
     queue = MessageQueue()
     queue.put_ephemeral(b"E")
     assert queue.put(b"first")
     assert queue.put(b"second")
     assert queue.put_frame(b'{"a":1}')
 
-    assert queue.take(Encoding.JSON) == b'\x81\x09[{"a":1}]firstsecondE'
-    assert queue.take(Encoding.JSON) == b""
+    assert queue.take(Encoding.JSON, packed=False) == [b'\x81\x09[{"a":1}]', b"first", b"second", b"E"]
+    assert queue.take(Encoding.JSON, packed=False) == []
     assert queue.size == 0
 
 
-def test_a_single_block_is_written_as_the_same_object() -> None:
+def test_a_block_is_queued_by_reference() -> None:
     queue, block = MessageQueue(), b"x" * 1_000
     queue.put(block)
 
-    assert queue.take(Encoding.JSON) is block
+    assert queue.take(Encoding.JSON, packed=False)[0] is block
 
 
 def test_a_full_queue_sheds_ephemerals_first() -> None:
@@ -142,7 +142,14 @@ def test_a_full_queue_sheds_ephemerals_first() -> None:
     queue.put_ephemeral(b"e" * 1_000)
 
     assert queue.put(b"m" * (LIMITS.queue_bytes - 500))
-    assert queue.take(Encoding.JSON)[-1:] == b"m"
+    assert queue.take(Encoding.JSON, packed=False)[-1][-1:] == b"m"
+
+
+def test_answers_are_packed_for_a_record() -> None:
+    queue = MessageQueue()
+    queue.put_frame(b'{"a":1}')
+
+    assert queue.take(Encoding.JSON, packed=True) == [b'\x00\x00\x00\x09[{"a":1}]']
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1, LIMITS.queue_blocks), (LIMITS.queue_bytes // 4, 4)])

@@ -190,6 +190,9 @@ class NoTransport:
     async def send(self, *frames: Any) -> None:
         """Nobody listens."""
 
+    def authenticated(self) -> None:
+        """Nothing to do."""
+
 
 def ready_client(**summary: Any) -> ChatClient:
     client = ChatClient("https://chat.example.org", "sc_bot_x")

@@ -16,16 +16,23 @@ from securechat.domain.accounts import Principal
 from securechat.domain.commands import Command, Done
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
-from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, Unauthorized
+from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, SessionRefused, Unauthorized
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
-from securechat.protocol.codec import Block, Encoding, encode_json, encode_msgpack, message
+from securechat.protocol.codec import Block, Encoding, binary_message, encode_json, encode_msgpack, message
 from securechat.protocol.handler import BadFrame, ProtocolHandler, server_side
+from securechat.protocol.handshake import ServerHandshake
+from securechat.protocol.session import MESSAGES_MAX, ServerSession
 
 log = logging.getLogger(__name__)
 
+HELLO_S: Final = 5.0
+"""ClientHello has to be there within this time,"""
+FINISHED_S: Final = 10.0
+"""ClientFin within this."""
 AUTH_S: Final = 10.0
+"""And `auth` this long after the connection, or the sealed session, was there."""
 PING_S: Final = 20.0
 PONG_S: Final = 10.0
 CLOSE_S: Final = 2.0
@@ -53,6 +60,9 @@ class Session(Protocol):
 
     def mark(self, connection: ClientConnection) -> None:
         """Have the connection flushed in this turn."""
+
+    async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
+        """Compute the answer to a ClientHello, in its turn; or raise `RateLimited` or `Unavailable`."""
 
     async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
         """Return who holds the token, and what `ready` says."""
@@ -97,22 +107,28 @@ class ClientConnection(WSListener):
     Args:
         session: The server.
         address: Where it comes from.
+        handshake: Of the sealed sub-protocol; None for the clear one.
 
     Attributes:
+        address: Where it comes from.
         principal: Who it is, once authenticated.
     """
 
     __slots__ = (
-        "_address", "_authenticating", "_blocked", "_catching_up", "_closing", "_dirty", "_fragments", "_fragments_text",
-        "_held", "_in_flight", "_last_heard", "_opened_at", "_paused", "_pinged", "_protocol", "_queue", "_resuming",
-        "_session", "_transport", "_writable", "principal",
+        "_authenticating", "_blocked", "_catching_up", "_closing", "_dirty", "_fragments", "_fragments_text", "_greeted",
+        "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs", "_paused", "_pinged", "_protocol", "_queue",
+        "_resuming", "_seal", "_session", "_transport", "_writable", "address", "principal",
     )  # fmt: skip
 
-    def __init__(self, session: Session, address: str) -> None:
+    def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
         super().__init__()
 
         self._session = session
-        self._address = address
+        self.address = address
+        self._handshake = handshake
+        self._packs = handshake is not None
+        self._greeted = False
+        self._seal: ServerSession | None = None
         self._protocol: ProtocolHandler[Any] = server_side()
         self._queue = MessageQueue()
         self._transport: Any = None
@@ -133,12 +149,21 @@ class ClientConnection(WSListener):
         self._opened_at = self._last_heard = time.monotonic()
         self._pinged = False
 
+    @property
+    def ending(self) -> bool:
+        """Whether nothing is read or written any more."""
+        return self._closing
+
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Say hello."""
+        """Say hello; on the sealed sub-protocol that waits for the session."""
         self._transport = transport
         self._session.connections.add(self)
+        if self._handshake is None:
+            self._say_hello(Encoding.JSON)
+
+    def _say_hello(self, encoding: Encoding) -> None:
         hello = f.Hello(
             protocol=f.PROTOCOL_VERSION,
             server=self._session.server_name(),
@@ -147,7 +172,7 @@ class ClientConnection(WSListener):
             heartbeat_s=int(PING_S),
             limits=LIMITS,
         )
-        self._put(message([hello], Encoding.JSON))
+        self._put(message([hello], encoding, packed=self._packs))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a WebSocket frame in."""
@@ -200,12 +225,74 @@ class ClientConnection(WSListener):
 
     def _receive(self, payload: memoryview, *, text: bool) -> None:
         try:
-            received = self._protocol.receive(payload, text=text)
+            received = self._open(bytes(payload), text=text) if self._packs else self._protocol.receive(payload, text=text)
         except ProtocolViolation as violation:
             self.close(f.CloseCode.PROTOCOL, violation.detail)
             return
+        except SessionRefused as refused:
+            self._refuse(refused)
+            return
         for frame in received:
             self._handle(frame)
+
+    # ── the sealed sub-protocol ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, data: bytes, *, text: bool) -> list[Any]:
+        """Return the frames of a record; during the handshake, none."""
+        if text:
+            raise SessionRefused(f.CloseCode.PROTOCOL, "a text message")
+        seal = self._seal
+        if seal is None:
+            self._shake(data)
+            return []
+        frames: list[Any] = []
+        for each in seal.open(data):
+            frames += self._protocol.receive(each, text=self._protocol.encoding is Encoding.JSON)
+        if len(frames) > LIMITS.frames_per_message:
+            raise ProtocolViolation("Too many frames in one record.")
+        if seal.worn:
+            seal.tick()
+        if seal.outgoing:
+            self._mark()
+        if seal.peer_close is not None:
+            self.close(seal.peer_close.code if seal.peer_close.code == f.CloseCode.DRAIN else f.CloseCode.NORMAL)
+        return frames
+
+    def _shake(self, data: bytes) -> None:
+        handshake = self._handshake
+        if handshake is None:
+            raise SessionRefused(f.CloseCode.PROTOCOL, "a message while the handshake is computed")
+        if self._greeted:
+            self._seal = handshake.finish(data)
+            self._handshake = None
+            self._protocol.encoding = handshake.encoding
+            self._opened_at = time.monotonic()
+            self._session.counters.sealed_sessions += 1
+            self._say_hello(handshake.encoding)
+        else:
+            handshake.take_client_hello(data)
+            self._handshake = None  # Until the answer is computed nothing may come.
+            self._spawn(self._greet(handshake), "")
+
+    async def _greet(self, handshake: ServerHandshake) -> None:
+        try:
+            messages = await self._session.answer(handshake, self.address)
+        except SessionRefused as refused:
+            self._refuse(refused)
+        except ChatError as error:
+            code = f.CloseCode.TOO_MANY if isinstance(error, RateLimited) else f.CloseCode.OVERLOADED
+            self.close(code, f"retry after {error.retry_after_ms} ms")
+        else:
+            if not self._closing:
+                self._greeted = True
+                self._handshake = handshake
+                self._transport.underlying_transport.write(b"".join(map(binary_message, messages)))
+
+    def _refuse(self, refused: SessionRefused) -> None:
+        """The reason is for our log; the peer gets one code, whatever it was."""
+        self._session.counters.sessions_refused += 1
+        log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
+        self.close(refused.code)
 
     def _handle(self, frame: Any) -> None:
         if self._authenticating:
@@ -234,7 +321,7 @@ class ClientConnection(WSListener):
         elif kind is f.Auth:
             self._limited(self._extend(principal, frame), principal, frame.id, cost=5)
         else:
-            self._session.dispatch(principal, frame, self._address, partial(self._complete, frame.id))
+            self._session.dispatch(principal, frame, self.address, partial(self._complete, frame.id))
 
     def _limited(self, work: Coroutine[Any, Any, None], principal: Principal, frame_id: str, *, cost: int) -> None:
         """Do what only a connection can do, under the limits of a command."""
@@ -295,7 +382,12 @@ class ClientConnection(WSListener):
         encoded = encode_msgpack(frame) if self._protocol.encoding is Encoding.MSGPACK else encode_json(frame)
         if not self._queue.put_frame(encoded) and not self._relieved():
             self._too_slow()
-        elif not self._dirty:
+        else:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Have everything written in this turn of the loop."""
+        if not self._dirty:
             self._dirty = True
             self._session.mark(self)
 
@@ -322,6 +414,8 @@ class ClientConnection(WSListener):
             return
         # From here to `ready` nothing waits: what is committed before is in `ready`, what is committed after is delivered.
         self.principal = principal
+        if self._seal is not None:
+            self._seal.authenticated = True
         presence = self._session.attach(self, principal.user_id, [room.id for room in ready.rooms])
         behind = []
         for room in ready.rooms:
@@ -332,9 +426,10 @@ class ClientConnection(WSListener):
         ready.id = frame.id
         ready.resumed = all(room.resumed is not False for room in ready.rooms)
         encoding = self._protocol.encoding or Encoding.JSON
-        await self._catch_up(principal, message([ready], encoding), behind)
+        await self._catch_up(principal, message([ready], encoding, packed=self._packs), behind)
         if presence:
-            self._queue.put_ephemeral(message([f.SignalFrame(type="presence.changed", presence=presence)], encoding))
+            online = f.SignalFrame(type="presence.changed", presence=presence)
+            self._queue.put_ephemeral(message([online], encoding, packed=self._packs))
         self._authenticating = False
         held, self._held = self._held, []
         for each in held:
@@ -352,7 +447,8 @@ class ClientConnection(WSListener):
             behind = [(room, after, await self._session.newest(principal, room)) for room, after in frame.rooms.items()]
             resumed = {room: within_reach(after, last_seq) for room, after, last_seq in behind}
             encoding = self._protocol.encoding or Encoding.JSON
-            await self._catch_up(principal, message([f.Reply(id=frame.id, data=f.Resumed(rooms=resumed))], encoding), behind)
+            reply = f.Reply(id=frame.id, data=f.Resumed(rooms=resumed))
+            await self._catch_up(principal, message([reply], encoding, packed=self._packs), behind)
 
     async def _catch_up(self, principal: Principal, answer: bytes, behind: list[tuple[str, int, int]]) -> None:
         """Write an answer and what the client has not seen, at the speed at which it reads. What is new meanwhile waits."""
@@ -363,21 +459,19 @@ class ClientConnection(WSListener):
             await self._write(answer)
             for room, after, last_seq in behind:
                 async for entries in self._session.missed(principal, room, after, last_seq):
-                    await self._write(message(entries, encoding))
+                    await self._write(message(entries, encoding, packed=self._packs))
                     if self._closing:
                         return
                     await asyncio.sleep(0)  # The others have their turn after each page.
         finally:
             self._catching_up -= 1
-            if self._queue.size and not self._dirty:
-                self._dirty = True
-                self._session.mark(self)
+            if self._queue.size:
+                self._mark()
 
     async def _write(self, data: bytes) -> None:
         await self._writable.wait()
         if not self._closing:
-            self._transport.underlying_transport.write(data)
-            self._session.counters.writes += 1
+            self._write_out([data])
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -385,16 +479,16 @@ class ClientConnection(WSListener):
         """Queue a block by reference. Never waits."""
         if self._closing:
             return
-        self._put(block.encoded(self._protocol.encoding or Encoding.JSON))
+        encoding = self._protocol.encoding or Encoding.JSON
+        self._put(block.packed(encoding) if self._packs else block.encoded(encoding))
 
     def push_ephemeral(self, block: Block) -> None:
         """Queue a block that may be dropped."""
         if self._closing:
             return
-        self._queue.put_ephemeral(block.encoded(self._protocol.encoding or Encoding.JSON))
-        if not self._dirty:
-            self._dirty = True
-            self._session.mark(self)
+        encoding = self._protocol.encoding or Encoding.JSON
+        self._queue.put_ephemeral(block.packed(encoding) if self._packs else block.encoded(encoding))
+        self._mark()
 
     def _put(self, data: bytes) -> None:
         if not self._queue.put(data) and not self._relieved():
@@ -411,14 +505,38 @@ class ClientConnection(WSListener):
         return True
 
     def flush(self) -> None:
-        """Write everything that waits in one write. The sealed sub-protocol seals here, once."""
+        """Write everything that waits in one write; on the sealed sub-protocol, as one record."""
         self._dirty = False
         if self._blocked or self._closing or self._catching_up:
             return
-        data = self._queue.take(self._protocol.encoding or Encoding.JSON)
-        if data:
-            self._transport.underlying_transport.write(data)
-            self._session.counters.writes += 1
+        messages = self._queue.take(self._protocol.encoding or Encoding.JSON, packed=self._packs)
+        if messages or (self._seal is not None and self._seal.outgoing):
+            self._write_out(messages)
+
+    def _write_out(self, messages: list[bytes]) -> None:
+        if self._seal is not None:
+            try:
+                messages = self._sealed(self._seal, messages)
+            except SessionRefused as refused:
+                self._blocked = True  # Nothing can be sealed any more: what waits stays in the log.
+                self._refuse(refused)
+                return
+        # One block is by far the most common, and then every member of the room writes the same object.
+        self._transport.underlying_transport.write(messages[0] if len(messages) == 1 else b"".join(messages))
+        self._session.counters.writes += 1
+
+    def _sealed(self, seal: ServerSession, messages: list[bytes]) -> list[bytes]:
+        """Return the session's own records and one for these packed messages, as WebSocket messages."""
+        found: list[bytes] = []
+        if seal.worn:
+            seal.tick()
+        if seal.outgoing:
+            found += map(binary_message, seal.outgoing)
+            seal.outgoing.clear()
+        for start in range(0, len(messages), MESSAGES_MAX):
+            some = messages[start : start + MESSAGES_MAX]
+            found.append(binary_message(seal.seal(some[0] if len(some) == 1 else b"".join(some))))
+        return found
 
     def pause_writing(self) -> None:
         """The socket takes no more: what comes gathers in the queue, up to its limit."""
@@ -429,18 +547,21 @@ class ClientConnection(WSListener):
         """The socket takes again."""
         self._blocked = False
         self._writable.set()
-        if self._queue.size and not self._dirty:
-            self._dirty = True
-            self._session.mark(self)
+        if self._queue.size:
+            self._mark()
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", after_ms: int = 0) -> None:
         """Write what waits if the socket takes it, then the close code, then end the connection."""
         if self._closing or self._transport is None:
             return
         self.flush()
+        if self.ending:
+            return  # It could not be sealed, and that was refused.
         self._closing = True
+        if self._seal is not None and (goodbye := self._seal.close(code, after_ms)) and not self._blocked:
+            self._transport.underlying_transport.write(binary_message(goodbye))
         self._writable.set()
         self._queue.clear()
         if self.principal is not None:
@@ -452,21 +573,35 @@ class ClientConnection(WSListener):
     def drain(self, after_ms: int) -> None:
         """Tell the client to come back later, and close."""
         self._put_frame(f.Drain(after_ms=after_ms))
-        self.close(f.CloseCode.DRAIN, "drain")
+        self.close(f.CloseCode.DRAIN, "drain", after_ms)
 
     def look_after(self, now: float, wall: float) -> None:
         """Called every few seconds: ping the silent, end the dead, the unauthenticated and the expired."""
         silent = now - self._last_heard
-        if self.principal is None:
+        if self._packs and self._seal is None:
+            if now - self._opened_at > (FINISHED_S if self._greeted else HELLO_S):
+                self.close(f.CloseCode.PROTOCOL)
+        elif self.principal is None:
             if now - self._opened_at > AUTH_S:
                 self.close(f.CloseCode.UNAUTHORIZED, "auth takes too long")
         elif self.principal.expires_at is not None and wall > self.principal.expires_at:
             self.close(f.CloseCode.UNAUTHORIZED, "token expired")
+        if self._seal is not None and not self._closing:
+            self._look_after_keys(self._seal)
         if silent > PING_S + PONG_S:
             self._abort()
         elif silent > PING_S and not self._pinged and not self._closing:
             self._pinged = True
             self._transport.send_ping()
+
+    def _look_after_keys(self, seal: ServerSession) -> None:
+        try:
+            seal.tick()
+        except SessionRefused as refused:
+            self._refuse(refused)
+        else:
+            if seal.outgoing:
+                self._mark()
 
     def _too_slow(self) -> None:
         self._session.counters.slow_consumers += 1

@@ -30,9 +30,11 @@ from securechat.domain.ports import AccountStore, LogStore
 from securechat.errors import Unauthorized
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
+from securechat.gateway.sealing import Sealing
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
+from securechat.protocol.handshake import ServerHandshake
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 
@@ -83,6 +85,7 @@ class Gateway:
         counters: What is counted.
         max_connections: More are refused with 503.
         server_name: What `hello` says.
+        sealing: The sealed sub-protocol.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Gateway:
         counters: Counters,
         max_connections: int,
         server_name: Callable[[], str],
+        sealing: Sealing,
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -110,8 +114,13 @@ class Gateway:
         self.counters = counters
         self.max_connections = max_connections
         self.server_name = server_name
+        self.sealing = sealing
         self.connections: set[ClientConnection] = set()
         self.draining = False
+
+    async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
+        """See `Session.answer`."""
+        return await self.sealing.admission.answer(handshake, address)
 
     async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
         """See `Session.authenticate`."""
@@ -275,13 +284,15 @@ class FrontProtocol(HttpToolsProtocol):
             return _refuse(HTTPStatus.NOT_FOUND)
         if origin is not None and origin != own and origin not in self.origins():
             return _refuse(HTTPStatus.FORBIDDEN)
-        if f.SUBPROTOCOL_CLEAR not in offered:
+        subprotocol = gateway.sealing.choose(offered)
+        if subprotocol is None:
             return _refuse(HTTPStatus.BAD_REQUEST)
         if gateway.draining or len(gateway.connections) >= gateway.max_connections:
             return _refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         gateway.counters.connections_opened += 1
-        response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": f.SUBPROTOCOL_CLEAR})
-        return WSUpgradeResponseWithListener(response, ClientConnection(gateway, address))
+        response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": subprotocol})
+        handshake = gateway.sealing.handshake() if subprotocol == f.SUBPROTOCOL else None
+        return WSUpgradeResponseWithListener(response, ClientConnection(gateway, address, handshake))
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

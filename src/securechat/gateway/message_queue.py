@@ -10,7 +10,7 @@ from securechat.protocol.codec import Encoding, message_of_encoded
 
 
 class MessageQueue:
-    """Finished WebSocket messages by reference, and encoded frames that become one message when they leave."""
+    """Messages by reference, finished or packed for a record, and encoded frames that become one message when they leave."""
 
     __slots__ = ("_ephemeral", "_frames", "_messages", "_size")
 
@@ -38,19 +38,18 @@ class MessageQueue:
             self._ephemeral.append(message)
             self._size += len(message)
 
-    def take(self, encoding: Encoding) -> bytes:
-        """Return everything that waits as the bytes of one write: answers, then events in their order, then ephemerals."""
+    def take(self, encoding: Encoding, *, packed: bool) -> list[bytes]:
+        """Return the messages that wait: answers, then events in their order, then ephemerals."""
         messages = self._messages
         if self._frames:
-            messages = [message_of_encoded(self._frames, encoding), *messages]
+            messages.insert(0, message_of_encoded(self._frames, encoding, packed=packed))
             self._frames = []
         if self._ephemeral:
-            messages = messages + self._ephemeral
+            messages += self._ephemeral
             self._ephemeral = []
         self._messages = []
         self._size = 0
-        # One block is by far the most common, and then every member of the room writes the same object.
-        return messages[0] if len(messages) == 1 else b"".join(messages)
+        return messages
 
     def clear(self) -> None:
         """Forget everything: the connection ends."""

@@ -26,6 +26,10 @@ class Counters:
     """Connections closed with 4008."""
     connections_opened: int = 0
     """WebSocket connections since the start."""
+    sealed_sessions: int = 0
+    """Sealed sessions since the start."""
+    sessions_refused: int = 0
+    """Sealed sessions ended because of what came."""
     http_requests: int = 0
     """REST and static requests."""
     auth_failures: int = 0

@@ -50,33 +50,52 @@ def _msgpack_array_header(count: int) -> bytes:
     return b"\xdd" + count.to_bytes(4, "big")
 
 
-def message(frames: Sequence[Any], encoding: Encoding) -> bytes:
-    """Return a finished WebSocket message that holds these frames."""
-    if encoding is Encoding.JSON:
-        payload = _json.encode(frames)
-        return websocket_header(_FIN_TEXT, len(payload)) + payload
-    payload = _msgpack.encode(frames)
-    return websocket_header(_FIN_BINARY, len(payload)) + payload
+def _payload(frames: Sequence[Any], encoding: Encoding) -> bytes:
+    return _json.encode(frames) if encoding is Encoding.JSON else _msgpack.encode(frames)
 
 
-def message_of_encoded(frames: Sequence[bytes], encoding: Encoding) -> bytes:
-    """Return a finished WebSocket message that holds these frames, which are encoded already."""
+def _payload_of_encoded(frames: Sequence[bytes], encoding: Encoding) -> bytes:
     if encoding is Encoding.JSON:
-        payload = b"[" + b",".join(frames) + b"]"
-        return websocket_header(_FIN_TEXT, len(payload)) + payload
-    payload = _msgpack_array_header(len(frames)) + b"".join(frames)
+        return b"[" + b",".join(frames) + b"]"
+    return _msgpack_array_header(len(frames)) + b"".join(frames)
+
+
+def _finished(payload: bytes, encoding: Encoding) -> bytes:
+    return websocket_header(_FIN_TEXT if encoding is Encoding.JSON else _FIN_BINARY, len(payload)) + payload
+
+
+def _packed(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def message(frames: Sequence[Any], encoding: Encoding, *, packed: bool = False) -> bytes:
+    """Return a finished WebSocket message that holds these frames; `packed`, as it goes into a sealed record."""
+    payload = _payload(frames, encoding)
+    return _packed(payload) if packed else _finished(payload, encoding)
+
+
+def message_of_encoded(frames: Sequence[bytes], encoding: Encoding, *, packed: bool = False) -> bytes:
+    """Return the same of frames that are encoded already."""
+    payload = _payload_of_encoded(frames, encoding)
+    return _packed(payload) if packed else _finished(payload, encoding)
+
+
+def binary_message(payload: bytes) -> bytes:
+    """Return a finished binary WebSocket message."""
     return websocket_header(_FIN_BINARY, len(payload)) + payload
 
 
 class Block:
     """Frames for one audience, encoded at most once per encoding, shared by reference."""
 
-    __slots__ = ("_json", "_msgpack", "frames")
+    __slots__ = ("_json", "_msgpack", "_packed_json", "_packed_msgpack", "frames")
 
     def __init__(self, frames: Sequence[Any]) -> None:
         self.frames = frames
         self._json: bytes | None = None
         self._msgpack: bytes | None = None
+        self._packed_json: bytes | None = None
+        self._packed_msgpack: bytes | None = None
 
     def encoded(self, encoding: Encoding) -> bytes:
         """Return the finished WebSocket message."""
@@ -87,6 +106,16 @@ class Block:
         if self._msgpack is None:
             self._msgpack = message(self.frames, encoding)
         return self._msgpack
+
+    def packed(self, encoding: Encoding) -> bytes:
+        """Return the message as it goes into a sealed record."""
+        if encoding is Encoding.JSON:
+            if self._packed_json is None:
+                self._packed_json = message(self.frames, encoding, packed=True)
+            return self._packed_json
+        if self._packed_msgpack is None:
+            self._packed_msgpack = message(self.frames, encoding, packed=True)
+        return self._packed_msgpack
 
 
 def entries_block(entries: Sequence[Entry]) -> Block:

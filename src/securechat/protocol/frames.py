@@ -18,18 +18,24 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import Limits
 from securechat.errors import ChatError
 
+SUBPROTOCOL: Final = "securechat.v1"
+"""Sealed: what one flush writes is one record (spec/session-layer.md)."""
 SUBPROTOCOL_CLEAR: Final = "securechat.v1.clear"
-"""Frames as they are, protected by TLS only. `securechat.v1`, the sealed one, seals what one flush writes as one record."""
+"""Frames as they are, protected by TLS only."""
 PROTOCOL_VERSION: Final = 1
 
 
 class CloseCode(IntEnum):
     """Why a connection ends, and thereby what the client does next (spec, "Close codes")."""
 
+    NORMAL = 1000
     DRAIN = 4000
     SLOW_CONSUMER = 4008
     PROTOCOL = 4400
     UNAUTHORIZED = 4401
+    REKEY = 4403
+    WRONG_HOST = 4404
+    NO_COMMON = 4406
     REPLACED = 4409
     TOO_MANY = 4429
     FRAMING = 1002

@@ -30,14 +30,13 @@ from securechat.crypto.key_manager import EpochKeys, KeyManager
 from securechat.crypto.wire import PROTOCOL, Reader, names, read_names
 from securechat.errors import SessionRefused
 from securechat.protocol.codec import Encoding
+from securechat.protocol.frames import SUBPROTOCOL
 from securechat.protocol.session import ClientSession, EpochLimits, Established, ServerSession, SessionClock
 
 WRONG_HOST: Final = 4404
 NO_COMMON: Final = 4406
 ANSWER_S: Final = 10.0
 """Between ServerHello and ServerAuth."""
-SUBPROTOCOL: Final = "securechat.v1"
-SUBPROTOCOL_CLEAR: Final = "securechat.v1.clear"
 
 
 class Identities(Protocol):

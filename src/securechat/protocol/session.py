@@ -182,7 +182,7 @@ class SealedSession:
     # ── sealing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def seal(self, payload: bytes) -> bytes:
-        """Return the record of a payload made by `pack`.
+        """Return the record of packed messages, one after the other.
 
         Raises:
             SessionRefused: With 4403: these keys are used up. Nothing was sealed.
@@ -314,6 +314,7 @@ class ServerSession(SealedSession):
     def __init__(self, established: Established, identity: IdentityKey) -> None:
         super().__init__(established, Direction.SERVER)
         self._identity = identity
+        self._half = established.limits.records // 2
         self._init = b""
         self._ephemeral: EphemeralKey | None = None
         self._init_at = 0.0
@@ -340,11 +341,16 @@ class ServerSession(SealedSession):
             return
         if not self.authenticated or self._closed or self.peer_close is not None:
             return
-        half = self._made.limits.records // 2
-        used = max(self._seal_with.seq, self._open_with.seq) >= half
-        heavy = max(self._seal_with.sealed_bytes, self._open_with.sealed_bytes) >= BYTES_MAX // 2
-        if used or heavy or now - self._since >= self._due_s:
+        if self.worn or now - self._since >= self._due_s:
             self.begin_rekey()
+
+    @property
+    def worn(self) -> bool:
+        """Whether the keys were used so much that `tick` should not wait for its time."""
+        if self._init or not self.authenticated:
+            return False
+        used = max(self._seal_with.seq, self._open_with.seq)
+        return used >= self._half or max(self._seal_with.sealed_bytes, self._open_with.sealed_bytes) >= BYTES_MAX // 2
 
     def begin_rekey(self) -> None:
         """Offer the next keys."""

@@ -26,6 +26,7 @@ from securechat.domain.ids import new_id
 from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, TooLarge, Unauthorized
 from securechat.ops.health import Health
 from securechat.ops.metrics import Counters
+from securechat.protocol import key_list as key_list_module
 from securechat.protocol.handler import invalid_input
 from securechat.rest import docs
 from securechat.rest.openapi import Problem, document
@@ -55,6 +56,7 @@ class RestApp:
         counters: What is counted.
         static: The web client.
         origins: Origins allowed besides the server's own.
+        key_list: The signed list of identity keys, if one is published.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RestApp:
         counters: Counters,
         static: StaticFiles,
         origins: Callable[[], frozenset[str]],
+        key_list: Callable[[], bytes | None],
     ) -> None:
         self._dispatcher = dispatcher
         self._auth = auth
@@ -73,6 +76,7 @@ class RestApp:
         self._health = health
         self._counters = counters
         self._origins = origins
+        self._key_list = key_list
         openapi = document()
         self._openapi = _encode(openapi)
         self._docs = docs.page(openapi).encode()
@@ -88,6 +92,7 @@ class RestApp:
                 routes=[
                     StarletteRoute("/healthz", self._healthz),
                     StarletteRoute("/readyz", self._readyz),
+                    StarletteRoute(key_list_module.PATH, self._serve_key_list),
                     StarletteRoute("/api/openapi.json", self._serve_openapi),
                     StarletteRoute("/api/docs", self._serve_docs),
                     StarletteRoute("/api/docs.css", self._serve_docs_style),
@@ -171,6 +176,12 @@ class RestApp:
     async def _readyz(self, _request: Request) -> Response:
         readiness = await self._health.readiness()
         return Response(_encode(readiness), status_code=200 if readiness.ready else 503, media_type="application/json")
+
+    async def _serve_key_list(self, _request: Request) -> Response:
+        found = await asyncio.to_thread(self._key_list)
+        if found is None:
+            raise NotFound("No key list is published.")
+        return Response(found, media_type="application/json")
 
     async def _serve_openapi(self, _request: Request) -> Response:
         return Response(self._openapi, media_type="application/json")

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,12 @@ from securechat.errors import Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
 from securechat.sdk.commands import Commands
-from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped, to_error
+from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped, Untrusted, to_error
 from securechat.sdk.outbox import Outbox
+from securechat.sdk.pins import PinStore, default_store
 from securechat.sdk.profile import FixedToken, ProfileToken, TokenSource, check_url, load_profile, tls_context
 from securechat.sdk.room import Room
+from securechat.sdk.sealing import Sealing, SealPolicy, seal_policy
 from securechat.sdk.transport import Closed, Transport
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,21 @@ ANSWER_S: Final = 30.0
 EVENTS_MAX: Final = 1_000
 """Events that wait for a slow reader. Past it, entries are left in the log, and asked for when the reader has caught up: a client
 that only sends need not read, and one that reads slowly misses nothing."""
+BROKEN_S: Final = 60.0
+"""A session that breaks twice within this time is not an accident."""
 _STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
+
+
+def _pins(text: str) -> list[str]:
+    """Read ids of keys, in hex, with commas between.
+
+    Raises:
+        ValueError: They are none.
+    """
+    found = [word.replace(" ", "").lower() for word in text.split(",") if word.strip()]
+    if any(len(bytes.fromhex(word)) != 32 for word in found):
+        raise ValueError("A key id has 64 hex digits.")
+    return found
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -59,6 +76,9 @@ class ChatClient(Commands):
         ca: A CA's certificate: `SECURECHAT_CA`; for a server with its own CA.
         resume: Room id → last `seq` seen, to begin where an earlier process stopped.
         profile: The profile's file, if not the usual one.
+        seal: Whether sessions are sealed (`sdk.sealing`): required, preferred or off; or `SECURECHAT_SEAL`.
+        pin: Id of the server's key in hex, if it is known beforehand; or `SECURECHAT_PIN`.
+        pins: Where the keys of servers are kept, if not the usual file.
 
     Attributes:
         url: The server.
@@ -68,6 +88,7 @@ class ChatClient(Commands):
         rooms: One's rooms, by id; unread counts and names follow what comes.
         blocked: Ids of the users whom one has blocked.
         outbox: What waits to be sent.
+        sealing: What is known and demanded of the server's key.
     """
 
     def __init__(
@@ -78,6 +99,9 @@ class ChatClient(Commands):
         ca: str = "",
         resume: dict[str, int] | None = None,
         profile: Path | None = None,
+        seal: SealPolicy | None = None,
+        pin: str = "",
+        pins: PinStore | None = None,
     ) -> None:
         token = token or os.environ.get("SECURECHAT_TOKEN", "")
         url = url or os.environ.get("SECURECHAT_URL", "")
@@ -94,6 +118,9 @@ class ChatClient(Commands):
         self.url = check_url(url)
         self.ca = ca
         self._tls = tls_context(self.url, ca)
+        self.sealing = Sealing(
+            self.url, seal or seal_policy(), pins or default_store(self.url), _pins(pin or os.environ.get("SECURECHAT_PIN", ""))
+        )
         self.user: User | None = None
         self.device = ""
         self.rooms: dict[str, Room] = {}
@@ -295,12 +322,17 @@ class ChatClient(Commands):
     async def _run(self) -> None:
         backoff = Backoff()
         refusals = 0
+        broken_at = float("-inf")
         try:
             while True:
                 try:
                     await self._session(backoff)
                 except Closed as closed:
                     log.info("disconnected", extra={"code": closed.code, "reason": str(closed)})
+                    if closed.code == f.CloseCode.PROTOCOL:
+                        if time.monotonic() - broken_at < BROKEN_S:
+                            raise Untrusted("Twice in a minute, what came was not what the server had sealed.") from closed
+                        broken_at = time.monotonic()
                     if closed.code in _STOP:
                         raise Stopped(f"The server ended this client: {closed}") from closed
                     if closed.code == f.CloseCode.UNAUTHORIZED:
@@ -333,7 +365,7 @@ class ChatClient(Commands):
 
     async def _session(self, backoff: Backoff) -> None:
         token = await self._tokens.token()
-        transport = await Transport.open(self.url, self._tls)
+        transport = await Transport.open(self.url, self._tls, self.sealing)
         try:
             await transport.send(f.Auth(id="auth", token=token, resume=self.seen))
             while True:
@@ -364,6 +396,7 @@ class ChatClient(Commands):
         for gone in self._seen.keys() - self.rooms.keys():
             del self._seen[gone]
         self._transport = transport
+        transport.authenticated()
         self._ready.set()
         if ready.expires_in is not None:
             asyncio.get_running_loop().call_later(max(1, ready.expires_in - 45), self._extend, transport)

@@ -16,6 +16,10 @@ class Stopped(ConnectionLost):
     """The client was closed, or the server wants it to stop: there will be no other connection."""
 
 
+class Untrusted(Stopped):
+    """The server is not the one that is known, or would talk without the session that it had before. Nothing was sent to it."""
+
+
 class LoginRequired(Exception):
     """The token does not hold; a person has to sign in."""
 

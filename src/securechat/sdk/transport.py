@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
-from securechat.errors import TooLarge
+from securechat.errors import SessionRefused, TooLarge
 from securechat.protocol.codec import encode_msgpack
-from securechat.protocol.frames import SUBPROTOCOL_CLEAR, Hello
+from securechat.protocol.frames import SUBPROTOCOL, CloseCode, Hello
 from securechat.protocol.handler import BadFrame, ProtocolHandler, client_side
+from securechat.protocol.handshake import UnknownKey
+from securechat.protocol.session import INNER_MAX_CLIENT, ClientSession, pack
+from securechat.sdk.sealing import Sealing
 
-OPEN_S = 10
-RECEIVE_MAX = 16 * 1024 * 1024
+OPEN_S: Final = 10
+RECEIVE_MAX: Final = 17 * 1024 * 1024
+FRAMING: Final = 5
+"""What a message costs inside a record: its length, and the record's content type."""
 
 
 class Closed(Exception):
@@ -32,28 +40,34 @@ class Closed(Exception):
 
 
 class Transport:
-    """One connection to the gateway, in MessagePack.
+    """One connection to the gateway, in MessagePack, sealed if the server can.
 
     Attributes:
         hello: What the server said first.
+        session: The sealed session; None on the clear sub-protocol.
     """
 
-    def __init__(self, socket: ClientConnection, hello: Hello) -> None:
+    def __init__(self, socket: ClientConnection, session: ClientSession | None) -> None:
         self._socket = socket
         self._protocol: ProtocolHandler[Any] = client_side()
-        self.hello = hello
+        self._unread: list[bytes] = []
+        self._writing = asyncio.Lock()  # Nothing may come between sealing and writing: records have an order.
+        self.session = session
+        self.hello: Hello
 
     @classmethod
-    async def open(cls, url: str, tls: ssl.SSLContext | None) -> Transport:
+    async def open(cls, url: str, tls: ssl.SSLContext | None, sealing: Sealing) -> Transport:
         """Connect and wait for `hello`.
 
         Raises:
             Closed: It did not work.
+            Untrusted: The server is not the one that is known.
         """
+        offered = sealing.offered()
         try:
             socket = await connect(
                 url.replace("http", "ws", 1) + "/gateway",
-                subprotocols=[Subprotocol(SUBPROTOCOL_CLEAR)],
+                subprotocols=[Subprotocol(each) for each in offered],
                 compression=None,
                 ssl=tls,
                 open_timeout=OPEN_S,
@@ -63,13 +77,51 @@ class Transport:
                 max_size=RECEIVE_MAX,
                 proxy=None,
             )
+        except InvalidStatus as error:
+            if error.response.status_code == HTTPStatus.BAD_REQUEST:
+                sealing.refused()
+            raise Closed(1006, str(error)) from error
         except (OSError, TimeoutError, InvalidHandshake) as error:
             raise Closed(1006, str(error)) from error
         try:
-            (hello,) = msgspec.json.decode(await socket.recv(), type=list[Hello])
-        except (ConnectionClosed, msgspec.DecodeError, ValueError) as error:
-            raise Closed(1006, "no hello") from error
-        return cls(socket, hello)
+            async with asyncio.timeout(OPEN_S):
+                return await cls._begin(socket, tls, sealing)
+        except (ConnectionClosed, TimeoutError, msgspec.DecodeError, ValueError) as error:
+            await socket.close()
+            raise (_closed(error) if isinstance(error, ConnectionClosed) else Closed(1006, "no hello")) from error
+        except BaseException:
+            await socket.close()
+            raise
+
+    @classmethod
+    async def _begin(cls, socket: ClientConnection, tls: ssl.SSLContext | None, sealing: Sealing) -> Transport:
+        if socket.subprotocol != SUBPROTOCOL:
+            if socket.subprotocol not in sealing.offered():
+                sealing.refused()
+            transport = cls(socket, None)
+            (transport.hello,) = msgspec.json.decode(await socket.recv(), type=list[Hello])
+            return transport
+        handshake = sealing.handshake()
+        await socket.send(handshake.client_hello)
+        session: ClientSession | None = None
+        try:
+            while session is None:
+                session = handshake.take(_binary(await socket.recv()))
+        except UnknownKey as error:
+            await sealing.another_key(error, tls)
+            raise Closed(1006, "the server has a new key, signed by its root") from error
+        except SessionRefused as refused:
+            raise Closed(refused.code, refused.reason) from refused
+        await socket.send(handshake.client_fin())
+        first = not sealing.key_id
+        sealing.established(handshake.key_id)
+        if first:
+            await sealing.learn_root(tls)
+        transport = cls(socket, session)
+        while not transport._unread:
+            transport._unread = transport._open(await socket.recv())
+        (transport.hello,) = msgspec.msgpack.decode(transport._unread.pop(0), type=list[Hello])
+        return transport
 
     async def send(self, *frames: Any) -> None:
         """Send frames as one message.
@@ -79,28 +131,84 @@ class Transport:
             Closed: The connection has ended.
         """
         data = encode_msgpack(frames)
-        if len(data) > self.hello.limits.websocket_message_bytes:
-            raise TooLarge(f"A message to the server has at most {self.hello.limits.websocket_message_bytes} bytes.")
+        limit = self.hello.limits.websocket_message_bytes if self.session is None else INNER_MAX_CLIENT - FRAMING
+        if len(data) > limit:
+            raise TooLarge(f"A message to the server has at most {limit} bytes.")
         try:
-            await self._socket.send(data)
+            async with self._writing:
+                if self.session is not None:
+                    self.session.tick()
+                    await self._write_own(self.session)
+                    data = self.session.seal(pack([data]))
+                await self._socket.send(data)
+        except SessionRefused as refused:
+            raise Closed(refused.code, refused.reason) from refused
         except ConnectionClosed as error:
-            raise _closed(error) from error
+            raise self._ended(error) from error
 
     async def receive(self) -> list[Any]:
-        """Return the frames of the next message; what a newer server adds is left out.
+        """Return the frames that came; what a newer server adds is left out.
 
         Raises:
             Closed: The connection has ended.
         """
         try:
-            data = await self._socket.recv(decode=False)
+            while not self._unread:
+                self._unread = self._open(await self._socket.recv(decode=False))
+                if self.session is not None and self.session.outgoing:
+                    async with self._writing:
+                        await self._write_own(self.session)
+        except SessionRefused as refused:
+            await self._say_goodbye(refused.code)
+            raise Closed(refused.code, refused.reason) from refused
         except ConnectionClosed as error:
-            raise _closed(error) from error
-        return [frame for frame in self._protocol.receive(data, text=False) if not isinstance(frame, BadFrame)]
+            raise self._ended(error) from error
+        messages, self._unread = self._unread, []
+        return [
+            frame
+            for message in messages
+            for frame in self._protocol.receive(message, text=False)
+            if not isinstance(frame, BadFrame)
+        ]
+
+    def authenticated(self) -> None:
+        """`ready` came: from now on the session may have new keys."""
+        if self.session is not None:
+            self.session.authenticated = True
 
     async def close(self) -> None:
         """End the connection."""
+        await self._say_goodbye(CloseCode.NORMAL)
         await self._socket.close()
+
+    def _open(self, data: bytes | str) -> list[bytes]:
+        if self.session is None:
+            return [_binary(data)]
+        return self.session.open(_binary(data))
+
+    async def _write_own(self, session: ClientSession) -> None:
+        """Write the session's own records, before anything that is sealed after them."""
+        while session.outgoing:
+            await self._socket.send(session.outgoing.pop(0))
+
+    async def _say_goodbye(self, code: int) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async with self._writing:
+                if self.session is not None and (record := self.session.close(code)):
+                    await self._socket.send(record)
+
+    def _ended(self, error: ConnectionClosed) -> Closed:
+        """An end that the server did not seal is a lost connection, whatever its code says: a proxy may have made it up."""
+        if self.session is None:
+            return _closed(error)
+        notice = self.session.peer_close
+        return Closed(1006, "connection lost") if notice is None else Closed(notice.code)
+
+
+def _binary(data: bytes | str) -> bytes:
+    if isinstance(data, str):
+        raise SessionRefused(CloseCode.PROTOCOL, "a text message")
+    return data
 
 
 def _closed(error: ConnectionClosed) -> Closed:

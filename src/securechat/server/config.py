@@ -38,6 +38,7 @@ DEFAULT_RATES: Final = {
     "login.account": Rate(burst=6, per_s=0.1),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
+    "handshake.address": Rate(burst=200, per_s=20),
 }
 
 
@@ -54,6 +55,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     registration: Literal["invite", "open"] = _setting("invite", "Who may register: with an invitation, or everybody.", reload=True)
     tls_cert: str = _setting("", "Certificate chain in PEM; default: one of the server's own CA.")
     tls_key: str = _setting("", "Its key in PEM.")
+    session_layer: Literal["required", "preferred", "off"] = _setting(
+        "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
+    )
+    hosts: list[str] = _setting(
+        [], "Names under which clients reach this server, besides that of public_url; empty with no public_url: any.", reload=True
+    )
+    identity_bits: Literal[2048, 3072] = _setting(2048, "Size of new RSA identity keys.")
+    session_key_s: Annotated[int, Meta(ge=60, le=1_800)] = _setting(1_800, "Seconds after which a session's keys end.", reload=True)
+    session_key_records: Annotated[int, Meta(ge=1_024, le=1_048_576)] = _setting(
+        1_048_576, "Records after which they end; new ones are made after half of them.", reload=True
+    )
     max_connections: Annotated[int, Meta(ge=1)] = _setting(10_000, "WebSocket connections; more are refused with 503.", reload=True)
     rates: dict[str, Rate] = _setting(
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
@@ -175,7 +187,7 @@ class ConfigManager:
         return found
 
 
-_NOT_SETTINGS: Final = frozenset({"config", "url", "token", "profile", "ca", "password"})
+_NOT_SETTINGS: Final = frozenset({"config", "url", "token", "profile", "ca", "password", "seal", "pin"})
 """Environment names of the clients and of the file itself."""
 
 

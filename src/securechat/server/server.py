@@ -114,6 +114,7 @@ class Server:
                 task.cancel()
             await parts.database.close()
             parts.passwords.close()
+            parts.admission.close()
             with contextlib.suppress(OSError):
                 data.admin_socket.unlink()
         log.info("server stopped")
@@ -127,7 +128,9 @@ class Server:
                 [*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])]
             )
 
-        rest = RestApp(parts.dispatcher, parts.auth, parts.limiter, health, parts.counters, static, origins)
+        rest = RestApp(
+            parts.dispatcher, parts.auth, parts.limiter, health, parts.counters, static, origins, parts.identities.published
+        )
         metrics = MetricsCollector(
             parts.counters,
             {

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from securechat import __version__
 from securechat.auth.accounts import AccountService
@@ -19,13 +20,17 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ids import new_id
 from securechat.domain.policy import require_operator
+from securechat.gateway.admission import HandshakeAdmission
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
+from securechat.gateway.sealing import Sealing
 from securechat.ops.metrics import Counters
+from securechat.protocol.session import EpochLimits
 from securechat.server.backup import create_backup
 from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
+from securechat.server.identity import IdentityKeys
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
@@ -49,6 +54,8 @@ class Parts:
     room_log: RoomLog
     hub: Hub
     gateway: Gateway
+    identities: IdentityKeys
+    admission: HandshakeAdmission
     dispatcher: CommandDispatcher
     auth: AuthManager
     accounts: AccountService
@@ -136,10 +143,34 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         limiter=limiter,
         clock=clock,
     )
-    gateway = Gateway(
-        hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections, lambda: accounts.server_name
+    identities = IdentityKeys(data.keys, settings().identity_bits)
+    identities.load()
+    admission = HandshakeAdmission(limiter)
+    sealing = Sealing(
+        policy=lambda: settings().session_layer,
+        identities=identities,
+        knows_host=lambda host: knows_host(settings(), host),
+        limits=lambda: EpochLimits(settings().session_key_s * 1_000, settings().session_key_records),
+        clock=clock,
+        admission=admission,
     )
-    return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
+    gateway = Gateway(
+        hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections,
+        lambda: accounts.server_name, sealing,
+    )  # fmt: skip
+    return Parts(
+        data, database, maintenance, room_log, hub, gateway, identities, admission, dispatcher, auth, accounts, passwords, limiter,
+        counters,
+    )  # fmt: skip
+
+
+def knows_host(settings: Settings, host: str) -> bool:
+    """Return whether a host (`name[:port]`) that a client dialled is this server, as far as one can know."""
+    if not settings.hosts and not settings.public_url:
+        return True
+    name = urlsplit(f"//{host}").hostname or ""
+    known = {*map(str.lower, settings.hosts), "localhost", "127.0.0.1", "::1", settings.host}
+    return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
 
 def _asks(

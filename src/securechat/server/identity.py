@@ -1,0 +1,155 @@
+"""IdentityKeys: by which keys this server is known, which one signs now, and the list of them that the offline root signed.
+
+`keys/identity.json` names the keys and when they hold; each private key is a file of its own. `securechat keys` changes them, while
+the server runs or not: it looks at the files again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from securechat.crypto.identity import IdentityKey
+from securechat.errors import Shutdown
+from securechat.protocol.key_list import LIST_S, KeyList, ListedKey, SignedKeyList, sign_list
+
+NEXT_AFTER_S: Final = 30 * 86_400
+"""A next key is listed this long before it signs, so that every client has heard of it."""
+LOOK_S: Final = 2.0
+
+
+class KeyRecord(msgspec.Struct, kw_only=True):
+    """One key. Times in seconds since 1970.
+
+    Attributes:
+        kid: Its id, in hex.
+        not_before: It signs from then on.
+        not_after: It does not sign any more; 0 for no end.
+    """
+
+    kid: str
+    not_before: int
+    not_after: int = 0
+
+
+class IdentityKeys:
+    """The keys of one data folder.
+
+    Args:
+        folder: The data folder's `keys`.
+        bits: Of new keys.
+    """
+
+    def __init__(self, folder: Path, bits: int = 2_048) -> None:
+        self._folder = folder
+        self._index = folder / "identity.json"
+        self.published_path = folder / "identity-list.json"
+        self._bits = bits
+        self._records: list[KeyRecord] = []
+        self._keys: dict[bytes, IdentityKey] = {}
+        self._stamp = -1
+        self._looked = float("-inf")
+
+    def load(self) -> None:
+        """Read the keys, and make the first one.
+
+        Raises:
+            Shutdown: They cannot be used.
+        """
+        if not self._index.exists():
+            self.add(not_before=0)
+        self._read()
+
+    def records(self) -> list[KeyRecord]:
+        """Return every key, oldest first."""
+        self._look()
+        return list(self._records)
+
+    def choose(self, pins: Collection[bytes]) -> IdentityKey:
+        """See `protocol.handshake.Identities`."""
+        self._look()
+        now = time.time()
+        alive = [each for each in self._records if each.not_before <= now and not 0 < each.not_after <= now]
+        pinned = [each for each in alive if bytes.fromhex(each.kid) in pins]
+        chosen = max(pinned or alive or self._records, key=lambda each: each.not_before)
+        return self._keys[bytes.fromhex(chosen.kid)]
+
+    def add(self, *, not_before: int) -> KeyRecord:
+        """Make a key that signs from this time on; those before it end a while later, when every client has the new one."""
+        key = IdentityKey.generate(self._bits)
+        record = KeyRecord(kid=key.key_id.hex(), not_before=not_before)
+        _write(self._path(record), key.pem())
+        for each in self._records:
+            if not each.not_after:
+                each.not_after = not_before + NEXT_AFTER_S
+        self._records.append(record)
+        _write(self._index, msgspec.json.format(msgspec.json.encode(self._records)))
+        self._keys[key.key_id] = key
+        return record
+
+    def publish(self, host: str, root: IdentityKey) -> KeyList:
+        """Sign the list of keys with the offline root and put it where the server shows it."""
+        self._look()
+        serial = 1
+        if self.published_path.exists():
+            serial = msgspec.json.decode(self.published_path.read_bytes(), type=SignedKeyList).read().serial + 1
+        now = int(time.time())
+        keys = [ListedKey(kid=each.kid, nbf=each.not_before, naf=each.not_after) for each in self._records]
+        made = KeyList(host=host, serial=serial, issued=now, expires=now + LIST_S, keys=keys)
+        _write(self.published_path, msgspec.json.encode(sign_list(made, root)))
+        return made
+
+    def published(self) -> bytes | None:
+        """Return the signed list, if there is one."""
+        try:
+            return self.published_path.read_bytes()
+        except OSError:
+            return None
+
+    def _path(self, record: KeyRecord) -> Path:
+        return self._folder / f"identity-{record.kid[:16]}.pem"
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        try:
+            stamp = self._index.stat().st_mtime_ns
+        except OSError:
+            return
+        if stamp != self._stamp:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            self._stamp = self._index.stat().st_mtime_ns
+            records = msgspec.json.decode(self._index.read_bytes(), type=list[KeyRecord])
+            keys = {}
+            for record in records:
+                path = self._path(record)
+                if path.stat().st_mode & 0o077:
+                    raise Shutdown(f"{path} can be read by others. Make it yours alone: chmod 600")
+                keys[bytes.fromhex(record.kid)] = IdentityKey.load(path.read_bytes())
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            raise Shutdown(f"The identity keys in {self._folder} cannot be used: {error}") from error
+        if not records or any(key.key_id != key_id for key_id, key in keys.items()):
+            raise Shutdown(f"The identity keys in {self._folder} do not fit {self._index.name}.")
+        self._records, self._keys = records, keys
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, for its owner only."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
