@@ -15,17 +15,18 @@ from securechat.cli.output import say, say_json, table
 from securechat.errors import Shutdown
 
 
-def _group(text: str) -> typer.Typer:
+def make_group(text: str) -> typer.Typer:
+    """Return an empty group of commands."""
     return typer.Typer(help=text, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 
-user = _group("People: create, list, lock, reset passwords.")
-invite = _group("Invitations: how people come in.")
-room = _group("Rooms: create, list, change members.")
-bot = _group("Bots and their tokens.")
-config = _group("Settings: explain them, check them.")
-cert = _group("The server's certificate and its own CA.")
-backup = _group("Backups: create while running, verify by restoring, restore.")
+user = make_group("People: create, list, lock, reset passwords.")
+invite = make_group("Invitations: how people come in.")
+room = make_group("Rooms: create, list, change members.")
+bot = make_group("Bots and their tokens.")
+config = make_group("Settings: explain them, check them.")
+cert = make_group("The server's certificate and its own CA.")
+backup = make_group("Backups: create while running, verify by restoring, restore.")
 
 Username = Annotated[str, typer.Argument(help="Username.")]
 Rooms = Annotated[str, typer.Option(help="Rooms, separated by commas.", show_default=False)]

@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -79,9 +80,10 @@ class IdentityKey:
         """Size of the modulus."""
         return self._private.key_size
 
-    def pem(self) -> bytes:
-        """Return the private key in PKCS#8 PEM."""
-        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    def pem(self, password: bytes = b"") -> bytes:
+        """Return the private key in PKCS#8 PEM, encrypted if there is a password."""
+        protection = BestAvailableEncryption(password) if password else NoEncryption()
+        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection)
 
     def sign(self, context: bytes, digest: bytes) -> bytes:
         """Sign a digest (32 bytes) for one purpose: RSASSA-PSS with SHA-256 and a salt of 32 bytes."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, NegotiationError
 from websockets.typing import Subprotocol
 
 from securechat.errors import SessionRefused, TooLarge
@@ -80,6 +80,9 @@ class Transport:
         except InvalidStatus as error:
             if error.response.status_code == HTTPStatus.BAD_REQUEST:
                 sealing.refused()
+            raise Closed(1006, str(error)) from error
+        except NegotiationError as error:
+            sealing.refused()
             raise Closed(1006, str(error)) from error
         except (OSError, TimeoutError, InvalidHandshake) as error:
             raise Closed(1006, str(error)) from error
