@@ -19,7 +19,7 @@ from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
 from securechat.rest.routes import ROUTES
 from securechat.sdk import entrance
-from securechat.sdk.client import ChatClient
+from securechat.sdk.client import EVENTS_MAX, ChatClient, Gap
 from securechat.sdk.commands import Commands
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
@@ -234,6 +234,29 @@ async def test_unread_stops_at_the_limit() -> None:
     assert client.rooms[ROOM].summary.unread == LIMITS.unread
 
 
+# ── a reader that is slow ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def next_event(client: ChatClient) -> Any:
+    client._runner = client._runner or asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
+    return await asyncio.wait_for(client._next_event(), 5)
+
+
+async def test_a_room_that_opens_while_nobody_reads_is_told_as_a_gap() -> None:
+    client = ready_client(last_seq=0)
+    while not client._events.full():
+        client._events.put_nowait(f.SignalFrame(type="typing.started", room=ROOM, user=BOB))
+    opened = f.SignalFrame(type="room.opened", summary=c.RoomSummary(id="rm_1", kind="public", name="new"))
+    await client._take(opened, NoTransport())  # type: ignore[arg-type]
+    entry = Entry(type=EntryType.MESSAGE_SENT, room="rm_1", seq=1, at=1, user=BOB, body="x")
+    await client._take(entry, NoTransport())  # type: ignore[arg-type]
+    seen = [await next_event(client) for _ in range(EVENTS_MAX + 1)]
+    assert client._runner is not None
+    client._runner.cancel()
+
+    assert seen[-1] == Gap("rm_1", 0)
+
+
 # ── logging out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -284,6 +307,7 @@ async def test_a_frame_that_would_end_the_connection_is_not_sent() -> None:
             raise AssertionError(len(data))
 
     hello = f.Hello(protocol=1, server="S", version="0", time=0, heartbeat_s=20, limits=LIMITS)
-    transport = Transport(Socket(), hello)  # type: ignore[arg-type]
+    transport = Transport(Socket(), None)  # type: ignore[arg-type]
+    transport.hello = hello
     with pytest.raises(TooLarge):
         await transport.send(c.MessageSend(room=ROOM, cmid="c", body="x" * LIMITS.websocket_message_bytes))
