@@ -12,50 +12,47 @@ import {
   type ReadyFrame,
   type ServerFrame,
   type SignalFrame,
-  SUBPROTOCOL,
 } from "../protocol/messages";
 import { backoffMs } from "./backoff";
+import { Channel, type ChannelPorts, type End, FIRST_TEXT_BYTES, type Seal } from "./channel";
+import type { Known } from "./knownServer";
 import { Refused, SignedOut, Unreachable } from "./problem";
 
 const PING_MS = 20_000;
 const PONG_MS = 10_000;
 const READY_MS = 15_000;
 const PROTOCOL_TWICE_MS = 60_000;
+/** After a refusal that nobody proved: long enough that a forger gains nothing by repeating it. */
+const HINT_MS = 60_000;
+/** `,"resume":{}` */
+const RESUME_BYTES = 12;
 /** A character is at most three bytes of UTF-8 in a UTF-16 string, and the server takes 67,584 bytes. */
 const BATCH_CHARS = 20_000;
 const BATCH_FRAMES = 200;
 
-export type StopReason = "signed_out" | "replaced" | "protocol" | "closed";
+export type StopReason = "signed_out" | "replaced" | "protocol" | "wrong_host" | "update_needed" | "closed";
 
 export type Link =
   | { phase: "connecting" }
   | { phase: "online" }
-  | { phase: "waiting"; retryAt: number; calm: boolean }
-  | { phase: "stopped"; reason: StopReason };
+  | { phase: "waiting"; retryAt: number; calm: boolean; because?: "wrong_host" | "update_needed" }
+  | { phase: "stopped"; reason: StopReason }
+  /** The server shows a key that is not the known one. Nothing was sent to it. */
+  | { phase: "stopped"; reason: "unknown_key"; presented: string; known: Known }
+  /** The server, or somebody in between, does not seal any more. Nothing was sent to it. */
+  | { phase: "stopped"; reason: "downgraded"; known: Known };
 
-export interface SocketLike {
-  readonly readyState: number;
-  onopen: ((event: never) => void) | null;
-  onmessage: ((event: { data: unknown }) => void) | null;
-  onclose: ((event: { code: number }) => void) | null;
-  onerror: ((event: never) => void) | null;
-  send(text: string): void;
-  close(code?: number): void;
-}
-
-export interface Ports {
-  open(url: string, protocol: string): SocketLike;
-  url: string;
+export interface Ports extends ChannelPorts {
   /** Return an access token; throw `SignedOut` when there is none to be had. */
   token(fresh: boolean): Promise<string>;
   /** The newest `seq` held of each room. */
   held(): Record<string, number>;
   random(): number;
-  now(): number;
 }
 
 export interface Listener {
   link(link: Link): void;
+  sealed(seal: Seal): void;
   hello(frame: HelloFrame): void;
   ready(frame: ReadyFrame): void;
   entry(entry: Entry): void;
@@ -67,7 +64,10 @@ type Settle = (outcome: Outcome<unknown>) => void;
 
 export class Connection {
   link: Link = { phase: "connecting" };
-  private socket: SocketLike | null = null;
+  private channel: Channel | null = null;
+  /** Counts channels, so that what an old one tells is not heard. */
+  private lastChannel = 0;
+  private isSealed = false;
   private readonly waiting = new Map<string, Settle>();
   private outgoing: ClientFrame[] = [];
   private flushing = false;
@@ -89,7 +89,7 @@ export class Connection {
 
   /** End for good. */
   stop(reason: StopReason = "closed"): void {
-    this.dropSocket(1000);
+    this.dropChannel();
     this.set({ phase: "stopped", reason });
   }
 
@@ -149,23 +149,23 @@ export class Connection {
   }
 
   private flush(): void {
-    const socket = this.socket;
+    const { channel } = this;
     const frames = this.outgoing;
     this.outgoing = [];
-    if (socket?.readyState !== 1) return;
+    if (!channel) return;
     let batch: ClientFrame[] = [];
     let chars = 0;
     for (const frame of frames) {
       const size = JSON.stringify(frame).length;
       if (batch.length && (chars + size > BATCH_CHARS || batch.length >= BATCH_FRAMES)) {
-        socket.send(encode(batch));
+        channel.send(encode(batch));
         batch = [];
         chars = 0;
       }
       batch.push(frame);
       chars += size;
     }
-    if (batch.length) socket.send(encode(batch));
+    if (batch.length) channel.send(encode(batch));
   }
 
   private async connect(): Promise<void> {
@@ -182,40 +182,47 @@ export class Connection {
       return;
     }
     if (this.link.phase === "stopped") return;
-    this.openSocket(token);
+    await this.openChannel(token);
   }
 
-  private openSocket(token: string): void {
-    let socket: SocketLike;
-    try {
-      socket = this.ports.open(this.ports.url, SUBPROTOCOL);
-    } catch {
-      this.waitAndRetry(backoffMs(this.attempt++, this.ports.random));
-      return;
-    }
-    this.socket = socket;
+  private async openChannel(token: string): Promise<void> {
+    this.lastChannel += 1;
+    const mine = this.lastChannel;
+    const isMine = () => mine === this.lastChannel;
     this.drainMs = null;
-    this.timer("ready", READY_MS, () => this.lose(1006));
-    socket.onmessage = (event) => {
-      if (socket === this.socket) this.receive(event.data, token);
-    };
-    socket.onclose = (event) => {
-      if (socket === this.socket) this.lose(event.code);
-    };
+    this.timer("ready", READY_MS, () => this.lose({ kind: "lost" }));
+    try {
+      const channel = await Channel.open(this.ports, {
+        opened: (seal) => isMine() && this.opened(seal, token),
+        text: (text) => isMine() && this.receive(text, token),
+        rekeyed: (seal) => isMine() && this.listener.sealed(seal),
+        ended: (end) => isMine() && this.lose(end),
+      });
+      if (isMine()) this.channel = channel;
+      else channel.close();
+    } catch {
+      if (isMine()) this.lose({ kind: "lost" });
+    }
   }
 
-  private receive(data: unknown, token: string): void {
+  private opened(seal: Seal, token: string): void {
+    this.isSealed = "sealed" in seal;
+    this.listener.sealed(seal);
+    // Whoever sealed it is the server: there is no need to wait for its greeting.
+    if (this.isSealed) this.authenticate(token);
+  }
+
+  private receive(text: string, token: string): void {
     let frames: ServerFrame[];
     try {
-      if (typeof data !== "string") throw new TypeError("binary");
-      frames = decode(data);
+      frames = decode(text);
     } catch {
-      this.lose(4400);
+      this.lose({ kind: "refused", code: 4400 });
       return;
     }
     for (const frame of frames) {
       // A listener may have ended the connection in the middle of a message.
-      if (!this.socket) return;
+      if (!this.channel) return;
       this.handle(frame, token);
     }
   }
@@ -224,7 +231,7 @@ export class Connection {
     switch (frame.op) {
       case "hello":
         this.listener.hello(frame);
-        this.authenticate(token);
+        if (!this.isSealed) this.authenticate(token);
         break;
       case "ready":
         this.becomeReady(frame);
@@ -252,9 +259,9 @@ export class Connection {
 
   private authenticate(token: string): void {
     this.lastId += 1;
-    const held = this.ports.held();
-    const resume = Object.keys(held).length ? { resume: held } : {};
-    this.enqueue({ op: "auth", id: String(this.lastId), token, ...resume });
+    const frame: ClientFrame = { op: "auth", id: String(this.lastId), token };
+    const resume = fitting(this.ports.held(), FIRST_TEXT_BYTES - encode([frame]).length - RESUME_BYTES);
+    this.enqueue(Object.keys(resume).length ? { ...frame, resume } : frame);
   }
 
   private becomeReady(frame: ReadyFrame): void {
@@ -278,7 +285,7 @@ export class Connection {
 
   private ping(): void {
     if (!this.isOnline) return;
-    this.timer("pong", PONG_MS, () => this.lose(1006));
+    this.timer("pong", PONG_MS, () => this.lose({ kind: "lost" }));
     this.send("ping", {}, () => {
       this.clearTimer("pong");
       this.timer("ping", PING_MS, () => this.ping());
@@ -300,19 +307,56 @@ export class Connection {
   }
 
   /** The connection is gone, by the other side's will or by ours. */
-  private lose(code: number): void {
+  private lose(end: End): void {
     const drainMs = this.drainMs;
-    this.dropSocket(undefined, code);
-    const jitter = () => backoffMs(this.attempt++, this.ports.random);
-    switch (nextAfter(code)) {
+    this.dropChannel(end);
+    switch (end.kind) {
+      case "unknown_key":
+        this.set({ phase: "stopped", reason: "unknown_key", presented: end.presented, known: end.known });
+        return;
+      case "downgraded":
+        this.set({ phase: "stopped", reason: "downgraded", known: end.known });
+        return;
+      case "lost":
+        this.waitAndRetry(this.jitter());
+        return;
+      case "hint":
+        this.heed(end.code);
+        return;
+      case "closed":
+        this.follow(end.code, end.afterMs || (drainMs ?? 0));
+        return;
+      case "refused":
+        this.follow(end.code, 0);
+    }
+  }
+
+  /** What a refusal asks for that nobody proved. It never clears a token or a key, and it costs a minute at most. */
+  private heed(code: number): void {
+    const next = nextAfter(code);
+    const isHarmless = next === "network" || next === "drain" || next === "overloaded";
+    if (isHarmless) {
+      this.waitAndRetry(this.jitter());
+      return;
+    }
+    const because = next === "wrong_host" || next === "update_needed" ? next : undefined;
+    this.waitAndRetry(HINT_MS + this.jitter(), false, because);
+  }
+
+  /** What a close code asks for that the server or this side gave. */
+  private follow(code: number, afterMs: number): void {
+    const next = nextAfter(code);
+    switch (next) {
       case "replaced":
-        this.set({ phase: "stopped", reason: "replaced" });
+      case "wrong_host":
+      case "update_needed":
+        this.set({ phase: "stopped", reason: next });
         return;
       case "protocol": {
         const again = this.ports.now() - this.protocolErrorAt < PROTOCOL_TWICE_MS;
         this.protocolErrorAt = this.ports.now();
         if (again) this.set({ phase: "stopped", reason: "protocol" });
-        else this.waitAndRetry(jitter());
+        else this.waitAndRetry(this.jitter());
         return;
       }
       case "unauthorized":
@@ -321,34 +365,41 @@ export class Connection {
         if (this.attempt === 0) {
           this.attempt = 1;
           void this.connect();
-        } else this.waitAndRetry(jitter());
+        } else this.waitAndRetry(this.jitter());
         return;
       case "drain":
-        this.waitAndRetry((drainMs ?? 0) + Math.round(this.ports.random() * 1_000), true);
+        this.waitAndRetry(afterMs + Math.round(this.ports.random() * 1_000), true);
         return;
       default:
-        this.waitAndRetry(jitter());
+        this.waitAndRetry(this.isSealed ? afterMs + this.jitter() : this.jitter());
     }
   }
 
-  private dropSocket(ownCode?: number, code = 1006): void {
-    const socket = this.socket;
-    this.socket = null;
+  private jitter(): number {
+    const ms = backoffMs(this.attempt, this.ports.random);
+    this.attempt += 1;
+    return ms;
+  }
+
+  private dropChannel(end?: End): void {
+    const { channel } = this;
+    this.channel = null;
+    this.lastChannel += 1;
     this.outgoing = [];
     this.clearTimers();
-    if (socket && socket.readyState < 2) socket.close(ownCode);
+    channel?.close(end?.kind === "refused" ? end.code : 1000);
     const settles = [...this.waiting.values()];
     this.waiting.clear();
-    const tooBig = nextAfter(code) === "too_big";
+    const tooBig = end?.kind === "closed" && nextAfter(end.code) === "too_big";
     const error = tooBig
       ? new Refused({ code: "too_large", title: "Too large", status: 413, detail: "This is too large to send." })
       : new Unreachable("The connection was lost.");
     for (const settle of settles) settle({ error });
   }
 
-  private waitAndRetry(ms: number, calm = false): void {
+  private waitAndRetry(ms: number, calm = false, because?: "wrong_host" | "update_needed"): void {
     if (this.link.phase === "stopped") return;
-    this.set({ phase: "waiting", retryAt: this.ports.now() + ms, calm });
+    this.set({ phase: "waiting", retryAt: this.ports.now() + ms, calm, because });
     this.timer("retry", ms, () => void this.connect());
   }
 
@@ -371,4 +422,16 @@ export class Connection {
   private clearTimers(): void {
     for (const name of [...this.timers.keys()]) this.clearTimer(name);
   }
+}
+
+/** Return as many of these positions as fit into JSON of this size; rooms that are left out are read from the store again. */
+function fitting(held: Record<string, number>, size: number): Record<string, number> {
+  const found: Record<string, number> = {};
+  let left = size;
+  for (const [room, seq] of Object.entries(held)) {
+    left -= JSON.stringify(room).length + String(seq).length + 2;
+    if (left < 0) break;
+    found[room] = seq;
+  }
+  return found;
 }

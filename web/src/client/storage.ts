@@ -73,6 +73,12 @@ export class Storage {
     return this.db.get(store, key).catch(() => undefined);
   }
 
+  /** Like `get`, for what must not be taken for missing when it cannot be read: throws then. */
+  async demand<S extends StoreName>(store: S, key: string): Promise<Schema[S]["value"] | undefined> {
+    const kept = this.memory[store].get(key) as Schema[S]["value"] | undefined;
+    return kept ?? (await this.db?.get(store, key));
+  }
+
   async put<S extends StoreName>(store: S, key: string, value: Schema[S]["value"]): Promise<void> {
     this.memory[store].set(key, value);
     await this.db?.put(store, value as never, key).catch(() => undefined);

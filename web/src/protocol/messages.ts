@@ -280,8 +280,10 @@ export interface ClientFrame {
   [field: string]: unknown;
 }
 
+/** The sub-protocol in which the session layer seals every message, inside of TLS; see spec/session-layer.md. */
+export const SUBPROTOCOL_SEALED = "securechat.v1";
 /** The sub-protocol whose frames travel as they are; TLS protects them. */
-export const SUBPROTOCOL = "securechat.v1.clear";
+export const SUBPROTOCOL_CLEAR = "securechat.v1.clear";
 
 /** What holds until `hello` says otherwise. */
 export const DEFAULT_LIMITS: Limits = { body_bytes: 16_384, name_chars: 64, topic_chars: 256, page_entries: 200 };
