@@ -2,8 +2,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 
-/** Imports go one way: ui → state → client → protocol. */
-const FLOORS = ["protocol", "client", "state", "ui"];
+/** Imports go one way: ui → state → client → protocol → crypto. */
+const FLOORS = ["crypto", "protocol", "client", "state", "ui"];
 const source = new URL("../src/", import.meta.url);
 const files = readdirSync(source, { recursive: true, encoding: "utf8" }).filter((name) => /\.tsx?$/.test(name));
 

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { KnownServer } from "../src/client/knownServer";
 import { Storage } from "../src/client/storage";
 import type { User } from "../src/protocol/messages";
 import { Chat, failureOf } from "../src/state/chat";
@@ -16,6 +17,7 @@ async function open(user = "usr_a", device = "dev_1", store = storage): Promise<
   const ports = {
     open: () => new FakeSocket(server),
     url: "ws://here/gateway",
+    server: new KnownServer(store, "here"),
     token: async () => `${user}/${device}`,
     random: () => 0,
     now: Date.now,
@@ -118,9 +120,9 @@ describe("a chat", () => {
     await until(() => isOnline(chat));
     await chat.open(room.id);
     const message = vi.spyOn(FakeSocket.prototype, "send");
-    message.mockImplementationOnce(function (this: FakeSocket, text: string) {
+    message.mockImplementationOnce(function (this: FakeSocket, text: string | Uint8Array) {
       // The server takes it, and the connection ends before its answer.
-      (this as unknown as { link: { message(text: string): void } }).link.message(text);
+      (this as unknown as { link: { message(text: string): void } }).link.message(String(text));
       server.dropAll();
     });
     chat.send(room.id, "only once");
@@ -200,8 +202,8 @@ describe("a chat", () => {
     await until(() => isOnline(chat));
     const { seq } = server.append(room, "message.sent", "usr_a", { body: "mine", device: "dev_1" });
     const message = vi.spyOn(FakeSocket.prototype, "send");
-    message.mockImplementationOnce(function (this: FakeSocket, text: string) {
-      (this as unknown as { link: { message(text: string): void } }).link.message(text);
+    message.mockImplementationOnce(function (this: FakeSocket, text: string | Uint8Array) {
+      (this as unknown as { link: { message(text: string): void } }).link.message(String(text));
       server.dropAll();
     });
     chat.change(room.id, { op: "message.edit", seq }, "changed");

@@ -1,10 +1,21 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { backoffMs } from "../src/client/backoff";
 import { Connection, type Link, type Listener } from "../src/client/connection";
+import { KnownServer } from "../src/client/knownServer";
 import { Refused, SignedOut, Unreachable } from "../src/client/problem";
 import { FakeServer, FakeSocket } from "./fakeServer";
 
 let server: FakeServer;
+const kept = new Map<string, unknown>();
+const known = new KnownServer(
+  {
+    demand: async (_store, key) => kept.get(key) as never,
+    put: async (_store, key, value) => {
+      kept.set(key, value);
+    },
+  },
+  "here",
+);
 let links: Link[];
 let tokens: boolean[];
 let urls: string[];
@@ -13,17 +24,19 @@ let tokenOf: () => Promise<string>;
 function connect(): Connection {
   const listener: Listener = {
     link: (link) => links.push(link),
+    sealed: () => {},
     hello: () => {},
     ready: () => {},
     entry: () => {},
     signal: () => {},
   };
   const ports = {
-    open: (url: string, protocol: string) => {
-      urls.push(`${url} ${protocol}`);
+    open: (url: string, protocols: string[]) => {
+      urls.push(`${url} ${protocols}`);
       return new FakeSocket(server);
     },
     url: "wss://here/gateway",
+    server: known,
     token: (fresh: boolean) => {
       tokens.push(fresh);
       return tokenOf();
@@ -48,6 +61,7 @@ beforeEach(() => {
   links = [];
   tokens = [];
   urls = [];
+  kept.clear();
   tokenOf = async () => "usr_a/dev_1";
 });
 
@@ -60,7 +74,7 @@ describe("a connection", () => {
     const connection = connect();
     await sleep(20);
     expect(connection.isOnline).toBe(true);
-    expect(urls).toEqual(["wss://here/gateway securechat.v1.clear"]);
+    expect(urls).toEqual(["wss://here/gateway securechat.v1,securechat.v1.clear"]);
     const reply = connection.call("command.list", { room: "rm_0001" });
     await sleep(20);
     await expect(reply).resolves.toEqual({ commands: [] });

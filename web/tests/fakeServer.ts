@@ -1,6 +1,6 @@
 /** A server in memory that speaks the protocol: what the tests connect to instead of a network. */
 
-import type { SocketLike } from "../src/client/connection";
+import type { SocketLike } from "../src/client/channel";
 import type { BotCommand, ClientFrame, Entry, EntryType, RoomKind, RoomSummary, User } from "../src/protocol/messages";
 
 export interface FakeRoom {
@@ -423,6 +423,8 @@ export class FakeServer {
 /** A socket to the fake server, whose messages arrive as tasks of their own, like those of a network. */
 export class FakeSocket implements SocketLike {
   readyState = 0;
+  binaryType = "blob";
+  readonly protocol = "securechat.v1.clear";
   onopen: SocketLike["onopen"] = null;
   onmessage: SocketLike["onmessage"] = null;
   onclose: SocketLike["onclose"] = null;
@@ -436,6 +438,7 @@ export class FakeSocket implements SocketLike {
         return;
       }
       this.readyState = 1;
+      this.onopen?.({} as never);
       this.link = server.connect(
         (text) => setTimeout(() => this.readyState === 1 && this.onmessage?.({ data: text }), 1),
         (code) => setTimeout(() => this.end(code), 1),
@@ -443,8 +446,8 @@ export class FakeSocket implements SocketLike {
     }, 1);
   }
 
-  send(text: string): void {
-    setTimeout(() => this.link?.message(text), 1);
+  send(data: string | Uint8Array): void {
+    setTimeout(() => this.link?.message(String(data)), 1);
   }
 
   close(): void {

@@ -8,22 +8,12 @@
 import { type Bytes, hex, NO_COMMON, PROTOCOL, SessionRefused, unhex, utf8 } from "../crypto/wire";
 import { ClientHandshake, UnknownKey } from "../protocol/handshake";
 import { SUBPROTOCOL_CLEAR, SUBPROTOCOL_SEALED } from "../protocol/messages";
-import {
-  ClientSession,
-  MESSAGES_MAX,
-  PAYLOAD_MAX,
-  PAYLOAD_MAX_STRANGER,
-  pack,
-  REKEY_MS,
-  type SessionClock,
-} from "../protocol/session";
+import { ClientSession, MESSAGES_MAX, PAYLOAD_MAX, pack, REKEY_MS, type SessionClock } from "../protocol/session";
 import type { Known, KnownServer } from "./knownServer";
 
 const TOO_BIG = 1009;
 /** Records that wait to be opened while keys are made: the largest one, and a megabyte. */
 const WAITING_BYTES_MAX = 17 * 1_024 * 1_024;
-/** The longest text that fits into the first record, `auth`. */
-export const FIRST_TEXT_BYTES = PAYLOAD_MAX_STRANGER - 4;
 
 export interface SocketLike {
   readonly readyState: number;

@@ -2,19 +2,19 @@
 
 import { nextAfter } from "../protocol/close";
 import { decode, encode } from "../protocol/codec";
-import {
-  type ClientFrame,
-  type CommandName,
-  type Commands,
-  type Entry,
-  type ErrorFrame,
-  type HelloFrame,
-  type ReadyFrame,
-  type ServerFrame,
-  type SignalFrame,
+import type {
+  ClientFrame,
+  CommandName,
+  Commands,
+  Entry,
+  ErrorFrame,
+  HelloFrame,
+  ReadyFrame,
+  ServerFrame,
+  SignalFrame,
 } from "../protocol/messages";
 import { backoffMs } from "./backoff";
-import { Channel, type ChannelPorts, type End, FIRST_TEXT_BYTES, type Seal } from "./channel";
+import { Channel, type ChannelPorts, type End, type Seal } from "./channel";
 import type { Known } from "./knownServer";
 import { Refused, SignedOut, Unreachable } from "./problem";
 
@@ -24,8 +24,6 @@ const READY_MS = 15_000;
 const PROTOCOL_TWICE_MS = 60_000;
 /** After a refusal that nobody proved: long enough that a forger gains nothing by repeating it. */
 const HINT_MS = 60_000;
-/** `,"resume":{}` */
-const RESUME_BYTES = 12;
 /** A character is at most three bytes of UTF-8 in a UTF-16 string, and the server takes 67,584 bytes. */
 const BATCH_CHARS = 20_000;
 const BATCH_FRAMES = 200;
@@ -91,6 +89,11 @@ export class Connection {
   stop(reason: StopReason = "closed"): void {
     this.dropChannel();
     this.set({ phase: "stopped", reason });
+  }
+
+  /** Begin anew after it was stopped. */
+  restart(): void {
+    if (this.link.phase === "stopped") void this.connect();
   }
 
   /** Try now instead of at the end of the waiting time. */
@@ -257,11 +260,12 @@ export class Connection {
     }
   }
 
+  /** Far below 8 KiB, which is all that the server takes before: a token, and at most 30 rooms with their positions. */
   private authenticate(token: string): void {
     this.lastId += 1;
-    const frame: ClientFrame = { op: "auth", id: String(this.lastId), token };
-    const resume = fitting(this.ports.held(), FIRST_TEXT_BYTES - encode([frame]).length - RESUME_BYTES);
-    this.enqueue(Object.keys(resume).length ? { ...frame, resume } : frame);
+    const held = this.ports.held();
+    const resume = Object.keys(held).length ? { resume: held } : {};
+    this.enqueue({ op: "auth", id: String(this.lastId), token, ...resume });
   }
 
   private becomeReady(frame: ReadyFrame): void {
@@ -422,16 +426,4 @@ export class Connection {
   private clearTimers(): void {
     for (const name of [...this.timers.keys()]) this.clearTimer(name);
   }
-}
-
-/** Return as many of these positions as fit into JSON of this size; rooms that are left out are read from the store again. */
-function fitting(held: Record<string, number>, size: number): Record<string, number> {
-  const found: Record<string, number> = {};
-  let left = size;
-  for (const [room, seq] of Object.entries(held)) {
-    left -= JSON.stringify(room).length + String(seq).length + 2;
-    if (left < 0) break;
-    found[room] = seq;
-  }
-  return found;
 }

@@ -27,7 +27,7 @@ export class KnownServer {
 
   /** @param host As dialled: `name[:port]`, lower case. */
   constructor(
-    private readonly storage: Storage,
+    private readonly storage: Pick<Storage, "demand" | "put">,
     readonly host: string,
     private readonly now: () => number = Date.now,
   ) {

@@ -18,7 +18,9 @@ export const shareBytes = (suite: Suite): number => SHARE_BYTES[suite];
 /** Return whether 32 little-endian bytes are at least 2^255 − 19: another encoding of a smaller number. */
 function isUnreduced(share: Uint8Array): boolean {
   const last = share[31] ?? 0;
-  return last > 0x7f || (last === 0x7f && (share[0] ?? 0) >= 0xed && share.subarray(1, 31).every((byte) => byte === 0xff));
+  return (
+    last > 0x7f || (last === 0x7f && (share[0] ?? 0) >= 0xed && share.subarray(1, 31).every((byte) => byte === 0xff))
+  );
 }
 
 /** A key for one exchange. It is used once and dropped. */

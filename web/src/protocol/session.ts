@@ -14,8 +14,8 @@ import {
   concat,
   framed,
   PROTOCOL,
-  Reader,
   REKEY_REQUIRED,
+  Reader,
   SessionRefused,
   u16,
   u32,
@@ -29,8 +29,6 @@ import { ReplayDetector } from "./replayDetector";
 export const MESSAGES_MAX = 256;
 /** What a client's record may hold, padding included: the payload and one byte for its kind. */
 export const PAYLOAD_MAX = 65_535;
-/** The same before `auth` succeeded. */
-export const PAYLOAD_MAX_STRANGER = 8 * 1_024 - 1;
 /** A page of history is one message. */
 const INNER_MAX_SERVER = 16 * 1_024 * 1_024;
 /** A rekey that takes longer ends the session. */

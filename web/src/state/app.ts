@@ -2,7 +2,8 @@
 
 import { type Signal, signal } from "@preact/signals";
 import { backoffMs } from "../client/backoff";
-import type { SocketLike } from "../client/connection";
+import type { SocketLike } from "../client/channel";
+import { KnownServer, pinsOf } from "../client/knownServer";
 import { SignedOut } from "../client/problem";
 import { type NewAccount, type Rest, rest } from "../client/rest";
 import { Session } from "../client/session";
@@ -21,6 +22,8 @@ export class App {
   private readonly session: Session;
   private storage: Storage | null = null;
   private attempt = 0;
+  /** Keys that the link names which opened this page. */
+  private readonly pins = pinsOf(location.hash);
 
   constructor(private readonly api: Rest = rest) {
     this.session = new Session(api);
@@ -75,13 +78,16 @@ export class App {
     const { user } = this.session;
     if (!user) return;
     this.storage ??= await Storage.open();
+    const server = new KnownServer(this.storage, location.host.toLowerCase());
+    await server.suggest(this.pins);
     const chat = new Chat(
       user,
       this.session.device,
       this.storage,
       {
-        open: (url, protocol) => new WebSocket(url, protocol) as SocketLike,
+        open: (url, protocols) => new WebSocket(url, protocols) as SocketLike,
         url: `${location.protocol === "http:" ? "ws" : "wss"}://${location.host}/gateway`,
+        server,
         token: (fresh) => this.session.accessToken(fresh),
         random: Math.random,
         now: Date.now,

@@ -1,6 +1,7 @@
 /** Everything that is known while signed in, and everything one can do. The screens read its signals and call its methods. */
 
 import { batch, computed, type Signal, signal } from "@preact/signals";
+import type { Seal } from "../client/channel";
 import { Connection, type Link, type Listener, type Ports } from "../client/connection";
 import { Outbox } from "../client/outbox";
 import { sentence } from "../client/problem";
@@ -60,6 +61,8 @@ export class Chat implements Listener {
   readonly serverName = signal("SecureChat");
   readonly limits: Signal<Limits> = signal(DEFAULT_LIMITS);
   readonly connection: Signal<Link> = signal({ phase: "connecting" });
+  /** How the connection is sealed; null before the first one. */
+  readonly seal: Signal<Seal | null> = signal(null);
   readonly isCatchingUp = signal(false);
   /** Since when there is no connection, in milliseconds since 1970, or null. */
   readonly offlineSince: Signal<number | null> = signal(null);
@@ -140,6 +143,17 @@ export class Chat implements Listener {
     this.gateway.retryNow();
   }
 
+  /** Trust the key that the server shows now: somebody compared it. */
+  async acceptKey(keyId: string): Promise<void> {
+    await this.ports.server.accept(keyId);
+    this.gateway.restart();
+  }
+
+  /** Ask again after the connection was stopped. */
+  restart(): void {
+    this.gateway.restart();
+  }
+
   /** The computer woke up, the tab came back, or the network changed. */
   check(): void {
     this.gateway.check();
@@ -176,6 +190,13 @@ export class Chat implements Listener {
     });
     if (link.phase === "stopped" && link.reason === "signed_out") this.onSignedOut();
     if (link.phase === "online") this.online();
+  }
+
+  sealed(seal: Seal): void {
+    this.seal.value = seal;
+    if ("sealed" in seal && seal.sealed.isFirst && seal.sealed.epoch === 0) {
+      this.tell("This connection is sealed. This browser will know the server by its key from now on.");
+    }
   }
 
   hello(frame: HelloFrame): void {
