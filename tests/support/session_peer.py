@@ -35,7 +35,7 @@ class One:
     def __init__(self) -> None:
         self.key = IdentityKey.generate()
 
-    def choose(self, pins: Collection[bytes]) -> IdentityKey:  # noqa: ARG002 - as the protocol asks
+    def choose(self, pins: Collection[bytes]) -> IdentityKey:
         return self.key
 
 

@@ -84,6 +84,7 @@ export class PythonSocket implements SocketLike {
   }
 
   send(data: string | Bytes): void {
+    if (this.readyState !== 1) return;
     this.sent += 1;
     if (typeof data === "string") throw new Error("text on a sealed connection");
     void this.ask({ take: hex(data) });

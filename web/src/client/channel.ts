@@ -190,7 +190,7 @@ export class Channel {
 
   private async greet(): Promise<void> {
     const handshake = await this.handshake;
-    if (handshake) this.socket?.send(handshake.clientHello);
+    if (handshake && this.phase === "handshake") this.socket?.send(handshake.clientHello);
   }
 
   private receive(data: unknown): void {
