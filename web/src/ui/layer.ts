@@ -6,6 +6,7 @@ export type Layer =
   | { name: "switcher" }
   | { name: "shortcuts" }
   | { name: "settings" }
+  | { name: "connection" }
   | { name: "create" }
   | { name: "browse" }
   | { name: "direct" }

@@ -2,6 +2,7 @@ import { useChat } from "../context";
 import { closeLayer, layer } from "../layer";
 import { AddMember } from "./AddMember";
 import { BrowseRooms } from "./BrowseRooms";
+import { ConnectionDetails } from "./ConnectionDetails";
 import { CreateRoom } from "./CreateRoom";
 import { DirectMessage } from "./DirectMessage";
 import { RenameRoom } from "./RenameRoom";
@@ -20,6 +21,8 @@ export function Dialogs() {
       return <Shortcuts onClose={closeLayer} />;
     case "settings":
       return <Settings onClose={closeLayer} />;
+    case "connection":
+      return <ConnectionDetails onClose={closeLayer} />;
     case "create":
       return <CreateRoom onClose={closeLayer} />;
     case "browse":

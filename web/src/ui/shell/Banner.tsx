@@ -7,12 +7,19 @@ import { useChat } from "../context";
 
 const SILENT_MS = 3_000;
 
+const REFUSED = {
+  wrong_host: "The server does not know itself by this address. Use the address that its people gave you.",
+  update_needed: "This page and the server have no way of sealing in common. Load the page again to update it.",
+};
+
 /** Return what the banner says, or null for none. */
 export function bannerText(link: Link, offlineMs: number, now: number, isCatchingUp: boolean, isNetworkOff: boolean) {
   if (link.phase === "stopped") {
     if (link.reason === "replaced") return "SecureChat was opened in another place, so it stopped here.";
-    if (link.reason === "protocol")
-      return "This page and the server do not understand each other. Load the page again.";
+    if (link.reason === "protocol") {
+      return "What arrives here is not what the server sends, or this page is too old for it. Load the page again; if that does not help, tell the people who run the server.";
+    }
+    if (link.reason === "wrong_host" || link.reason === "update_needed") return REFUSED[link.reason];
     return null;
   }
   if (link.phase === "online") return isCatchingUp ? "Back online - catching up…" : null;
@@ -20,6 +27,7 @@ export function bannerText(link: Link, offlineMs: number, now: number, isCatchin
   if (link.phase === "waiting") {
     const seconds = Math.max(0, Math.ceil((link.retryAt - now) / 1_000));
     if (isNetworkOff) return "You are offline. Messages are sent when you are back.";
+    if (link.because) return `${REFUSED[link.because]} Retrying in ${seconds}\u00a0s`;
     if (link.calm) return `The server is restarting - back in ${seconds}\u00a0s`;
     return `Connection lost - retrying in ${seconds}\u00a0s`;
   }

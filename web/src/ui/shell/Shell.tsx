@@ -13,6 +13,7 @@ import { navigate, roomPath, route } from "../router";
 import { Announcements } from "./Announcements";
 import { Banner } from "./Banner";
 import { isInfoOpen } from "./panels";
+import { Refusal, refusalOf } from "./Refusal";
 import { NoRoom, RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
 
@@ -91,6 +92,8 @@ export function Shell() {
     return () => removeEventListener("keydown", onKeyDown);
   }, [chat]);
 
+  const refusal = refusalOf(chat.connection.value);
+  if (refusal) return <Refusal link={refusal} />;
   return (
     <div class={`shell ${roomId ? "has-room" : ""}`}>
       <Banner />

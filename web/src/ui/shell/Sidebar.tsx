@@ -83,6 +83,7 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
             {unsent ? `${unsent} not sent` : isOffline ? "Not connected" : `@${me.username}`}
           </span>
         </span>
+        <SealMark />
         <button
           type="button"
           class="icon-button"
@@ -94,6 +95,32 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
         </button>
       </Foot>
     </div>
+  );
+}
+
+/** Quiet when the connection is sealed, in words when it is not. */
+function SealMark() {
+  const chat = useChat();
+  const seal = chat.seal.value;
+  if (!seal) return null;
+  const open = () => (layer.value = { name: "connection" });
+  if ("clear" in seal) {
+    return (
+      <button type="button" class="seal-mark" onClick={open}>
+        Not sealed
+      </button>
+    );
+  }
+  return (
+    <button
+      type="button"
+      class="icon-button"
+      aria-label="The connection is sealed: details"
+      title="The connection is sealed"
+      onClick={open}
+    >
+      <Icon name="lock" />
+    </button>
   );
 }
 
