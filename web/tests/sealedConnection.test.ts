@@ -157,16 +157,19 @@ describe("a sealed connection", () => {
     expect(links.at(-1)).toMatchObject({ phase: "waiting", calm: true });
   });
 
-  it.each([4400, 4401, 4403, 4404, 4406, 4409])("takes %i that nobody proved for a hint: later, with the same token", async (code) => {
-    await connect();
-    await end({ kind: "hint", code });
-    expect(links.at(-1)).toMatchObject({ phase: "waiting" });
-    await sleep(59_000);
-    expect(opened).toBe(1);
-    await sleep(3_000);
-    expect(opened).toBe(2);
-    expect(tokens).toEqual([false, false]);
-  });
+  it.each([4400, 4401, 4403, 4404, 4406, 4409])(
+    "takes %i that nobody proved for a hint: later, with the same token",
+    async (code) => {
+      await connect();
+      await end({ kind: "hint", code });
+      expect(links.at(-1)).toMatchObject({ phase: "waiting" });
+      await sleep(59_000);
+      expect(opened).toBe(1);
+      await sleep(3_000);
+      expect(opened).toBe(2);
+      expect(tokens).toEqual([false, false]);
+    },
+  );
 
   it.each([1006, 1001, 1013])("tries again soon when the handshake was cut with %i", async (code) => {
     await connect();

@@ -194,9 +194,6 @@ export class Chat implements Listener {
 
   sealed(seal: Seal): void {
     this.seal.value = seal;
-    if ("sealed" in seal && seal.sealed.isFirst && seal.sealed.epoch === 0) {
-      this.tell("This connection is sealed. This browser will know the server by its key from now on.");
-    }
   }
 
   hello(frame: HelloFrame): void {

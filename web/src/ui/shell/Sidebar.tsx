@@ -98,7 +98,7 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
   );
 }
 
-/** Quiet when the connection is sealed, in words when it is not. */
+/** Quiet when the connection is sealed as always, in words at the first time and when it is not. */
 function SealMark() {
   const chat = useChat();
   const seal = chat.seal.value;
@@ -106,19 +106,25 @@ function SealMark() {
   const open = () => (layer.value = { name: "connection" });
   if ("clear" in seal) {
     return (
-      <button type="button" class="seal-mark" onClick={open}>
+      <button type="button" class="seal-mark seal-open" title="How the connection is protected" onClick={open}>
         Not sealed
       </button>
     );
   }
+  if (seal.sealed.isFirst) {
+    return (
+      <button
+        type="button"
+        class="seal-mark"
+        title="From now on this browser knows the server by its key"
+        onClick={open}
+      >
+        <Icon name="lock" size={14} /> Sealed
+      </button>
+    );
+  }
   return (
-    <button
-      type="button"
-      class="icon-button"
-      aria-label="The connection is sealed: details"
-      title="The connection is sealed"
-      onClick={open}
-    >
+    <button type="button" class="icon-button" aria-label="Sealed connection" title="Sealed connection" onClick={open}>
       <Icon name="lock" />
     </button>
   );
