@@ -89,9 +89,9 @@ function Compare({ presented, onBack }: { presented: string; onBack: () => void 
   return (
     <Entrance
       title="Compare the keys"
-      lead="Ask the people who run the server, on the phone or in person, to read its fingerprint to you. Compare all sixteen groups."
+      lead="Ask the people who run the server, on the phone or in person, to read its fingerprint to you. Compare every group, and type the last one."
     >
-      <Fingerprint keyId={presented} label="Key shown now" />
+      <Fingerprint keyId={presented} label="Key shown now" isLastHidden />
       <form class="form" onSubmit={accept}>
         <Field
           label="The last group that they read to you"
@@ -113,7 +113,7 @@ function Compare({ presented, onBack }: { presented: string; onBack: () => void 
           Stay away
         </button>
         <button type="submit" class="button button-danger button-wide">
-          All groups are the same: trust this key
+          All the same: trust this key
         </button>
       </form>
     </Entrance>
