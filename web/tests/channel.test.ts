@@ -68,7 +68,7 @@ describe("a sealed channel to the server's own session layer", () => {
     expect(offered).toEqual(["securechat.v1", "securechat.v1.clear"]);
     expect(seals).toMatchObject([{ sealed: { keyId: python.keyId, isFirst: true, epoch: 0, suite: 2 } }]);
     expect(await server.load()).toEqual({ keys: [python.keyId], since: 1_000, how: "first", wasSealed: true });
-    channel.send("[1]");
+    channel.send("[1]", 1);
     await until(() => socket.heard.length);
     await socket.say("[2]", "[3 \u{1f44b}]");
     await until(() => texts.length === 2);
@@ -81,13 +81,16 @@ describe("a sealed channel to the server's own session layer", () => {
   it("puts the texts of one turn into one record, and more than fit into several", async () => {
     const channel = await opened();
     const before = socket.sent;
-    for (let count = 0; count < 256; count += 1) channel.send(`[${count}]`);
+    for (let count = 0; count < 256; count += 1) channel.send(`[${count}]`, 1);
     await until(() => socket.heard.length === 256);
     expect(socket.sent - before).toBe(1);
-    for (let count = 0; count < 5; count += 1) channel.send(`["${String(count).repeat(30_000)}"]`);
+    for (let count = 0; count < 5; count += 1) channel.send(`["${String(count).repeat(30_000)}"]`, 1);
     await until(() => socket.heard.length === 261);
     expect(socket.sent - before).toBe(4);
     expect(socket.heard.slice(256).map((text) => text[2])).toEqual(["0", "1", "2", "3", "4"]);
+    for (let count = 0; count < 3; count += 1) channel.send("[1]", 120);
+    await until(() => socket.heard.length === 264);
+    expect(socket.sent - before).toBe(6);
   });
 
   it("reads a page of a megabyte", async () => {
@@ -107,7 +110,7 @@ describe("a sealed channel to the server's own session layer", () => {
         const text = `[${round},${count}]`;
         mine.push(text);
         theirs.push(text);
-        channel.send(text);
+        channel.send(text, 1);
         all.push(socket.say(text));
         if (count === 10) all.push(socket.ask({ rekey: 1 }));
         await Promise.resolve();
@@ -208,7 +211,7 @@ describe("a sealed channel to the server's own session layer", () => {
     protocol = "securechat.v1.clear";
     const channel = await opened();
     expect(ends).toMatchObject([{ kind: "downgraded" }]);
-    channel.send("[1]");
+    channel.send("[1]", 1);
     await new Promise((done) => setTimeout(done, 20));
     expect(socket.sent).toBe(0);
   });

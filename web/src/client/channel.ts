@@ -8,10 +8,12 @@
 import { type Bytes, hex, NO_COMMON, PROTOCOL, SessionRefused, unhex, utf8 } from "../crypto/wire";
 import { ClientHandshake, UnknownKey } from "../protocol/handshake";
 import { SUBPROTOCOL_CLEAR, SUBPROTOCOL_SEALED } from "../protocol/messages";
-import { ClientSession, MESSAGES_MAX, PAYLOAD_MAX, pack, REKEY_MS, type SessionClock } from "../protocol/session";
+import { ClientSession, PAYLOAD_MAX, pack, REKEY_MS, type SessionClock } from "../protocol/session";
 import type { Known, KnownServer } from "./knownServer";
 
 const TOO_BIG = 1009;
+/** In one record, whatever the number of texts: the server takes no more. */
+const FRAMES_MAX = 256;
 /** Records that wait to be opened while keys are made: the largest one, and a megabyte. */
 const WAITING_BYTES_MAX = 17 * 1_024 * 1_024;
 
@@ -88,7 +90,7 @@ export class Channel {
   /** Records in the order in which they came, one at a time. */
   private taking: Promise<void> = Promise.resolve();
   private waitingBytes = 0;
-  private texts: Bytes[] = [];
+  private texts: { text: Bytes; frames: number }[] = [];
   private rekeyTimer: ReturnType<typeof setTimeout> | undefined;
   private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -121,11 +123,11 @@ export class Channel {
     }
   }
 
-  /** Send a text. All texts of one turn go into one record. */
-  send(text: string): void {
+  /** Send a text that holds so many frames. All texts of one turn go into one record, as far as they fit. */
+  send(text: string, frames: number): void {
     if (this.phase === "clear") this.socket?.send(text);
     if (this.phase !== "sealed") return;
-    this.texts.push(utf8(text));
+    this.texts.push({ text: utf8(text), frames });
     if (this.texts.length === 1) queueMicrotask(() => this.flush());
   }
 
@@ -258,20 +260,23 @@ export class Channel {
     if (!session) return;
     let batch: Bytes[] = [];
     let size = 0;
+    let count = 0;
     const seal = () => {
       session.send(pack(batch)).catch((error) => this.refuse(error));
       batch = [];
       size = 0;
+      count = 0;
     };
-    for (const text of texts) {
+    for (const { text, frames } of texts) {
       const needs = text.length + 4;
       if (needs > PAYLOAD_MAX) {
         this.end({ kind: "closed", code: TOO_BIG, afterMs: 0 });
         return;
       }
-      if (batch.length && (size + needs > PAYLOAD_MAX || batch.length === MESSAGES_MAX)) seal();
+      if (batch.length && (size + needs > PAYLOAD_MAX || count + frames > FRAMES_MAX)) seal();
       batch.push(text);
       size += needs;
+      count += frames;
     }
     if (batch.length) seal();
   }

@@ -161,14 +161,14 @@ export class Connection {
     for (const frame of frames) {
       const size = JSON.stringify(frame).length;
       if (batch.length && (chars + size > BATCH_CHARS || batch.length >= BATCH_FRAMES)) {
-        channel.send(encode(batch));
+        channel.send(encode(batch), batch.length);
         batch = [];
         chars = 0;
       }
       batch.push(frame);
       chars += size;
     }
-    if (batch.length) channel.send(encode(batch));
+    if (batch.length) channel.send(encode(batch), batch.length);
   }
 
   private async connect(): Promise<void> {
