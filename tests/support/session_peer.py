@@ -1,8 +1,9 @@
 """The server's side of the session layer behind standard input and output, for clients that are not written in Python.
 
-Each line is a JSON object, and one line answers it: `records` (hex) to be sent to the client, `messages` (hex) that it sent, and
-`code` when it has to go. What one can ask for: `{"take": hex}`, `{"send": [hex]}`, `{"rekey": 1}`, `{"close": [code, after_ms]}`.
-The first line tells the id of the server's key.
+Each line is a JSON object with the number of a connection in `on`, and one line answers it: `records` (hex) to be sent to the
+client, `messages` (hex) that it sent, and `code` when it has to go. What one can ask for: `{"take": hex}`, `{"send": [hex]}`,
+`{"rekey": 1}`, `{"close": [code, after_ms]}`. The first line tells the id of the server's key, and a list of its keys that a root
+signed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ import json
 import sys
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from securechat.crypto.identity import IdentityKey
 from securechat.errors import SessionRefused
 from securechat.protocol.handshake import ServerHandshake
+from securechat.protocol.key_list import LIST_S, KeyList, ListedKey, sign_list
 from securechat.protocol.session import EpochLimits, ServerSession, pack
+
+HOST: Final = "chat.example.org"
 
 
 class Clock:
@@ -44,7 +50,7 @@ class Peer:
 
     def __init__(self, identities: One) -> None:
         limits = EpochLimits(records=2**10)
-        self.handshake = ServerHandshake(identities, lambda host: host == "chat.example.org", limits, Clock())
+        self.handshake = ServerHandshake(identities, lambda host: host == HOST, limits, Clock())
         self.session: ServerSession | None = None
         self.greeted = False
 
@@ -98,15 +104,19 @@ class Peer:
 
 
 def main() -> None:
-    """Serve one connection after the other: an empty line begins anew, with the same key."""
+    """Serve connections, known by the number in `on`, all with the same key."""
     identities = One()
-    peer = Peer(identities)
-    print(json.dumps({"key_id": identities.key.key_id.hex()}), flush=True)
+    peers: dict[int, Peer] = {}
+    key_id = identities.key.key_id.hex()
+    listed = [ListedKey(kid=key_id, nbf=0, naf=0), ListedKey(kid="22" * 32, nbf=0, naf=0)]
+    now = int(time.time())
+    keys = KeyList(host=HOST, serial=7, issued=now, expires=now + LIST_S, keys=listed)
+    signed = msgspec.to_builtins(sign_list(keys, IdentityKey.generate(3_072)))
+    print(json.dumps({"key_id": key_id, "now": now, "list": signed}), flush=True)
     for line in sys.stdin:
-        if not line.strip():
-            peer = Peer(identities)
-            continue
-        print(json.dumps(peer.act(json.loads(line))), flush=True)
+        asked = json.loads(line)
+        peer = peers.setdefault(asked["on"], Peer(identities))
+        print(json.dumps(peer.act(asked)), flush=True)
 
 
 if __name__ == "__main__":

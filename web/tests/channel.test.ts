@@ -1,7 +1,8 @@
 // @vitest-environment node
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { Channel, type End, type Seal } from "../src/client/channel";
-import { KnownServer, pinsOf } from "../src/client/knownServer";
+import { checkKeyList, type SignedKeyList } from "../src/client/keyList";
+import { type Known, KnownServer, pinsOf } from "../src/client/knownServer";
 import { PythonServer, PythonSocket } from "./python";
 
 let python: PythonServer;
@@ -13,6 +14,7 @@ let ends: End[];
 let kept: Map<string, unknown>;
 let server: KnownServer;
 let protocol: string;
+let list: SignedKeyList | null;
 
 const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), { timeout: 5_000, interval: 2 });
 
@@ -59,7 +61,12 @@ beforeEach(() => {
       kept.set(key, value);
     },
   };
-  server = new KnownServer(storage, "chat.example.org", () => 1_000);
+  list = null;
+  const fetchList = async () => {
+    if (!list) throw new Error("none");
+    return list;
+  };
+  server = new KnownServer(storage, "chat.example.org", () => python.now * 1_000, fetchList);
 });
 
 describe("a sealed channel to the server's own session layer", () => {
@@ -67,7 +74,12 @@ describe("a sealed channel to the server's own session layer", () => {
     const channel = await opened();
     expect(offered).toEqual(["securechat.v1", "securechat.v1.clear"]);
     expect(seals).toMatchObject([{ sealed: { keyId: python.keyId, isFirst: true, epoch: 0, suite: 2 } }]);
-    expect(await server.load()).toEqual({ keys: [python.keyId], since: 1_000, how: "first", wasSealed: true });
+    expect(await server.load()).toEqual({
+      keys: [python.keyId],
+      since: python.now * 1_000,
+      how: "first",
+      wasSealed: true,
+    });
     channel.send("[1]", 1);
     await until(() => socket.heard.length);
     await socket.say("[2]", "[3 \u{1f44b}]");
@@ -247,6 +259,52 @@ describe("a sealed channel to the server's own session layer", () => {
     const broken = { demand: () => Promise.reject(new Error("disk")), put: async () => {} };
     server = new KnownServer(broken, "chat.example.org");
     await expect(open()).rejects.toThrow("disk");
+  });
+});
+
+describe("a list of keys that a root signed", () => {
+  it("is taken at the first contact, and names a new key later", async () => {
+    list = python.list;
+    await opened();
+    await until(() => (kept.get("server-key:chat.example.org") as Known).root);
+    const known = await server.load();
+    expect(known).toMatchObject({ keys: [python.keyId, "22".repeat(32)], root: list.root_kid, list: list.list });
+
+    kept.set("server-key:chat.example.org", { ...known, keys: ["33".repeat(32)] });
+    await opened();
+    expect(ends).toEqual([{ kind: "lost" }]);
+    await opened();
+    expect(seals).toMatchObject([{ sealed: { keyId: python.keyId, isFirst: false } }]);
+  });
+
+  it("does not help when it is another root's, or there is none", async () => {
+    const known = { keys: ["33".repeat(32)], since: 5, how: "first", wasSealed: true, root: "44".repeat(32) };
+    kept.set("server-key:chat.example.org", known);
+    for (list of [python.list, null]) {
+      await opened();
+      expect(ends).toEqual([{ kind: "unknown_key", presented: python.keyId, known }]);
+    }
+    expect(await server.load()).toEqual(known);
+  });
+
+  it("is checked: root, signature, host, number, dates", async () => {
+    const signed = python.list;
+    const want = { host: "chat.example.org", root: signed.root_kid, nowMs: python.now * 1_000, last: "" };
+    expect(await checkKeyList(signed, want)).toEqual([python.keyId, "22".repeat(32)]);
+    expect(await checkKeyList(signed, { ...want, last: signed.list })).toHaveLength(2);
+    const encode = (content: object) => Buffer.from(JSON.stringify(content)).toString("base64url");
+    const content = JSON.parse(Buffer.from(signed.list, "base64url").toString()) as { serial: number };
+    const refused = (changed: Partial<SignedKeyList>, otherwise: Partial<typeof want> = {}) =>
+      expect(checkKeyList({ ...signed, ...changed }, { ...want, ...otherwise })).rejects;
+    await refused({}, { root: "11".repeat(32) }).toThrow("another root");
+    await refused({ list: encode({ ...content, serial: 8 }) }).toThrow("signature");
+    await refused({ sig: signed.list }).toThrow("signature");
+    await refused({}, { host: "evil.example" }).toThrow("another host");
+    await refused({}, { last: encode({ ...content, serial: 7.5 }) }).toThrow("not a key list");
+    await refused({}, { last: encode({ ...content, serial: 8 }) }).toThrow("not newer");
+    await refused({}, { nowMs: (python.now + 46 * 86_400) * 1_000 }).toThrow("this time");
+    await refused({}, { nowMs: (python.now - 2 * 86_400) * 1_000 }).toThrow("this time");
+    await refused({ list: "" }).toThrow("base64url");
   });
 });
 

@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { SocketLike } from "../src/client/channel";
+import type { SignedKeyList } from "../src/client/keyList";
 import { type Bytes, hex, unhex } from "../src/crypto/wire";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -17,9 +18,13 @@ export interface Answer {
   closed: [number, number] | null;
 }
 
-/** A server: one process, one identity key, one connection at a time. */
+/** A server: one process, one identity key. */
 export class PythonServer {
   keyId = "";
+  /** A list of its keys, signed by a root, and when it began, in seconds since 1970. */
+  list: SignedKeyList = { list: "", root_kid: "", root_spki: "", sig: "" };
+  now = 0;
+  nextId = 1;
   private readonly process: ChildProcess;
   private readonly waiting: ((line: string) => void)[] = [];
 
@@ -34,7 +39,10 @@ export class PythonServer {
   }
 
   async start(): Promise<this> {
-    this.keyId = (JSON.parse(await this.line()) as { key_id: string }).key_id;
+    const told = JSON.parse(await this.line()) as { key_id: string; now: number; list: SignedKeyList };
+    this.keyId = told.key_id;
+    this.list = told.list;
+    this.now = told.now;
     return this;
   }
 
@@ -42,13 +50,8 @@ export class PythonServer {
     this.process.kill();
   }
 
-  /** Begin another connection. */
-  next(): void {
-    this.process.stdin?.write("\n");
-  }
-
-  async ask(what: object): Promise<Answer> {
-    this.process.stdin?.write(`${JSON.stringify(what)}\n`);
+  async ask(on: number, what: object): Promise<Answer> {
+    this.process.stdin?.write(`${JSON.stringify({ on, ...what })}\n`);
     return JSON.parse(await this.line()) as Answer;
   }
 
@@ -69,6 +72,7 @@ export class PythonSocket implements SocketLike {
   readonly heard: string[] = [];
   closedWith: number | undefined;
   last: Answer | null = null;
+  private readonly id: number;
   /** Changes what the client gets, as somebody in between would. */
   tamper: (record: Bytes) => Bytes = (record) => record;
 
@@ -76,7 +80,8 @@ export class PythonSocket implements SocketLike {
     private readonly server: PythonServer,
     readonly protocol = "securechat.v1",
   ) {
-    server.next();
+    this.id = server.nextId;
+    server.nextId += 1;
     setTimeout(() => {
       this.readyState = 1;
       this.onopen?.({} as never);
@@ -91,7 +96,7 @@ export class PythonSocket implements SocketLike {
   }
 
   async ask(what: object): Promise<Answer> {
-    const answer = await this.server.ask(what);
+    const answer = await this.server.ask(this.id, what);
     this.last = answer;
     this.heard.push(...answer.messages.map((message) => Buffer.from(message, "hex").toString()));
     for (const record of answer.records) this.onmessage?.({ data: this.tamper(unhex(record)).buffer });

@@ -169,9 +169,20 @@ export class Channel {
 
   private refuse(error: unknown): void {
     const code = error instanceof SessionRefused ? error.code : PROTOCOL;
-    if (error instanceof UnknownKey) {
-      this.end({ kind: "unknown_key", presented: hex(error.keyId), known: this.known }, code);
-    } else this.end({ kind: "refused", code }, code);
+    if (error instanceof UnknownKey) void this.judge(hex(error.keyId));
+    else this.end({ kind: "refused", code }, code);
+  }
+
+  /** A key that is not known: either the server's root names it, and the next handshake will do, or nobody does. */
+  private async judge(presented: string): Promise<void> {
+    const { socket } = this;
+    if (!socket || this.phase === "ended") return;
+    socket.onmessage = null;
+    socket.onclose = null;
+    this.phase = "opening";
+    socket.close(PROTOCOL);
+    const isListed = await this.ports.server.isListed(presented).catch(() => false);
+    this.end(isListed ? { kind: "lost" } : { kind: "unknown_key", presented, known: this.known }, PROTOCOL);
   }
 
   // ── Opening ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,6 +252,7 @@ export class Channel {
     this.phase = "sealed";
     session.onRekey = (phase) => this.followRekey(phase, session);
     this.listener.opened({ sealed: this.sealed });
+    if (!known.root) this.ports.server.learnRoot(keyId).catch(() => {}); // Most servers have none.
   }
 
   // ── Sealed ─────────────────────────────────────────────────────────────────────────────────────────────────────────

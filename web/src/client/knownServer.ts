@@ -1,5 +1,6 @@
 /** Which keys this browser knows its server by. The first key is kept; later ones only by an explicit choice. */
 
+import { checkKeyList, fetchKeyList, type SignedKeyList } from "./keyList";
 import type { Storage } from "./storage";
 
 export type Learned = "first" | "link" | "accepted";
@@ -12,6 +13,9 @@ export interface Known {
   how: Learned;
   /** Whether a sealed session was held with this server: never again without. */
   wasSealed: boolean;
+  /** Id of the root that signs the list of the server's keys, and the list that was taken last; absent when it has none. */
+  root?: string;
+  list?: string;
 }
 
 const NOBODY: Known = { keys: [], since: 0, how: "first", wasSealed: false };
@@ -24,12 +28,14 @@ export function pinsOf(fragment: string): string[] {
 
 export class KnownServer {
   private readonly key: string;
+  private isRootAsked = false;
 
   /** @param host As dialled: `name[:port]`, lower case. */
   constructor(
     private readonly storage: Pick<Storage, "demand" | "put">,
     readonly host: string,
     private readonly now: () => number = Date.now,
+    private readonly fetchList: () => Promise<SignedKeyList> = fetchKeyList,
   ) {
     this.key = `server-key:${host}`;
   }
@@ -56,6 +62,34 @@ export class KnownServer {
   /** Trust another key instead of the known ones: somebody compared it. */
   async accept(keyId: string): Promise<void> {
     await this.keep({ keys: [keyId], since: this.now(), how: "accepted", wasSealed: true });
+  }
+
+  /** After a first contact: keep the root that signs the list of this server's keys, if it has one. It is asked once a visit. */
+  async learnRoot(keyId: string): Promise<void> {
+    if (this.isRootAsked) return;
+    this.isRootAsked = true;
+    const signed = await this.fetchList();
+    const keys = await checkKeyList(signed, { host: this.host, root: signed.root_kid, nowMs: this.now(), last: "" });
+    const known = await this.load();
+    if (known.root || !known.keys.includes(keyId) || !keys.includes(keyId)) return;
+    await this.keep({
+      ...known,
+      keys: [...new Set([...known.keys, ...keys])],
+      root: signed.root_kid,
+      list: signed.list,
+    });
+  }
+
+  /** Return whether the known root names this key as one of the server's; its list then takes the place of the known keys. */
+  async isListed(keyId: string): Promise<boolean> {
+    const known = await this.load();
+    if (!known.root) return false;
+    const signed = await this.fetchList();
+    const want = { host: this.host, root: known.root, nowMs: this.now(), last: known.list ?? "" };
+    const keys = await checkKeyList(signed, want);
+    if (!keys.includes(keyId)) return false;
+    await this.keep({ ...known, keys, list: signed.list });
+    return true;
   }
 
   private async keep(known: Known): Promise<Known> {

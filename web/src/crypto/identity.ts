@@ -5,6 +5,7 @@ import { type Bytes, bytes, concat, unhex, utf8 } from "./wire";
 
 export const HANDSHAKE = "SecureChat SCSL/1 server handshake";
 export const REKEY = "SecureChat SCSL/1 server rekey";
+export const KEY_LIST = "SecureChat SCSL/1 key list";
 
 const PREFIX = new Uint8Array(64).fill(0x20);
 const EXPONENT = unhex("0203010001");

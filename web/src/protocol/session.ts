@@ -101,7 +101,7 @@ export class ClientSession {
   private readonly incoming = new Chain();
   private readonly outgoing = new Chain();
   private readonly clock: SessionClock;
-  private readonly driftMs: number;
+  private driftMs: number;
   private offsetMs: number;
   private keys: EpochKeys;
   private next: EpochKeys | null = null;
@@ -276,6 +276,7 @@ export class ClientSession {
     this.opener = new RecordOpener(Direction.SERVER, this.made.sessionId, epoch, keys.server, this.made.records);
     this.openSince = this.clock.monotonicMs();
     this.detector = new ReplayDetector(epoch);
+    this.driftMs = this.clock.wallMs() - this.openSince;
     this.keys = keys;
     this.next = null;
     this.onRekey("done");

@@ -57,8 +57,8 @@ function SealedWords({ sealed }: { sealed: Sealed }) {
         <h3>The server's key</h3>
         <Fingerprint keyId={keyId} label="Fingerprint" />
         <p class="hint">
-          To be sure that nobody is in between, let the people who run the server read these sixteen groups to you, on
-          the phone or in person.
+          To be sure that nobody is in between, let the people who run the server read these eight groups to you, on the
+          phone or in person.
         </p>
       </section>
       <dl class="facts">
