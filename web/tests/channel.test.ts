@@ -249,6 +249,15 @@ describe("a sealed channel to the server's own session layer", () => {
     expect(offered).toEqual(["securechat.v1.clear"]);
   });
 
+  it("does not forget on an insecure page that it was sealed before", async () => {
+    await opened();
+    protocol = "securechat.v1.clear";
+    vi.stubGlobal("crypto", {});
+    await opened();
+    vi.unstubAllGlobals();
+    expect(ends).toMatchObject([{ kind: "downgraded" }]);
+  });
+
   it("refuses a sub-protocol that it did not offer", async () => {
     protocol = "";
     await opened();

@@ -1,10 +1,11 @@
 // @vitest-environment node
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { HANDSHAKE, REKEY, verify } from "../src/crypto/identity";
 import { EphemeralKey, Suite } from "../src/crypto/keyExchange";
 import { type DirectionKeys, type EpochKeys, KeySchedule } from "../src/crypto/keySchedule";
 import { Content, Direction, padded, RecordOpener, RecordSealer } from "../src/crypto/record";
-import { type Bytes, bytes, hex, PROTOCOL, Reader, SessionRefused, unhex } from "../src/crypto/wire";
+import { type Bytes, bytes, concat, hex, PROTOCOL, Reader, SessionRefused, u32, unhex, utf8 } from "../src/crypto/wire";
 import { ClientHandshake, type Proved, UnknownKey } from "../src/protocol/handshake";
 import { ReplayDetector } from "../src/protocol/replayDetector";
 import { ClientSession, pack, unpack } from "../src/protocol/session";
@@ -50,6 +51,9 @@ const vectors = JSON.parse(readFileSync(file, "utf8")) as {
   cases: Case[];
   refusals: Refusal[];
 };
+
+/** Finding primes takes as long as it takes. */
+const RSA_MS = 30_000;
 
 const PKCS8 = {
   [Suite.P256]: "3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420",
@@ -269,6 +273,68 @@ describe("what has to be refused", () => {
     for (const message of refusal.precede.slice(2)) await open(message);
     const error = await open(refusal.refused).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ code: refusal.code });
+  });
+});
+
+describe("a rekey", () => {
+  it("is not done before the server has proved the new keys", async () => {
+    const played = vectors.cases[0] as Case;
+    const player = new Player(played);
+    await player.begin();
+    for (const message of played.handshake.slice(1, 4)) await player.take(message);
+    const before = played.steps.slice(
+      0,
+      played.steps.findIndex(({ kind }) => kind === "reply"),
+    );
+    const told = before.filter(({ by }) => by === "server").flatMap(({ records }) => records);
+    for (const record of told) await player.take(record);
+    const keys = await directionKeys(played.epochs[0] as Record<string, string>, "s2c");
+    const sealer = new RecordSealer(Direction.SERVER, unhex(played.handshake[1]).slice(36, 52), 0, keys);
+    sealer.seq = told.length;
+    const done = concat(bytes(0x23), u32(1), new Uint8Array(32));
+    const record = await sealer.seal(Content.CONTROL, done, vectors.wall_ms + 200);
+    const error = await player.take(hex(record)).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: PROTOCOL, message: "proof of the server" });
+  });
+});
+
+describe("an identity", () => {
+  const digest = new Uint8Array(32);
+  const message = concat(new Uint8Array(64).fill(0x20), utf8(HANDSHAKE), bytes(0), digest);
+
+  it.each([
+    [2_048, [1, 0, 1], true],
+    [3_072, [1, 0, 1], true],
+    [1_024, [1, 0, 1], false],
+    [2_048, [3], false],
+  ])(
+    "of %i bits with the exponent %j: %j",
+    async (modulusLength, exponent, isTaken) => {
+      const algorithm = { name: "RSA-PSS", hash: "SHA-256", modulusLength, publicExponent: bytes(...exponent) };
+      const pair = (await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as CryptoKeyPair;
+      const spki = new Uint8Array(await crypto.subtle.exportKey("spki", pair.publicKey));
+      const signature = await crypto.subtle.sign({ name: "RSA-PSS", saltLength: 32 }, pair.privateKey, message);
+      expect(await verify(spki, HANDSHAKE, digest, new Uint8Array(signature))).toBe(isTaken);
+      expect(await verify(spki, REKEY, digest, new Uint8Array(signature))).toBe(false);
+      expect(await verify(concat(spki, bytes(0)), HANDSHAKE, digest, new Uint8Array(signature))).toBe(false);
+    },
+    RSA_MS,
+  );
+});
+
+describe("the detector of replays", () => {
+  it("takes each number once, in order, of its own epoch", () => {
+    const detector = new ReplayDetector(3);
+    detector.admit(3, 0);
+    for (const [epoch, seq] of [
+      [3, 0],
+      [3, 2],
+      [2, 1],
+      [4, 1],
+    ] as const) {
+      expect(() => detector.admit(epoch, seq)).toThrow(SessionRefused);
+    }
+    detector.admit(3, 1);
   });
 });
 
