@@ -23,9 +23,11 @@ from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.ops.metrics import Counters
 from securechat.server.backup import create_backup
+from securechat.server.certificate_desk import CertificateDesk
 from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
+from securechat.server.tls import TLSContext
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
@@ -55,6 +57,8 @@ class Parts:
     passwords: Passwords
     limiter: RateLimiter
     counters: Counters
+    tls: TLSContext
+    desk: CertificateDesk
 
 
 async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
@@ -114,6 +118,10 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         require_operator(who)
         return await create_backup(maintenance, data, command.path)
 
+    now = settings()
+    tls = TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
+    desk = CertificateDesk(tls)
+
     started = time.monotonic()
     dispatcher = CommandDispatcher(
         operations={
@@ -123,7 +131,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts) | {c.ServerStatus: status, c.BackupCreate: backup},
+        asks=_asks(rooms, history, presence, auth, accounts)
+        | {c.ServerStatus: status, c.BackupCreate: backup}
+        | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew},
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -139,7 +149,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections, lambda: accounts.server_name
     )
-    return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
+    return Parts(
+        data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters, tls, desk
+    )
 
 
 def _asks(
