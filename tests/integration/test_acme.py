@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from websockets.typing import Subprotocol
 from securechat.domain import commands as c
 from securechat.errors import Unavailable
 from support.pebble import Pebble
-from support.running import RunningServer, free_port, wait_until
+from support.running import SECURECHAT, RunningServer, clean_environment, free_port, wait_until
 from support.tls_client import shake
 
 NAMES = ["chat.example.org", "www.example.org"]
@@ -158,6 +160,27 @@ def test_an_authority_that_refuses_leaves_the_server_running_with_a_warning_and_
     server.start()
     assert "could not check" in certificate(server).problem
     assert server.log.count("no new certificate") == asked
+
+
+def test_the_settings_of_the_how_to_are_taken_as_they_stand(start: Start, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/howto/real-domain.md").read_text()
+    (block,) = re.findall(r"<!-- settings -->\s+```json\n(.*?)```", page, re.DOTALL)
+    settings = json.loads(block)
+    assert settings.pop("port") == 443
+    assert settings.pop("http_port") == 0
+    written = tmp_path / "securechat.json"
+    written.write_text(block)
+    checked = subprocess.run(
+        [SECURECHAT, "config", "check", "--config", str(written)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    server, _ = start(**(settings | {"host": "127.0.0.1"}))
+
+    assert checked.stdout == "The configuration is fine.\n"
+    assert sorted(wait_for_certificate(server).names) == sorted(settings["tls_domains"])
 
 
 def _trusting() -> ssl.SSLContext:

@@ -9,10 +9,11 @@ from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import note, say, say_json, when
 from securechat.domain import commands as c
 from securechat.errors import Shutdown
+from securechat.server.certificates import CertificateError, read
 from securechat.server.config import ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.own_ca import OwnCA
-from securechat.server.tls import TLSContext
+from securechat.server.tls import TLSContext, utc_now
 
 DAY_S = 86_400
 
@@ -63,6 +64,19 @@ def renew(config: Path | None, data: str | None, *, as_json: bool) -> None:
         raise Shutdown(f"The certificate comes from {settings.tls_cert}: renew it there; the server takes the new file by itself.")
     OwnCA(folder.tls).certificate(settings.host, anew=True)
     show(config, data, as_json=as_json)
+
+
+def require_good_files(settings: Settings) -> None:
+    """Check the certificate's files, when the settings name some.
+
+    Raises:
+        Shutdown: What is wrong with them.
+    """
+    if settings.tls_cert:
+        try:
+            read(Path(settings.tls_cert), Path(settings.tls_key), utc_now())
+        except CertificateError as error:
+            raise Shutdown(f"tls_cert: {error}") from error
 
 
 def context(settings: Settings, folder: DataDir) -> TLSContext:

@@ -169,9 +169,10 @@ def config_explain(*, config: Config = None, json: Json = False) -> None:
 @config.command("check")
 def config_check(*, config: Config = None) -> None:
     """Check the configuration; all mistakes are told at once."""
+    from securechat.cli.certificate import require_good_files  # noqa: PLC0415
     from securechat.server.config import ConfigManager  # noqa: PLC0415
 
-    ConfigManager(config, {})
+    require_good_files(ConfigManager(config, {}).settings)
     say("The configuration is fine.")
 
 
