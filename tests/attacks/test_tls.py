@@ -76,7 +76,7 @@ def test_tls_06_renegotiation_is_refused(tls12: RunningServer) -> None:
 
     assert "RENEGOTIATING" in said
     assert "alive" not in said
-    assert "no renegotiation" in said.lower() or "handshake failure" in said.lower() or "write:errno" in said.lower(), said
+    assert "no renegotiation" in said
 
 
 def test_tls_07_compression_is_never_agreed_on(tls12: RunningServer, shared_server: RunningServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
 import hashlib
 import json
 import os
@@ -229,6 +230,35 @@ async def test_while_a_name_is_checked_only_the_authority_gets_the_challenge(tmp
     assert large.names == ["localhost"]
     assert (foreign.alpn, foreign.names) == (None, ["localhost"])
     assert after.names == ["localhost"]
+
+
+async def test_without_open_files_new_connections_wait_and_nothing_breaks(
+    tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("securechat.gateway.acceptor._NO_FILES_S", 0.05)
+    refused: list[int] = []
+
+    class Exhausted(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            if len(refused) < 3:
+                refused.append(1)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    class Source:
+        context = make_context(files.cert.read_bytes(), files.key.read_bytes(), tmp_path)
+        challenge = None
+
+    listening = Exhausted()
+    listening.bind(("127.0.0.1", 0))
+    acceptor = Acceptor([listening], asyncio.Protocol, Source())
+    try:
+        found = await asyncio.to_thread(shake, listening.getsockname()[1])
+    finally:
+        acceptor.close()
+
+    assert found.names == ["localhost"]
+    assert len(refused) == 3
 
 
 def test_the_own_certificate_is_made_anew_on_request_by_the_same_ca(tmp_path: Path) -> None:
