@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from securechat.gateway.acceptor import HANDSHAKE_S
 from support.certificates import Files, new_key, pem
-from support.running import SECURECHAT, RunningServer, clean_environment, free_port
+from support.running import SECURECHAT, RunningServer, clean_environment, free_port, wait_until
 from support.tls_client import openssl, shake
 
 AEAD = ("GCM", "CHACHA20")
@@ -146,6 +147,34 @@ async def test_tls_11_half_handshakes_are_cut_and_others_are_served_meanwhile(sh
             writer.close()
 
     assert served_after < 2
+
+
+def test_tls_14_whoever_knocks_with_nonsense_leaves_no_line_in_the_log(server: RunningServer) -> None:
+    wait_until(lambda: "server ready" in server.log, "the first line")
+    before = server.log
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    whole = hello.read()
+    knocks = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x00" * 300, os.urandom(300), whole[:60], whole[:5] + os.urandom(len(whole) - 5),
+        b"\x16\x03\x01\xff\xff", b"\x15\x03\x03\x00\x02\x02\x28", b"\x80\x2e\x01\x00\x02" + b"\x00" * 60, whole + b"\x14\x03\x03\x00\x01\x02",
+        whole + b"\x17\x03\x03\x00\x20" + os.urandom(32),
+    ]  # fmt: skip
+    for _ in range(5):
+        for knock in knocks:
+            with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+                raw.sendall(knock)
+                raw.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionResetError):
+                    while raw.recv(4_096):
+                        pass
+    openssl(server.port, "-tls1_2")
+    openssl(server.port, "-tls1_3", "-groups", "ffdhe2048")
+    openssl(server.port, "-tls1_3", "-sigalgs", "RSA-PSS+SHA256")
+
+    assert shake(server.port).version == "TLSv1.3"
+    assert server.log == before
 
 
 def test_tls_12_hsts_is_not_said_for_localhost_addresses_and_the_own_ca(shared_server: RunningServer) -> None:

@@ -35,6 +35,20 @@ _NO_FILES_S: Final = 1.0
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+def quiet_about_strangers(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what nobody caught: a broken connection is no line in the log, all else is.
+
+    The network library reports some handshakes that fail with the class of the error in the place of the error, which
+    `logging` cannot even print: anybody could fill the log with that.
+    """
+    error = context.get("exception")
+    kind = error if isinstance(error, type) else type(error)
+    if "transport" in context and issubclass(kind, OSError):
+        log.debug("connection broken", extra={"reason": kind.__name__})
+        return
+    loop.default_exception_handler(context)
+
+
 class TLSSource(Protocol):
     """Where the contexts come from; read at each connection."""
 

@@ -24,6 +24,7 @@ from securechat import __version__
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.errors import Conflict, Shutdown
+from securechat.gateway.acceptor import quiet_about_strangers
 from securechat.gateway.listener import Listener
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
@@ -105,6 +106,7 @@ class Server:
 
     async def _run(self, data: DataDir, logger: Logger) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(quiet_about_strangers)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
         parts = await build(lambda: self._config.settings, data, self.public_url)
