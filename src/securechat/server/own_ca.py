@@ -17,8 +17,8 @@ from securechat.errors import Shutdown
 from securechat.server.certificates import require_private, write_private
 
 CA_DAYS: Final = 3_650
-LEAF_DAYS: Final = 397
-"""Browsers take no longer ones."""
+LEAF_DAYS: Final = 365
+"""Browsers take up to 398."""
 RENEW_DAYS: Final = 30
 
 
