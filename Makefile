@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run test check fix web generate bench lock clean
+.PHONY: help run test check fix web generate bench audit lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,11 +35,14 @@ generate: .venv/dev.stamp ## Write what is made from the code: schemas, OpenAPI,
 bench: .venv/server.stamp ## Measure this machine
 	@$(BIN)/securechat bench $(ARGS)
 
+audit: ## Look for known weaknesses, and write what SecureChat is made of (CycloneDX)
+	@tools/audit-env && tools/sbom && tools/audit
+
 lock: .venv/dev.stamp ## Resolve the dependencies anew, with hashes and without addresses
 	@tools/lock
 
 clean: ## Remove what was built (the data folder stays)
-	@rm -rf .venv web/node_modules web/dist build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-audit web/node_modules web/dist build dist .mypy_cache .ruff_cache .pytest_cache
 
 .venv/server.stamp: requirements/server.txt pyproject.toml
 	@tools/venv server $(PYTHON)

@@ -51,7 +51,8 @@ async def answers(socket_: ClientConnection, count: int) -> list[dict[str, Any]]
 async def test_operators_commands_are_not_for_owners(server: RunningServer, tmp_path: Path) -> None:
     session = server.set_up()
     async with ChatClient(server.url, session["access_token"]) as client:
-        for command in (c.BackupCreate(path=str(tmp_path / "stolen")), c.ServerStatus(), c.SetupLink()):
+        operators = (c.ServerStatus(), c.SetupLink(), c.CertificateGet(), c.CertificateRenew())
+        for command in (c.BackupCreate(path=str(tmp_path / "stolen")), *operators):
             with pytest.raises(Forbidden):
                 await client.call(command)
 

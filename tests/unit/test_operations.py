@@ -24,7 +24,6 @@ from securechat.rest.routes import ROUTES
 from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager
 from securechat.server.datadir import DataDir
 from securechat.server.server import IMPATIENT_S, Server
-from securechat.server.tls import TLSContext
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +101,7 @@ def test_what_is_made_from_the_code_is_fresh() -> None:
 
 
 def test_every_command_has_a_reply_and_a_door() -> None:
-    operator_only = {c.SetupLink, c.BackupCreate, c.ServerStatus}
+    operator_only = {c.SetupLink, c.BackupCreate, c.ServerStatus, c.CertificateGet, c.CertificateRenew}
 
     assert set(COMMANDS) == set(c.REPLIES)
     assert {route.command for route in ROUTES} == set(COMMANDS) - operator_only
@@ -232,34 +231,6 @@ def test_a_data_folder_has_one_owner(tmp_path: Path) -> None:
     first.close()
     second.open()
     second.close()
-
-
-def test_keys_are_private_and_the_certificate_is_kept(tmp_path: Path) -> None:
-    tls = TLSContext(tmp_path / "tls")
-    tls.context()
-    first = (tmp_path / "tls/server.crt").read_bytes()
-    tls.context()
-
-    assert (tmp_path / "tls/server.crt").read_bytes() == first
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "tls").glob("*.key")} == {0o600}
-    assert len(tls.fingerprint()) == 95
-
-
-def test_a_new_address_gets_a_new_certificate_of_the_same_ca(tmp_path: Path) -> None:
-    tls = TLSContext(tmp_path / "tls")
-    tls.context()
-    ca, leaf = tls.fingerprint(), (tmp_path / "tls/server.crt").read_bytes()
-    tls.context(host="192.168.1.5")
-
-    assert tls.fingerprint() == ca
-    assert (tmp_path / "tls/server.crt").read_bytes() != leaf
-
-
-def test_a_broken_certificate_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "x.pem").write_text("nothing")
-
-    with pytest.raises(Shutdown, match="cannot be used"):
-        TLSContext(tmp_path).context(cert=str(tmp_path / "x.pem"), key=str(tmp_path / "x.pem"))
 
 
 def test_signals_that_come_together_are_one_wish_and_a_later_one_is_impatience(monkeypatch: pytest.MonkeyPatch) -> None:

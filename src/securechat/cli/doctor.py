@@ -7,11 +7,13 @@ import os
 import resource
 import socket
 import stat
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from securechat.cli.certificate import context
 from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json
 from securechat.domain import commands as c
@@ -19,7 +21,7 @@ from securechat.errors import ChatError, Shutdown
 from securechat.server.backup import free_space
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
-from securechat.server.tls import TLSContext
+from securechat.server.own_ca import OwnCA
 from securechat.store.migrate import HEAD, current
 
 FREE_MIN = 1_000_000_000
@@ -91,7 +93,7 @@ def _database(folder: DataDir) -> Iterator[Finding]:
 
 
 def _secrets(folder: DataDir) -> Iterator[Finding]:
-    for path in [*folder.keys.glob("*"), *folder.tls.glob("*.key")]:
+    for path in [*folder.keys.glob("*"), *folder.tls.glob("*.key"), *folder.tls.glob("acme-*")]:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield Finding("fail", "secrets", f"{path} can be read by others", f"chmod 600 {path}")
             return
@@ -99,17 +101,35 @@ def _secrets(folder: DataDir) -> Iterator[Finding]:
 
 
 def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
-    if settings.tls_cert:
-        yield Finding("ok", "tls", f"certificate from {settings.tls_cert}")
-        return
-    tls = TLSContext(folder.tls)
-    if not tls.ca_path.exists():
+    problem, state = "", None
+    if folder.admin_socket.exists():
+        try:
+            state = Operator(folder.root).perform(c.CertificateGet())
+            problem = state.problem
+        except (ChatError, Shutdown) as error:
+            problem = str(error)
+    if state is None and not settings.tls_cert and not OwnCA(folder.tls).ca_path.exists():
         yield Finding("warn", "tls", "no certificate yet", "securechat serve")
         return
-    days = (tls.valid_until() - dt.datetime.now(dt.UTC)).days
-    yield Finding(
-        "ok" if days > 7 else "warn", "tls", f"own CA, certificate good for {days} days", "" if days > 7 else "restart the server"
-    )
+    if state is None:
+        tls = context(settings, folder)
+        try:
+            tls.load()
+        except Shutdown as error:
+            yield Finding("fail", "tls", error.line, "securechat cert show, then put a good file there")
+            return
+        problem = problem or tls.problem
+        names, ends = tls.certificate.names, tls.certificate.not_after
+    else:
+        names, ends = state.names, dt.datetime.fromtimestamp(state.not_after, dt.UTC)
+    days = (ends - dt.datetime.now(dt.UTC)).days
+    if problem:
+        yield Finding("warn", "tls", problem, "securechat cert renew" if settings.tls_domains else "renew the certificate's files")
+    else:
+        yield Finding("ok", "tls", f"certificate for {', '.join(names)}, good for {days} days")
+    host = urllib.parse.urlsplit(settings.public_url).hostname
+    if host and host not in names and f"*.{host.partition('.')[2]}" not in names:
+        yield Finding("warn", "tls", f"the certificate is not for {host}, which public_url says", "set tls_domains or public_url")
 
 
 def _files_limit(settings: Settings) -> Finding:

@@ -12,7 +12,6 @@ from securechat.cli import admin
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.operator import data_root
 from securechat.cli.output import say, say_json, table
-from securechat.errors import Shutdown
 
 
 def make_group(text: str) -> typer.Typer:
@@ -171,23 +170,27 @@ def config_explain(*, config: Config = None, json: Json = False) -> None:
 @config.command("check")
 def config_check(*, config: Config = None) -> None:
     """Check the configuration; all mistakes are told at once."""
+    from securechat.cli.certificate import require_good_files  # noqa: PLC0415
     from securechat.server.config import ConfigManager  # noqa: PLC0415
 
-    ConfigManager(config, {})
+    require_good_files(ConfigManager(config, {}).settings)
     say("The configuration is fine.")
 
 
 @cert.command("show")
-def cert_show(*, data: Data = None) -> None:
-    """Show the CA's fingerprint, its file, and how long the certificate is good."""
-    from securechat.server.tls import TLSContext  # noqa: PLC0415
+def cert_show(*, config: Config = None, data: Data = None, json: Json = False) -> None:
+    """Show the certificate: who signed it, for which names, how long it is good; and the own CA's fingerprint."""
+    from securechat.cli.certificate import show  # noqa: PLC0415
 
-    tls = TLSContext(data_root(data) / "tls")
-    if not tls.ca_path.exists():
-        raise Shutdown(f"There is no certificate in {tls.folder} yet. Start the server once: securechat serve")
-    say(f"CA           {tls.ca_path.resolve()}")
-    say(f"SHA-256      {tls.fingerprint()}")
-    say(f"certificate  good until {tls.valid_until():%Y-%m-%d}")
+    show(config, data, as_json=json)
+
+
+@cert.command("renew")
+def cert_renew(*, config: Config = None, data: Data = None, json: Json = False) -> None:
+    """Get a new certificate now: by ACME, of the own CA, or from the files again. Nobody is disconnected."""
+    from securechat.cli.certificate import renew  # noqa: PLC0415
+
+    renew(config, data, as_json=json)
 
 
 @cert.command("trust")

@@ -597,6 +597,33 @@ class Status(msgspec.Struct, kw_only=True):
     entries: int
 
 
+class CertificateGet(Command, kw_only=True, tag="certificate.get"):
+    """Which TLS certificate is shown."""
+
+
+class CertificateRenew(Command, kw_only=True, tag="certificate.renew"):
+    """Get a new TLS certificate now: by ACME, of the own CA, or from the files again."""
+
+
+class CertificateState(msgspec.Struct, kw_only=True):
+    """The TLS certificate of this server.
+
+    Attributes:
+        source: `files`, `acme` or `own-ca`.
+        not_after: Unix time in seconds.
+        renews_at: Unix time in seconds; None when somebody else renews it.
+        problem: What somebody should do something about; empty when all is well.
+    """
+
+    source: str
+    names: list[str]
+    issuer: str
+    fingerprint: str
+    not_after: int
+    renews_at: int | None = None
+    problem: str = ""
+
+
 class Done(msgspec.Struct):
     """It is done; there is nothing more to say."""
 
@@ -625,6 +652,7 @@ AnyReply = (
     | BotCreated
     | Backup
     | Status
+    | CertificateState
     | Done
 )
 
@@ -682,5 +710,7 @@ REPLIES: Final[dict[type[Command], type]] = {
     SetupLink: Link,
     BackupCreate: Backup,
     ServerStatus: Status,
+    CertificateGet: CertificateState,
+    CertificateRenew: CertificateState,
 }
 """What each command is answered with."""

@@ -7,8 +7,9 @@ picows on the same transport. No code of ours runs per byte.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-import ssl
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
@@ -28,6 +29,7 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.errors import Unauthorized
+from securechat.gateway.acceptor import Acceptor, TLSSource
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
 from securechat.gateway.sealing import Sealing
@@ -48,8 +50,6 @@ HTTP_CONNECTIONS: Final = 5_000
 """Connections that are no WebSocket."""
 LOOK_AFTER_S: Final = 2.0
 PATH: Final = b"/gateway"
-_BIO_BYTES: Final = 17 * 1024
-"""OpenSSL's buffers per TLS connection: just more than one TLS record. The default costs four times as much memory."""
 _READ_BYTES: Final = 4 * 1024
 
 
@@ -190,7 +190,7 @@ class Gateway:
 class FrontProtocol(HttpToolsProtocol):
     """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
 
-    gateway: Gateway
+    gateway: Gateway | None
     origins: Callable[[], frozenset[str]]
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -230,7 +230,7 @@ class FrontProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _should_upgrade_to_ws(self) -> bool:
-        return True
+        return self.gateway is not None
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the transport to picows, with the head that was read."""
@@ -277,6 +277,8 @@ class FrontProtocol(HttpToolsProtocol):
     def _upgrade(self, request: WSUpgradeRequest, scheme: str, address: str) -> WSUpgradeResponseWithListener:
         """Accept or refuse an upgrade, before anything is allocated for it."""
         gateway = self.gateway
+        if gateway is None:
+            return _refuse(HTTPStatus.NOT_FOUND)
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         origin = request.headers.get("Origin")
         own = f"{scheme}://{request.headers.get('Host', '')}"
@@ -304,42 +306,75 @@ def _refuse(status: HTTPStatus) -> WSUpgradeResponseWithListener:
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, status.phrase.encode()), None)
 
 
+async def _bind(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of a host, IPv4 and IPv6, that this machine has.
+
+    Raises:
+        OSError: One of them is taken, or none is ours.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, kind, protocol, _name, address in dict.fromkeys(found):
+        try:
+            each = socket.socket(family, kind, protocol)
+        except OSError as error:  # No IPv6 in this kernel.
+            missing = error
+            continue
+        try:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind(address)
+        except OSError as error:
+            each.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                missing = error
+                continue
+            for other in sockets:
+                other.close()
+            raise
+        sockets.append(each)
+    if not sockets:
+        raise missing or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+    return sockets
+
+
 class Listener:
     """The listening sockets of one process.
 
     Args:
         app: The ASGI application for everything but the gateway.
-        gateway: WebSocket connections; None where there is no gateway (the admin socket).
+        gateway: WebSocket connections; None where there is no gateway.
         origins: Origins of browsers that are allowed besides the server's own, read at each upgrade.
+        guarded: Whether request heads have a deadline: everywhere but on the admin socket and listener.
     """
 
-    def __init__(self, app: Any, gateway: Gateway | None, origins: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, app: Any, gateway: Gateway | None, origins: Callable[[], frozenset[str]], *, guarded: bool = True) -> None:
         self._config = Config(
             app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
             date_header=False, proxy_headers=False, timeout_keep_alive=60, h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
         self._config.load()
         self._state = ServerState()
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[asyncio.AbstractServer | Acceptor] = []
         attributes: dict[str, Any] = {"gateway": gateway, "origins": staticmethod(origins)}
-        base = FrontProtocol if gateway is not None else HttpToolsProtocol
+        base = FrontProtocol if guarded else HttpToolsProtocol
         self._protocol = type("Front", (base,), attributes)
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+    async def listen(self, host: str, port: int, tls: TLSSource | None) -> int:
         """Listen on an address and return the port.
 
         Raises:
             OSError: The address is taken or not ours.
         """
-        extra: dict[str, Any] = {}
+        loop = asyncio.get_running_loop()
         if tls is not None:
-            extra = {
-                "ssl": tls, "ssl_handshake_timeout": HEAD_S, "ssl_shutdown_timeout": 2.0,
-                "ssl_incoming_bio_size": _BIO_BYTES, "ssl_outgoing_bio_size": _BIO_BYTES,
-            }  # fmt: skip
-        server = await aiofastnet.create_server(
-            asyncio.get_running_loop(), self._make, host, port, backlog=1_024, reuse_address=True, **extra
-        )
+            sockets = await _bind(host, port)
+            self._servers.append(Acceptor(sockets, self._make, tls))
+            return int(sockets[0].getsockname()[1])
+        server = await aiofastnet.create_server(loop, self._make, host, port, backlog=1_024, reuse_address=True)
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 

@@ -17,6 +17,8 @@ class Readiness(msgspec.Struct, kw_only=True):
 
     ready: bool
     checks: dict[str, str]
+    degraded: list[str] = []
+    """What works, but needs somebody's care; the reasons are for the operator only (`securechat doctor`)."""
 
 
 class Health:
@@ -24,10 +26,14 @@ class Health:
 
     Args:
         checks: Name → something that raises when the dependency does not answer.
+        worries: Name → what somebody should do something about; nothing when all is well. A worry takes no traffic away.
     """
 
-    def __init__(self, checks: dict[str, Callable[[], Awaitable[None]]]) -> None:
+    def __init__(
+        self, checks: dict[str, Callable[[], Awaitable[None]]], worries: dict[str, Callable[[], str]] | None = None
+    ) -> None:
         self._checks = checks
+        self._worries = worries or {}
         self.draining = False
         self.started = False
         self.loop_lag_s = 0.0
@@ -46,7 +52,8 @@ class Health:
             found["server"] = "draining"
         elif not self.started:
             found["server"] = "starting"
-        return Readiness(ready=all(value == "ok" for value in found.values()), checks=found)
+        degraded = [name for name, worry in self._worries.items() if worry()]
+        return Readiness(ready=all(value == "ok" for value in found.values()), checks=found, degraded=degraded)
 
     async def watch_lag(self) -> None:
         """Measure, for ever, how late the event loop is."""

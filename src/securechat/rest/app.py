@@ -57,6 +57,7 @@ class RestApp:
         static: The web client.
         origins: Origins allowed besides the server's own.
         key_list: The signed list of identity keys, if one is published.
+        strict_for: How long browsers remember to use HTTPS only for a host, in seconds; 0: not at all.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RestApp:
         static: StaticFiles,
         origins: Callable[[], frozenset[str]],
         key_list: Callable[[], bytes | None],
+        strict_for: Callable[[str], int] = lambda _host: 0,
     ) -> None:
         self._dispatcher = dispatcher
         self._auth = auth
@@ -104,6 +106,7 @@ class RestApp:
                 exception_handlers={ChatError: _refusal, HTTPException: _http_refusal},
             ),
             counters,
+            strict_for,
         )
 
     def _at(self, methods: dict[str, Route]) -> Callable[[Request], Awaitable[Response]]:
@@ -299,9 +302,10 @@ def _problem(error: ChatError, *, status: int | None = None, headers: dict[str, 
 class _Borders:
     """Around everything: request id, headers that every answer has, errors → problem+json."""
 
-    def __init__(self, app: ASGIApp, counters: Counters) -> None:
+    def __init__(self, app: ASGIApp, counters: Counters, strict_for: Callable[[str], int]) -> None:
         self._app = app
         self._counters = counters
+        self._strict_for = strict_for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._counters.http_requests += 1
@@ -317,6 +321,8 @@ class _Borders:
                 present = {name for name, _ in message["headers"]}
                 message["headers"] += [(name, value) for name, value in _HEADERS if name not in present]
                 message["headers"].append((b"x-request-id", request_id.encode()))
+                if scope["scheme"] == "https" and (seconds := self._strict_for(_host(scope))):
+                    message["headers"].append((b"strict-transport-security", f"max-age={seconds}".encode()))
             await send(message)
 
         try:
@@ -333,6 +339,14 @@ class _Borders:
                 duration = round((time.perf_counter() - started) * 1000, 2)
                 extra = {"request_id": request_id, "method": scope["method"], "path": path, "status": status, "dur_ms": duration}
                 log.debug("request", extra=extra)
+
+
+def _host(scope: Scope) -> str:
+    """Return the name in the Host header, without its port."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return urllib.parse.urlsplit(f"//{value.decode('latin-1')}").hostname or ""
+    return ""
 
 
 _HEADERS: Final = (

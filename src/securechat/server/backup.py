@@ -64,7 +64,9 @@ def _new_file(path: str) -> Path:
 def _pack(copy: Path, data: DataDir, target: Path) -> Backup:
     files = {DATABASE: copy}
     for folder in (data.keys, data.tls):
-        files |= {f"{folder.name}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
+        files |= {
+            f"{folder.name}/{path.name}": path for path in sorted(folder.glob("[!.]*")) if path.is_file()
+        }  # not what is being written
     users, rooms, entries = _counts(copy)
     hashes = {name: _sha256(path) for name, path in files.items()}
     manifest = Manifest(version=__version__, schema=HEAD, users=users, rooms=rooms, entries=entries, sha256=hashes)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -53,8 +55,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = _setting("", "What people type to get here; links begin with it. Default: the listener.", reload=True)
     origins: list[str] = _setting([], "Origins of browsers that may use the gateway besides the server's own.", reload=True)
     registration: Literal["invite", "open"] = _setting("invite", "Who may register: with an invitation, or everybody.", reload=True)
-    tls_cert: str = _setting("", "Certificate chain in PEM; default: one of the server's own CA.")
-    tls_key: str = _setting("", "Its key in PEM.")
     session_layer: Literal["required", "preferred", "off"] = _setting(
         "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
     )
@@ -65,6 +65,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_key_s: Annotated[int, Meta(ge=60, le=1_800)] = _setting(1_800, "Seconds after which a session's keys end.", reload=True)
     session_key_records: Annotated[int, Meta(ge=1_024, le=1_048_576)] = _setting(
         1_048_576, "Records after which they end; new ones are made after half of them.", reload=True
+    )
+    tls_cert: str = _setting("", "Certificate chain in PEM; default: one of the server's own CA. A changed file is taken at once.")
+    tls_key: str = _setting("", "Its key in PEM; others must not be able to read it.")
+    tls_minimum: Literal["1.3", "1.2"] = _setting("1.3", "Oldest TLS version; 1.2 only with ECDHE and AEAD ciphers.")
+    tls_domains: list[str] = _setting([], "Real domains for which a certificate is got and renewed by ACME.")
+    acme_agree: bool = _setting(False, "That you agree to the terms of service of the ACME authority.")  # noqa: FBT003
+    acme_email: str = _setting("", "Where the ACME authority may write to; may be empty.")
+    acme_challenge: Literal["tls-alpn-01", "http-01"] = _setting(
+        "tls-alpn-01", "How a domain is checked: on port 443, or on port 80 (then redirect_port is needed)."
+    )
+    acme_directory: str = _setting("https://acme-v02.api.letsencrypt.org/directory", "The ACME authority; default: Let's Encrypt.")
+    acme_ca: str = _setting("", "CA file for the connection to an ACME authority of your own.")
+    redirect_port: Port = _setting(0, "Port without TLS on host that answers http-01 and sends everybody to https; 0 turns it off.")
+    hsts_days: Annotated[int, Meta(ge=0, le=730)] = _setting(
+        365, "How long browsers remember to use HTTPS only, for real domains; 0: not at all.", reload=True
     )
     max_connections: Annotated[int, Meta(ge=1)] = _setting(10_000, "WebSocket connections; more are refused with 503.", reload=True)
     rates: dict[str, Rate] = _setting(
@@ -195,12 +210,15 @@ def _contradictions(settings: Settings) -> list[str]:
     found = []
     if bool(settings.tls_cert) != bool(settings.tls_key):
         found.append("tls_key: tls_cert and tls_key belong together")
-    for key in ("tls_cert", "tls_key"):
+    for key in ("tls_cert", "tls_key", "acme_ca"):
         path = getattr(settings, key)
         if path and not Path(path).is_file():
             found.append(f"{key}: {path} is not a file")
-    if settings.port and settings.port == settings.http_port:
-        found.append("http_port: the same as port")
+    ports = [settings.port, settings.http_port, settings.redirect_port]
+    for index, key in ((1, "http_port"), (2, "redirect_port")):
+        if ports[index] and ports[index] in ports[:index]:
+            found.append(f"{key}: the same as {'port' if ports[index] == ports[0] else 'http_port'}")
+    found += _domain_mistakes(settings)
     if settings.admin_listen and not settings.admin_listen.rpartition(":")[2].isdecimal():
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):
@@ -210,3 +228,33 @@ def _contradictions(settings: Settings) -> list[str]:
         f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0
     ]
     return found
+
+
+def _domain_mistakes(settings: Settings) -> list[str]:
+    """Check what belongs together for a certificate by ACME."""
+    found = []
+    for name in settings.tls_domains:
+        if name.startswith("*."):
+            found.append(f"tls_domains: {name} is a wildcard, which neither challenge can prove; use tls_cert for it")
+        elif not _DOMAIN.fullmatch(name):
+            found.append(f"tls_domains: {name} is not a domain in lower case, like chat.example.org")
+    if not settings.tls_domains:
+        return found
+    if len(settings.tls_domains) > DOMAINS_MAX:
+        found.append(f"tls_domains: at most {DOMAINS_MAX} in one certificate")
+    if settings.tls_cert:
+        found.append("tls_domains: not together with tls_cert")
+    if not settings.acme_agree:
+        found.append("acme_agree: set it to true when you agree to the terms of the ACME authority; tls_domains needs it")
+    if not settings.acme_directory.startswith("https://"):
+        found.append("acme_directory: begins with https://")
+    if settings.acme_challenge == "http-01" and not settings.redirect_port:
+        found.append("redirect_port: http-01 is answered there; set it to 80")
+    host = urllib.parse.urlsplit(settings.public_url).hostname
+    if host and host not in settings.tls_domains:
+        found.append(f"public_url: {host} is not in tls_domains")
+    return found
+
+
+DOMAINS_MAX: Final = 100
+_DOMAIN: Final = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?![0-9]+$)[a-z0-9-]{2,63}")

@@ -13,23 +13,29 @@ import logging
 import signal
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from starlette.types import ASGIApp
 
 from securechat import __version__
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.errors import Conflict, Shutdown
+from securechat.gateway.acceptor import quiet_about_strangers
 from securechat.gateway.listener import Listener
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
 from securechat.ops.metrics import MetricsCollector
 from securechat.rest.admin import AdminApp
 from securechat.rest.app import RestApp
+from securechat.rest.redirect import ToHttps
 from securechat.rest.static import StaticFiles
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
+from securechat.server.renewal import Renewal, in_daemon_thread
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts, build
 
@@ -68,7 +74,15 @@ class Server:
         """Return what links begin with."""
         if self.settings.public_url:
             return self.settings.public_url.rstrip("/")
+        if self.settings.tls_domains:
+            return self._secure_url(self.settings.tls_domains[0])
         return f"http://localhost:{self.http_port}" if self.http_port else f"https://localhost:{self.port}"
+
+    def _secure_url(self, domain: str) -> str:
+        """Return the URL of a domain's listener: with the port of the public URL if there is one, else with our own."""
+        public = urllib.parse.urlsplit(self.settings.public_url)
+        port = (public.port or 443) if public.scheme == "https" else self.port or self.settings.port
+        return f"https://{domain}" + ("" if port == 443 else f":{port}")
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM.
@@ -92,15 +106,20 @@ class Server:
 
     async def _run(self, data: DataDir, logger: Logger) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(quiet_about_strangers)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
         parts = await build(lambda: self._config.settings, data, self.public_url)
-        health = Health({"store": parts.maintenance.ping})
+        parts.tls.load()
+        health = Health({"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem})
         try:
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
-            for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config()):
+            loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
+            if parts.tls.source == "acme":
+                parts.desk.renewal = self._renewal(parts)
+                self._tasks.append(asyncio.create_task(parts.desk.renewal.run()))
+            for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config(), parts.tls.watch()):
                 self._tasks.append(asyncio.create_task(work))
             health.started = True
             gc.collect()
@@ -128,40 +147,87 @@ class Server:
                 [*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])]
             )
 
+        def strict_for(host: str) -> int:
+            return self.settings.hsts_days * 86_400 if parts.tls.strict_for(host) else 0
+
         rest = RestApp(
-            parts.dispatcher, parts.auth, parts.limiter, health, parts.counters, static, origins, parts.identities.published
+            parts.dispatcher,
+            parts.auth,
+            parts.limiter,
+            health,
+            parts.counters,
+            static,
+            origins,
+            parts.identities.published,
+            strict_for,
         )
         metrics = MetricsCollector(
             parts.counters,
             {
                 "connections": ("WebSocket connections", lambda: len(parts.gateway.connections)),
                 "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
+                "certificate_expiry_timestamp_seconds": ("When the TLS certificate ends, in Unix time", parts.tls.expiry),
+                "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
             },
             __version__,
         )
-        tls = TLSContext(parts.data.tls).context(cert=settings.tls_cert, key=settings.tls_key, host=settings.host)
         public = Listener(rest.asgi, parts.gateway, origins)
-        admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins)
+        admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins, guarded=False)
         listeners = [public, admin]
         try:
-            self.port = await public.listen(settings.host, settings.port, tls)
+            self.port = await public.listen(settings.host, settings.port, parts.tls)
             if settings.http_port:
-                self.http_port = await public.listen("127.0.0.1", settings.http_port, None)
+                plain = public
+                if settings.tls_domains:
+                    plain = Listener(self._to_https(parts, local=rest.asgi), parts.gateway, origins)
+                    listeners.append(plain)
+                self.http_port = await plain.listen("127.0.0.1", settings.http_port, None)
+            if settings.redirect_port:
+                redirect = Listener(self._to_https(parts), None, origins)
+                listeners.append(redirect)
+                await redirect.listen(settings.host, settings.redirect_port, None)
             with contextlib.suppress(FileNotFoundError):
                 parts.data.admin_socket.unlink()
             await admin.listen_unix(str(parts.data.admin_socket))
             parts.data.admin_socket.chmod(0o600)
             if settings.admin_listen:
-                scrape = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=False).asgi, None, origins)
+                scrape = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=False).asgi, None, origins, guarded=False)
                 host, _, port = settings.admin_listen.rpartition(":")
                 await scrape.listen(host or "127.0.0.1", int(port), None)
                 listeners.append(scrape)
+        except PermissionError as error:
+            raise Shutdown(
+                "Cannot listen: a port below 1024 needs a permission. See docs/howto/real-domain.md, or choose another port."
+            ) from error
         except OSError as error:
             raise Shutdown(
                 f"Cannot listen: {error.strerror or error}. Is another server running? Choose another --port or --http-port."
             ) from error
         return listeners
+
+    def _to_https(self, parts: Parts, local: ASGIApp | None = None) -> ToHttps:
+        names = self.settings.tls_domains or [self._own_host()]
+        return ToHttps(names, self._secure_url, lambda: parts.tls.challenges.tokens, local)
+
+    def _own_host(self) -> str:
+        return urllib.parse.urlsplit(self.settings.public_url).hostname or "localhost"
+
+    def _renewal(self, parts: Parts) -> Renewal:
+        # The library and what it brings take memory, and few servers need it.
+        from securechat.server.acme import AcmeClient  # noqa: PLC0415
+
+        settings, tls = self.settings, parts.tls
+        authority = AcmeClient(
+            tls.folder,
+            settings.acme_directory,
+            settings.acme_email,
+            settings.acme_ca,
+            settings.acme_challenge,
+            tls.challenges,
+            tls.make,
+        )
+        return Renewal(tls, lambda: in_daemon_thread(lambda: authority.obtain(tls.domains)))
 
     async def _tell(self, parts: Parts) -> None:
         took = time.monotonic() - self._started
@@ -176,6 +242,9 @@ class Server:
         except Conflict:
             pass  # There are people already: they invite each other.
         lines.append(f"  Admin    unix:{parts.data.admin_socket}   (stop with Ctrl+C)")
+        if parts.tls.source != "own-ca":
+            state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
+            lines.insert(2, f"  TLS      {state}   (securechat cert show)")
         self._announce("\n".join(lines))
         log.info("server ready", extra={"port": self.port, "http_port": self.http_port, "ready_s": round(took, 3)})
 
@@ -204,7 +273,9 @@ class Server:
             log.warning("stopping at once")
             sys.exit(130)
 
-    def _reload(self) -> None:
+    def _reload(self, tls: TLSContext | None = None) -> None:
+        if tls is not None and tls.source != "own-ca":
+            tls.reload()
         try:
             changed, waiting = self._config.reload()
         except ConfigError as error:

@@ -27,10 +27,12 @@ from securechat.gateway.sealing import Sealing
 from securechat.ops.metrics import Counters
 from securechat.protocol.session import EpochLimits
 from securechat.server.backup import create_backup
+from securechat.server.certificate_desk import CertificateDesk
 from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
 from securechat.server.identity import IdentityKeys
+from securechat.server.tls import TLSContext
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
@@ -62,6 +64,8 @@ class Parts:
     passwords: Passwords
     limiter: RateLimiter
     counters: Counters
+    tls: TLSContext
+    desk: CertificateDesk
 
 
 async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
@@ -121,6 +125,10 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         require_operator(who)
         return await create_backup(maintenance, data, command.path)
 
+    now = settings()
+    tls = TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
+    desk = CertificateDesk(tls)
+
     started = time.monotonic()
     dispatcher = CommandDispatcher(
         operations={
@@ -130,7 +138,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts) | {c.ServerStatus: status, c.BackupCreate: backup},
+        asks=_asks(rooms, history, presence, auth, accounts)
+        | {c.ServerStatus: status, c.BackupCreate: backup}
+        | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew},
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -159,8 +169,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         lambda: accounts.server_name, sealing,
     )  # fmt: skip
     return Parts(
-        data, database, maintenance, room_log, hub, gateway, identities, admission, dispatcher, auth, accounts, passwords, limiter,
-        counters,
+        data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway, identities=identities,
+        admission=admission, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
+        counters=counters, tls=tls, desk=desk,
     )  # fmt: skip
 
 

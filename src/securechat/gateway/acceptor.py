@@ -1,0 +1,170 @@
+"""Accepts TLS connections with the certificate of this moment: a new one takes effect with the next connection, none is dropped.
+
+While a certificate authority checks a name (TLS-ALPN-01), a look at the first bytes tells its connections from everybody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import aiofastnet
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_S: Final = 5.0
+"""A TLS handshake is done within this time."""
+SHUTDOWN_S: Final = 2.0
+BACKLOG: Final = 1_024
+CHALLENGE_PROTOCOL: Final = "acme-tls/1"
+"""The ALPN name of RFC 8737."""
+_BIO_BYTES: Final = 17 * 1024
+"""OpenSSL's buffers per TLS connection: just more than one TLS record. The default costs four times as much memory."""
+_BATCH: Final = 128
+"""Connections accepted in one turn of the loop, so that a storm leaves time for those who are connected."""
+_HELLO_MAX: Final = 16_384
+_HELLO_POLL_S: Final = 0.01
+"""How often a hello that comes in pieces is looked at again; only while a name is being checked."""
+_NO_FILES_S: Final = 1.0
+_OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def quiet_about_strangers(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what nobody caught: a broken connection is no line in the log, all else is.
+
+    The network library reports some handshakes that fail with the class of the error in the place of the error, which
+    `logging` cannot even print: anybody could fill the log with that.
+    """
+    error = context.get("exception")
+    kind = error if isinstance(error, type) else type(error)
+    if "transport" in context and issubclass(kind, OSError):
+        log.debug("connection broken", extra={"reason": kind.__name__})
+        return
+    loop.default_exception_handler(context)
+
+
+class TLSSource(Protocol):
+    """Where the contexts come from; read at each connection."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For everybody."""
+
+    @property
+    def challenge(self) -> ssl.SSLContext | None:
+        """For the certificate authority, while it checks a name; it speaks `acme-tls/1` only."""
+
+
+class Acceptor:
+    """Listening sockets with TLS.
+
+    Args:
+        sockets: Bound to their addresses.
+        make: Makes the protocol of a connection.
+        tls: Where the contexts come from.
+    """
+
+    def __init__(self, sockets: list[socket.socket], make: Callable[[], Any], tls: TLSSource) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sockets = sockets
+        self._make = make
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        for each in sockets:
+            each.settimeout(0)
+            each.listen(BACKLOG)
+            self._loop.add_reader(each.fileno(), self._accept, each)
+
+    def close(self) -> None:
+        """Take no new connections; handshakes that have begun go on."""
+        if self._closed:
+            return
+        self._closed = True
+        for each in self._sockets:
+            self._loop.remove_reader(each.fileno())
+            each.close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_BATCH):
+            try:
+                connection, _address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _OUT_OF_FILES:
+                    raise
+                # It would be reported as readable for ever: look away for a moment.
+                log.error("out of open files: new connections wait", extra={"reason": error.strerror})  # noqa: TRY400 - no traceback helps
+                self._loop.remove_reader(listening.fileno())
+                self._loop.call_later(_NO_FILES_S, self._accept_again, listening)
+                return
+            task = self._loop.create_task(self._begin(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if not self._closed:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        # Whoever breaks a handshake off is not worth a line in the log: anybody can do it, as often as they like.
+        connection.settimeout(0)
+        challenge = self._tls.challenge
+        if challenge is not None and await self._wants(connection, challenge):
+            with contextlib.suppress(OSError):
+                await self._answer(connection, challenge)
+            return
+        with contextlib.suppress(OSError):  # The transport has closed the socket then, or will.
+            await aiofastnet.connect_accepted_socket(
+                self._loop, self._make, connection, ssl=self._tls.context,
+                ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S,
+                ssl_incoming_bio_size=_BIO_BYTES, ssl_outgoing_bio_size=_BIO_BYTES,
+            )  # fmt: skip
+
+    async def _wants(self, connection: socket.socket, challenge: ssl.SSLContext) -> bool:
+        """Look at the hello without taking it: does it ask for the protocol of challenges?"""
+        seen = b""
+        with contextlib.suppress(OSError):  # A deadline, too: the real handshake will meet the same.
+            async with asyncio.timeout(HANDSHAKE_S):
+                while len(seen) < _HELLO_MAX:
+                    with contextlib.suppress(BlockingIOError):
+                        now = connection.recv(_HELLO_MAX, socket.MSG_PEEK)
+                        if not now:
+                            return False
+                        if now != seen:
+                            seen = now
+                            wants = _asks_for_challenge(seen, challenge)
+                            if wants is not None:
+                                return wants
+                    await asyncio.sleep(_HELLO_POLL_S)
+        return False
+
+    async def _answer(self, connection: socket.socket, challenge: ssl.SSLContext) -> None:
+        """Do the handshake, which is all that is wanted, and close."""
+        transport, _ = await self._loop.connect_accepted_socket(
+            asyncio.Protocol, connection, ssl=challenge, ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S
+        )
+        transport.close()
+
+
+def _asks_for_challenge(hello: bytes, challenge: ssl.SSLContext) -> bool | None:
+    """Let OpenSSL read a hello that nobody answers; None while it is not whole."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming.write(hello)
+    probe = challenge.wrap_bio(incoming, outgoing, server_side=True)
+    try:
+        probe.do_handshake()
+    except ssl.SSLWantReadError:
+        return probe.selected_alpn_protocol() == CHALLENGE_PROTOCOL if outgoing.pending else None
+    except ssl.SSLError:
+        return False  # The real handshake will say why.
+    return False
