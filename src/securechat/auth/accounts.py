@@ -14,6 +14,7 @@ from securechat.domain import policy
 from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username
 from securechat.domain.ids import USER, new_code
 from securechat.domain.ports import AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
+from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Conflict, Forbidden, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class AccountService:
     async def see_invite(self, command: c.InviteGet, address: str) -> c.Invitation:
         """Tell a stranger what an invitation is for."""
         self._limiter.take("register.address", address, self._clock.monotonic())
-        found = await self._accounts.invite(_code(command.code), self._clock.now_ms())
+        found = await self._accounts.invite(_code(command.code).reveal(), self._clock.now_ms())
         if found is None:
             raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
         invite, created_by = found
@@ -134,15 +135,15 @@ class AccountService:
         rooms: list[str] = []
         if code:
             now = self._clock.now_ms()
-            found = await self._accounts.invite(code, now)
-            if found is None or not await self._accounts.use_invite(code, now):
+            found = await self._accounts.invite(code.reveal(), now)
+            if found is None or not await self._accounts.use_invite(code.reveal(), now):
                 raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
             rooms = found[0].rooms
         try:
             user = await self._create(username, display_name, Role.MEMBER, command.password)
         except BaseException:
             if code:
-                await self._accounts.unuse_invite(code)
+                await self._accounts.unuse_invite(code.reveal())
             raise
         for room_id in rooms:
             try:
@@ -185,7 +186,7 @@ class AccountService:
     async def revoke_invite(self, who: Principal, command: c.InviteRevoke) -> c.Done:
         """End an invitation."""
         policy.require_admin(who)
-        if not await self._accounts.revoke_invite(_code(command.code)):
+        if not await self._accounts.revoke_invite(_code(command.code).reveal()):
             raise NotFound("No such invitation.")
         return c.Done()
 
@@ -289,7 +290,7 @@ class AccountService:
         username, display_name = _names(command.username, command.display_name)
         bot = await self._create(username, display_name, Role.BOT, None)
         await self._add_to_rooms(bot.id, command.rooms)
-        return c.BotCreated(user=bot, token=await self._auth.issue_bot_token(bot))
+        return c.BotCreated(user=bot, token=(await self._auth.issue_bot_token(bot)).reveal())
 
     async def rotate_bot(self, who: Principal, command: c.BotRotate) -> c.BotCreated:
         """Give a bot a new token."""
@@ -297,7 +298,7 @@ class AccountService:
         bot = await self._user(command.user)
         token = await self._auth.issue_bot_token(bot)
         await self._accounts.update_user(bot.id, enable=True)
-        return c.BotCreated(user=bot, token=token)
+        return c.BotCreated(user=bot, token=token.reveal())
 
     async def revoke_bot(self, who: Principal, command: c.BotRevoke) -> c.Done:
         """End a bot."""
@@ -337,7 +338,7 @@ class AccountService:
         await self._accounts.set_block(user_id, blocked, on=on)
         await self.load_blocks(user_id)
 
-    async def _create(self, username: str, display_name: str, role: Role, password: str | None) -> User:
+    async def _create(self, username: str, display_name: str, role: Role, password: Secret | None) -> User:
         password_hash = await self._auth.hash_password(password) if password else None
         user = User(id=self._new_id(USER), username=username, display_name=display_name, role=role)
         await self._accounts.create_user(user, password_hash, self._clock.now_ms())
@@ -358,7 +359,7 @@ class AccountService:
         token = new_token(LINK)
         expires_at = self._clock.now_ms() + lifetime_ms
         await self._accounts.create_link(token_hash(token), LinkRecord(kind, user_id, expires_at))
-        return c.Link(url=f"{self._public_url()}/{kind}#t={token}", expires_at=expires_at)
+        return c.Link(url=f"{self._public_url()}/{kind}#t={token.reveal()}", expires_at=expires_at)
 
     def _with_url(self, invite: c.Invite) -> c.Invite:
         invite.url = f"{self._public_url()}/i/{invite.code}"
@@ -370,8 +371,8 @@ def _names(username: str, display_name: str) -> tuple[str, str]:
     return name, clean_name(display_name, "display_name") if display_name.strip() else name
 
 
-def _code(text: str) -> str:
-    return text.strip().upper()
+def _code(text: Secret) -> Secret:
+    return Secret(text.reveal().strip().upper())
 
 
 def _require_below(who: Principal, user: User) -> None:

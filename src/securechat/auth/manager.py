@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import unicodedata
 from collections.abc import Callable
 from typing import Final
 
@@ -13,9 +12,10 @@ from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.tokens import BOT, family_of, new_refresh_token, new_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
-from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username
+from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username, normal_password
 from securechat.domain.ids import DEVICE
 from securechat.domain.ports import AccountStore, Clock, MessageBus
+from securechat.domain.secret import Secret
 from securechat.errors import InvalidInput, NotFound, Unauthorized
 
 FORGIVEN_MS: Final = 30_000
@@ -55,14 +55,14 @@ class AuthManager:
         self._clock = clock
         self._new_id = new_id
 
-    async def authenticate(self, token: str) -> Principal:
+    async def authenticate(self, token: Secret) -> Principal:
         """Return who holds this access token or bot token.
 
         Raises:
             Unauthorized: The token, its session or its account does not hold.
         """
         expires_at: float | None = None
-        if token.startswith(BOT):
+        if token.reveal().startswith(BOT):
             device = await self._accounts.device_by_token(token_hash(token))
         else:
             _, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
@@ -90,8 +90,8 @@ class AuthManager:
         self._limiter.take("login.account", f"{username} {address}", now)
         account = await self._accounts.account(username=username) if username else None
         stored = account.password_hash if account is not None and not account.user.disabled else None
-        password = unicodedata.normalize("NFC", command.password)  # as `clean_password` did when it was set
-        if not await self._passwords.check(stored, password) or account is None:
+        # In NFC, as `clean_password` did when it was set.
+        if not await self._passwords.check(stored, normal_password(command.password)) or account is None:
             raise Unauthorized(_WRONG)
         return await self.open_session(account.user, command.device_name, address)
 
@@ -125,7 +125,7 @@ class AuthManager:
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
-        refresh, _ = new_refresh_token(family)
+        refresh, _ = new_refresh_token(family.reveal())
         if not await self._accounts.rotate_refresh(device.id, old, token_hash(refresh), now, address):
             raise Unauthorized("This refresh token was used before.")
         return self._session(account.user, device.id, refresh)
@@ -164,11 +164,11 @@ class AuthManager:
             self._bus.disconnect(user_id=user_id, device_ids=ended, code=UNAUTHORIZED_CLOSE)
         return ended
 
-    async def hash_password(self, password: str) -> str:
+    async def hash_password(self, password: Secret) -> str:
         """Check a new password's form and hash it."""
         return await self._passwords.hash(clean_password(password))
 
-    async def issue_bot_token(self, bot: User) -> str:
+    async def issue_bot_token(self, bot: User) -> Secret:
         """Give a bot its token; earlier ones end."""
         if bot.role is not Role.BOT:
             raise NotFound("No such bot.")
@@ -179,6 +179,11 @@ class AuthManager:
         await self._accounts.create_device(device, bot.id, token_hash=token_hash(token))
         return token
 
-    def _session(self, user: User, device_id: str, refresh: str) -> c.Session:
-        access = self._tokens.issue(user_id=user.id, device_id=device_id, now=self._clock.now_ms() / 1000)
-        return c.Session(user=user, device=device_id, access_token=access, expires_in=LIFETIME_S, refresh_token=refresh)
+    def _session(self, user: User, device_id: str, refresh: Secret) -> c.Session:
+        return c.Session(
+            user=user,
+            device=device_id,
+            access_token=self._tokens.issue(user_id=user.id, device_id=device_id, now=self._clock.now_ms() / 1000),
+            expires_in=LIFETIME_S,
+            refresh_token=refresh.reveal(),
+        )

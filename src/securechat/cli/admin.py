@@ -8,6 +8,7 @@ from pathlib import Path
 from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json, table, when
 from securechat.domain import commands as c
+from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
 
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -59,7 +60,7 @@ def user_list(data: str | None, *, as_json: bool) -> None:
         table(("username", "name", "role", "", "id"), rows)
 
 
-def user_create(data: str | None, username: str, name: str, *, admin: bool, password: str | None, as_json: bool) -> None:
+def user_create(data: str | None, username: str, name: str, *, admin: bool, password: Secret | None, as_json: bool) -> None:
     """Create an account."""
     command = c.UserCreate(username=username, display_name=name, role="admin" if admin else "member", password=password)
     created: c.UserCreated = Operator(data_root(data)).perform(command)
@@ -103,7 +104,7 @@ def invite_list(data: str | None, *, as_json: bool) -> None:
 
 def invite_revoke(data: str | None, code: str) -> None:
     """End an invitation."""
-    Operator(data_root(data)).perform(c.InviteRevoke(code=code))
+    Operator(data_root(data)).perform(c.InviteRevoke(code=Secret(code)))
     say(f"{code} does not work any more.")
 
 

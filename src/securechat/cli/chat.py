@@ -14,6 +14,7 @@ from securechat.cli.output import note, say, say_json
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, User
 from securechat.domain.entries import Entry, EntryType
+from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Shutdown
 from securechat.protocol.frames import SignalFrame
 from securechat.sdk.client import ChatClient, Gap, Room
@@ -51,11 +52,11 @@ def log_in(url: str, username: str | None, ca: Path | None, code: str) -> None:
         if not interactive:
             raise Shutdown("Give --user when standard input is not a terminal.", 64)
         username = input("Username: ")
-    password = getpass.getpass("Password: ") if interactive else sys.stdin.readline().rstrip("\n")
+    password = Secret(getpass.getpass("Password: ") if interactive else sys.stdin.readline().rstrip("\n"))
     authority = str(ca.resolve()) if ca else _own_ca(url)
     command: c.Command
     if code:
-        command = c.AccountRegister(code=code, username=username, password=password, device_name="Terminal")
+        command = c.AccountRegister(code=Secret(code), username=username, password=password, device_name="Terminal")
     else:
         command = c.SessionCreate(username=username, password=password, device_name="Terminal")
 

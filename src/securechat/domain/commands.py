@@ -15,11 +15,10 @@ from msgspec import Meta
 from securechat.domain.accounts import Device, User
 from securechat.domain.entries import Page
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import MaskedRepr, Secret
 
 Text = Annotated[str, Meta(max_length=4_096)]
 """Any short text from outside, before its own rule is applied."""
-Secret = Annotated[str, Meta(max_length=2_048)]
-"""A password, token or code."""
 Id = Annotated[str, Meta(max_length=24)]
 Cmid = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+(?![\s\S])")]
 Seq = Annotated[int, Meta(ge=1, lt=2**53)]
@@ -358,13 +357,13 @@ class SetupComplete(Command, kw_only=True, tag="setup.complete"):
 class InviteGet(Command, kw_only=True, tag="invite.get"):
     """See what an invitation is for, before registering."""
 
-    code: Text
+    code: Secret
 
 
 class AccountRegister(Command, kw_only=True, tag="account.register"):
     """Create an account with an invitation."""
 
-    code: Text = ""
+    code: Secret = msgspec.field(default_factory=lambda: Secret(""))
     username: Text
     password: Secret
     display_name: Text = ""
@@ -410,8 +409,10 @@ class Me(Command, kw_only=True, tag="user.me"):
     """Who am I?"""
 
 
-class Session(msgspec.Struct, kw_only=True):
+class Session(MaskedRepr, msgspec.Struct, kw_only=True):
     """A signed-in device. `refresh_token` is empty where a browser keeps it in a cookie."""
+
+    __secrets__ = ("access_token", "refresh_token")
 
     user: User
     device: str
@@ -459,11 +460,13 @@ class InviteList(Command, kw_only=True, tag="invite.list"):
 class InviteRevoke(Command, kw_only=True, tag="invite.revoke"):
     """End an invitation."""
 
-    code: Text
+    code: Secret
 
 
-class Invite(msgspec.Struct, kw_only=True):
+class Invite(MaskedRepr, msgspec.Struct, kw_only=True):
     """An invitation that works."""
+
+    __secrets__ = ("code", "url")
 
     code: str
     uses_left: int
@@ -536,8 +539,10 @@ class SetupLink(Command, kw_only=True, tag="setup.link"):
     """Make a new setup link, while there is no account."""
 
 
-class UserCreated(msgspec.Struct, kw_only=True):
+class UserCreated(MaskedRepr, msgspec.Struct, kw_only=True):
     """A new account; `url` sets its first password."""
+
+    __secrets__ = ("url",)
 
     user: User
     url: str = ""
@@ -550,15 +555,19 @@ class UserPage(msgspec.Struct, kw_only=True):
     next_cursor: str | None = None
 
 
-class Link(msgspec.Struct, kw_only=True):
+class Link(MaskedRepr, msgspec.Struct, kw_only=True):
     """A one-time link; the token stands in the fragment, so that it reaches no server log."""
+
+    __secrets__ = ("url",)
 
     url: str
     expires_at: int
 
 
-class BotCreated(msgspec.Struct, kw_only=True):
+class BotCreated(MaskedRepr, msgspec.Struct, kw_only=True):
     """A bot and its token, which nobody can show again."""
+
+    __secrets__ = ("token",)
 
     user: User
     token: str

@@ -27,6 +27,7 @@ from securechat.domain.accounts import Principal
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
+from securechat.domain.secret import Secret
 from securechat.errors import Unauthorized
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
@@ -113,7 +114,7 @@ class Gateway:
         self.connections: set[ClientConnection] = set()
         self.draining = False
 
-    async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
+    async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
         """See `Session.authenticate`."""
         try:
             principal = await self._auth.authenticate(token)

@@ -20,6 +20,7 @@ import msgspec
 from securechat.domain import commands as c
 from securechat.domain.accounts import User
 from securechat.domain.entries import Entry, Page
+from securechat.domain.secret import Secret
 from securechat.errors import NotFound, Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
@@ -406,7 +407,7 @@ class ChatClient:
         token = await self._tokens.token()
         transport = await Transport.open(self.url, self._tls)
         try:
-            await transport.send(f.Auth(id="auth", token=token, resume=self.seen))
+            await transport.send(f.Auth(id="auth", token=Secret(token), resume=self.seen))
             while True:
                 for frame in await transport.receive():
                     if isinstance(frame, f.Ready):
@@ -446,7 +447,7 @@ class ChatClient:
         try:
             self._tokens.refused()
             token = await self._tokens.token()
-            await transport.send(f.Auth(id="extend", token=token))
+            await transport.send(f.Auth(id="extend", token=Secret(token)))
         except (OSError, Closed, LoginRequired) as error:
             log.info("token not extended", extra={"reason": str(error)})
 

@@ -17,6 +17,7 @@ import httpx2 as httpx
 import msgspec
 
 from securechat.domain import commands as c
+from securechat.domain.secret import Secret, encode_hook
 from securechat.errors import Unauthorized
 from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
@@ -104,7 +105,7 @@ async def open_session(url: str, command: c.Command, ca: str = "") -> c.Session:
         ChatError: The server refused.
         OSError: The server cannot be reached.
     """
-    fields = {key: value for key, value in msgspec.to_builtins(command).items() if key not in {"op", "id"}}
+    fields = {key: value for key, value in msgspec.to_builtins(command, enc_hook=encode_hook).items() if key not in {"op", "id"}}
     context = tls_context(url, ca)
     try:
         async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
@@ -191,7 +192,7 @@ class ProfileToken:
 
     async def _exchange(self, profile: Profile) -> None:
         try:
-            session = await open_session(profile.url, c.SessionRefresh(refresh_token=profile.refresh_token), profile.ca)
+            session = await open_session(profile.url, c.SessionRefresh(refresh_token=Secret(profile.refresh_token)), profile.ca)
         except Unauthorized as error:
             raise LoginRequired("The session has ended. Run: securechat login") from error
         profile.refresh_token = session.refresh_token

@@ -1,6 +1,7 @@
 """ConfigManager: one JSON file, environment, flags; checked as a whole, explained, read again while running.
 
 Precedence: flag > `SECURECHAT_<KEY>` > file > default. A mistake anywhere means nothing is taken; all mistakes are told at once.
+A setting of the type `Secret` is shown as `***` everywhere, and may be read from the file that `SECURECHAT_<KEY>_FILE` names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from securechat.auth.rate_limiter import Rate
+from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
 PREFIX: Final = "SECURECHAT_"
@@ -131,7 +133,8 @@ class ConfigManager:
                     mistakes.append(f"{key}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
                     continue
                 try:
-                    values[key] = msgspec.convert(value, FIELDS[key].type, strict=source not in {"environment", "flag"})
+                    loose = source in {"environment", "flag"}
+                    values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
                     origin[key] = source
                 except msgspec.ValidationError as error:
                     mistakes.append(f"{key}: {str(error).partition(' - at')[0]} (from {source})")
@@ -165,6 +168,15 @@ class ConfigManager:
             key = name.removeprefix(PREFIX).lower()
             if not name.startswith(PREFIX) or key in _NOT_SETTINGS:
                 continue
+            if _is_secret(key.removesuffix("_file")) and key.endswith("_file"):
+                key = key.removesuffix("_file")
+                try:
+                    found[key] = Secret(Path(text).read_text().rstrip("\r\n"))
+                except (OSError, UnicodeDecodeError) as error:
+                    mistakes.append(
+                        f"{key}: {text} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'} (from {name})"
+                    )
+                continue
             if key in FIELDS and FIELDS[key].type in {list[str], dict[str, Rate]}:
                 try:
                     found[key] = msgspec.json.decode(text)
@@ -177,6 +189,11 @@ class ConfigManager:
 
 _NOT_SETTINGS: Final = frozenset({"config", "url", "token", "profile", "ca", "password"})
 """Environment names of the clients and of the file itself."""
+
+
+def _is_secret(key: str) -> bool:
+    """Return whether a setting holds a secret, and so may come from a file that `SECURECHAT_<KEY>_FILE` names."""
+    return key in FIELDS and FIELDS[key].type in {Secret, Secret | None}
 
 
 def _contradictions(settings: Settings) -> list[str]:
