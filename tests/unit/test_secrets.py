@@ -57,7 +57,7 @@ def test_a_secret_is_shown_as_three_stars_however_one_asks(show: Callable[[Secre
     "use",
     [
         lambda secret: secret + "",
-        lambda secret: "-".join([secret, secret]),
+        lambda secret: str.join("-", [secret]),
         lambda secret: secret[0],
         len,
         list,

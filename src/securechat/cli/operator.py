@@ -108,6 +108,7 @@ class Operator:
             try:
                 return await parts.dispatcher.perform(OPERATOR, command, "local")
             finally:
+                await parts.auditor.settle()
                 await parts.database.close()
                 parts.passwords.close()
         finally:

@@ -46,6 +46,7 @@ class Principal(msgspec.Struct, frozen=True):
         role: The server role at that moment.
         username: For logs of the operator's own actions; never used to decide.
         expires_at: Seconds since 1970 at which the token ends, or None for a token without an end.
+        address: Where the command came from, for the audit log; never used to decide.
     """
 
     user_id: str
@@ -53,6 +54,11 @@ class Principal(msgspec.Struct, frozen=True):
     role: Role
     username: str
     expires_at: float | None = None
+    address: str = ""
+
+    def at(self, address: str) -> Principal:
+        """Return the same principal, who asks from this address."""
+        return self if address == self.address else msgspec.structs.replace(self, address=address)
 
 
 OPERATOR: Final = Principal("usr_operator", "dev_operator", Role.OPERATOR, "operator")

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from securechat.domain.accounts import Device, User
+from securechat.domain.audit import AuditRecord
 from securechat.domain.entries import Page
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import MaskedRepr, Secret
@@ -590,6 +591,43 @@ class Backup(msgspec.Struct, kw_only=True):
     schema: str
 
 
+class AuditList(Command, kw_only=True, tag="audit.list"):
+    """Read the audit log: the newest records first; after a place, the oldest first. `action` may end with a dot: `user.`."""
+
+    chain: Text = ""
+    before: Seq | None = None
+    after: Place | None = None
+    since: Place | None = None
+    until: Place | None = None
+    action: Text = ""
+    actor: Id = ""
+    subject: Id = ""
+    room: Id = ""
+    address: Text = ""
+    result: Literal["", "done", "refused", "failed"] = ""
+    limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 50
+
+
+class AuditPage(msgspec.Struct, kw_only=True):
+    """Records of the audit log, usernames for the ids in them, and the place of the last one when there are more."""
+
+    records: list[AuditRecord]
+    names: dict[str, str]
+    next: int | None = None
+
+
+class AuditPrune(Command, kw_only=True, tag="audit.prune"):
+    """Remove records of the audit log that are older, with a signed statement. The newest record always stays."""
+
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)]
+
+
+class AuditPruned(msgspec.Struct, kw_only=True):
+    """How many records were removed."""
+
+    records: int
+
+
 class ServerStatus(Command, kw_only=True, tag="server.status"):
     """How the server is."""
 
@@ -634,6 +672,8 @@ AnyReply = (
     | BotCreated
     | Backup
     | Status
+    | AuditPage
+    | AuditPruned
     | Done
 )
 
@@ -691,5 +731,7 @@ REPLIES: Final[dict[type[Command], type]] = {
     SetupLink: Link,
     BackupCreate: Backup,
     ServerStatus: Status,
+    AuditList: AuditPage,
+    AuditPrune: AuditPruned,
 }
 """What each command is answered with."""

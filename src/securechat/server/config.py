@@ -68,6 +68,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: bool = _setting(True, "Also log JSON to logs/securechat.log in the data folder, rotated and compressed.")  # noqa: FBT003
     log_max_bytes: Annotated[int, Meta(ge=65_536)] = _setting(16_777_216, "Size at which the log file is rotated.")
     log_keep: Annotated[int, Meta(ge=1)] = _setting(14, "Rotated log files that are kept.")
+    audit_folder: str = _setting("", "Folder, best on another machine, that also gets each checkpoint of the audit log.")
+    audit_checkpoint_s: Annotated[float, Meta(ge=1, le=86_400)] = _setting(
+        60.0, "Seconds between checkpoints of the audit log; also each 1,000 records.", reload=True
+    )
+    audit_keep_days: Annotated[int, Meta(ge=0, le=36_500)] = _setting(
+        365, "Days after which records of the audit log are pruned, with a signed statement; 0 keeps all.", reload=True
+    )
 
 
 FIELDS: Final = {info.name: info for info in msgspec.structs.fields(Settings)}

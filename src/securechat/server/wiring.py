@@ -6,26 +6,35 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
 
 from securechat import __version__
 from securechat.auth.accounts import AccountService
 from securechat.auth.jwt_handler import JWTHandler
 from securechat.auth.manager import AuthManager
 from securechat.auth.passwords import Passwords
-from securechat.auth.rate_limiter import RateLimiter
+from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.bus.local import LocalBus
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
+from securechat.domain.audit import AuditEvent, Result, by
 from securechat.domain.ids import new_id
 from securechat.domain.policy import require_operator
+from securechat.errors import ChatError, Shutdown
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
+from securechat.ops.audit import ALL, EACH, Auditor
+from securechat.ops.audit_key import AuditKey
+from securechat.ops.checkpoints import Checkpoints
 from securechat.ops.metrics import Counters
 from securechat.server.backup import create_backup
 from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
-from securechat.server.datadir import DataDir
+from securechat.server.datadir import AUDIT_KEY, DataDir
+from securechat.services.audit import AuditService
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
@@ -33,6 +42,7 @@ from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
 from securechat.store.accounts import SqliteAccounts
+from securechat.store.audit import SqliteAudit
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
 from securechat.store.migrate import migrate
@@ -55,6 +65,11 @@ class Parts:
     passwords: Passwords
     limiter: RateLimiter
     counters: Counters
+    auditor: Auditor
+
+
+AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_s=5)}
+"""How many refusals are remembered: of one actor or address, and of all together."""
 
 
 async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
@@ -70,14 +85,16 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     clock = SystemClock()
     counters = Counters()
     database = SqliteDatabase(data.database)
-    log_store = SqliteLog(database)
-    account_store = SqliteAccounts(database)
+    audit_store = SqliteAudit(database, clock.now_ms)
+    log_store = SqliteLog(database, audit_store)
+    account_store = SqliteAccounts(database, audit_store)
     maintenance = SqliteMaintenance(database)
 
     bus = LocalBus()
     hub = Hub(loop, counters)
     bus.attach(hub)
-    room_log = RoomLog(log_store, bus, clock)
+    auditor = await _auditor(settings, data, audit_store, clock)
+    room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
     auth = AuthManager(account_store, bus, JWTHandler(data.keys / "access-token.pem"), passwords, limiter, clock, new_id)
@@ -85,7 +102,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
 
     async def add_to_rooms(user_id: str, room_ids: Sequence[str]) -> None:
         for room_id in room_ids:
-            await rooms.add(OPERATOR, c.MemberAdd(room=room_id, user=user_id))
+            await rooms.add(OPERATOR.at("server"), c.MemberAdd(room=room_id, user=user_id))
 
     accounts = AccountService(
         account_store, log_store, auth, bus, clock, new_id, limiter, public_url,
@@ -112,7 +129,17 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
 
     async def backup(who: Principal, command: c.BackupCreate) -> c.Backup:
         require_operator(who)
-        return await create_backup(maintenance, data, command.path)
+        # A copy of every key: it is not made when it cannot be remembered.
+        await auditor.record(by(who, "backup.create", path=command.path))
+        try:
+            await auditor.checkpoint()
+            return await create_backup(maintenance, data, command.path)
+        except (ChatError, Shutdown, OSError) as error:
+            event = by(who, "backup.create", path=command.path)
+            auditor.note(msgspec.structs.replace(event, result=Result.FAILED, reason=type(error).__name__))
+            raise
+
+    audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
 
     started = time.monotonic()
     dispatcher = CommandDispatcher(
@@ -123,7 +150,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts) | {c.ServerStatus: status, c.BackupCreate: backup},
+        asks=_asks(rooms, history, presence, auth, accounts)
+        | {c.ServerStatus: status, c.BackupCreate: backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune},
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -135,11 +163,31 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         room_log=room_log,
         limiter=limiter,
         clock=clock,
+        refused=auditor.refused,
     )
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections, lambda: accounts.server_name
     )
-    return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
+    return Parts(
+        data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters, auditor
+    )
+
+
+async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqliteAudit, clock: SystemClock) -> Auditor:
+    """Put the audit log together; a key that was just made is the first thing that it remembers."""
+    key = AuditKey(data.keys / AUDIT_KEY)
+    elsewhere = settings().audit_folder
+    auditor = Auditor(
+        store,
+        Checkpoints(key, data.audit, Path(elsewhere) if elsewhere else None),
+        RateLimiter(AUDIT_RATES),
+        clock,
+        lambda: settings().audit_checkpoint_s,
+        lambda: settings().audit_keep_days,
+    )
+    if key.created:
+        await auditor.record(AuditEvent(action="key.create", address="server", details={"what": "audit", "key": key.id}))
+    return auditor
 
 
 def _asks(
