@@ -178,13 +178,16 @@ def backup_create(data: str | None, to: Path, *, as_json: bool) -> None:
     """Write a backup."""
     backup: c.Backup = Operator(data_root(data)).perform(c.BackupCreate(path=str(to.resolve())))
     _say_backup(backup, as_json=as_json)
+    _require_whole(backup)
 
 
 def backup_verify(path: Path, *, as_json: bool) -> None:
     """Restore a backup into a folder that is thrown away, and count."""
     from securechat.server.backup import verify_backup  # noqa: PLC0415
 
-    _say_backup(verify_backup(path), as_json=as_json)
+    backup = verify_backup(path)
+    _say_backup(backup, as_json=as_json)
+    _require_whole(backup)
 
 
 def backup_restore(path: Path, to: Path, *, as_json: bool) -> None:
@@ -204,3 +207,9 @@ def _say_backup(backup: c.Backup, *, as_json: bool) -> None:
             f"{backup.path}  {backup.bytes / 1e6:.1f} MB  schema {backup.schema}  users {backup.users}  rooms {backup.rooms}"
             f"  entries {backup.entries}\nrestored in a temporary folder, hashes and counts equal: ok"
         )
+        say(f"audit log is NOT whole: {backup.audit}" if backup.audit else "audit log: whole")
+
+
+def _require_whole(backup: c.Backup) -> None:
+    if backup.audit:
+        raise Shutdown("The backup is complete; the audit log in it is not whole. Look at it: securechat audit verify")

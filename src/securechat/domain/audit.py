@@ -207,8 +207,10 @@ def _plain(text: str) -> str:
 def _details(details: Mapping[str, Detail]) -> dict[str, Detail]:
     found: dict[str, Detail] = {}
     for name, value in list(details.items())[:DETAILS_MAX]:
+        # Names in ASCII: all ways to sort them agree.
+        key = name.encode("ascii", "replace").decode()[:WORD_CHARS]
         if isinstance(value, int):  # a bool is one
-            found[_word(name)] = value if abs(value) < 2**53 else _plain(str(value))
+            found[key] = value if abs(value) < 2**53 else str(value)
         else:
-            found[_word(name)] = _plain(str(value))[:DETAIL_CHARS]
+            found[key] = _plain(str(value))[:DETAIL_CHARS]
     return dict(sorted(found.items()))

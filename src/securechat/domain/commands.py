@@ -581,7 +581,7 @@ class BackupCreate(Command, kw_only=True, tag="backup.create"):
 
 
 class Backup(msgspec.Struct, kw_only=True):
-    """A backup, verified by reading it back."""
+    """A backup, verified by reading it back. `audit` is what is wrong with the audit log in it; empty when it is whole."""
 
     path: str
     bytes: int
@@ -589,6 +589,7 @@ class Backup(msgspec.Struct, kw_only=True):
     rooms: int
     entries: int
     schema: str
+    audit: str = ""
 
 
 class AuditList(Command, kw_only=True, tag="audit.list"):

@@ -23,7 +23,7 @@ from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.audit import AuditEvent, Result, by
 from securechat.domain.ids import new_id
 from securechat.domain.policy import require_operator
-from securechat.errors import ChatError, Shutdown
+from securechat.errors import ChatError, Conflict, Shutdown
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.ops.audit import ALL, EACH, Auditor
@@ -137,6 +137,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         except (ChatError, Shutdown, OSError) as error:
             event = by(who, "backup.create", path=command.path)
             auditor.note(msgspec.structs.replace(event, result=Result.FAILED, reason=type(error).__name__))
+            if isinstance(error, Shutdown):  # It is for a command line; here it would end the server.
+                raise Conflict(error.line) from error
             raise
 
     audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
