@@ -95,7 +95,7 @@ async def _room_with_record(transaction: LogTransaction) -> None:
     await transaction.load(["rm_1"], [], [])
     transaction.append(created())
     transaction.record(AuditEvent(action="room.create", actor="usr_ana", room="rm_1"))
-    assert transaction.recorded == 1
+    assert len(transaction.recorded) == 1
 
 
 async def test_a_change_of_a_room_and_its_record_are_stored_together_or_not_at_all(stores: Stores) -> None:

@@ -25,7 +25,7 @@ class MemoryTransaction:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.appended: list[Entry] = []
-        self.recorded = 0
+        self.recorded: list[object] = []
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
         self._store.loads.append(list(rooms))

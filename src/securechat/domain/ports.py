@@ -113,7 +113,7 @@ class LogTransaction(Protocol):
 
     @property
     def appended(self) -> list[Entry]:
-        """What was appended so far, in order."""
+        """What was appended so far, in order: always the same list."""
 
     def append(self, entry: Entry) -> None:
         """Add the next entry of its room. Written, with all that follows from it, when the batch commits."""
@@ -122,8 +122,8 @@ class LogTransaction(Protocol):
         """Move a read marker; without `back`, forward only. Written when the batch commits."""
 
     @property
-    def recorded(self) -> int:
-        """How many events for the audit log were added so far."""
+    def recorded(self) -> list[AuditEvent]:
+        """What was added for the audit log so far, in order: always the same list."""
 
     def record(self, event: AuditEvent) -> None:
         """See `AuditTransaction.record`."""

@@ -179,8 +179,9 @@ class RoomLog:
                 [operation.target for operation in batch if operation.target is not None],
             )
             now = self._clock.now_ms()
+            appended, recorded = transaction.appended, transaction.recorded
             for operation in batch:
-                before = (len(transaction.appended), transaction.recorded)
+                before = len(appended) + len(recorded)
                 try:
                     operation.result = operation.decide(transaction, now)
                 except ChatError as error:
@@ -189,9 +190,9 @@ class RoomLog:
                         refused.append((operation.origin, error))
                 except Exception as error:  # noqa: BLE001 - the border; this operation fails, not its batch-mates
                     operation.result = _as_answer(error)
-                if isinstance(operation.result, ChatError) and (len(transaction.appended), transaction.recorded) != before:
+                if isinstance(operation.result, ChatError) and len(appended) + len(recorded) != before:
                     raise _Poisoned from operation.result
-            return transaction.appended
+            return appended
 
         return await self._store.commit(work), refused
 

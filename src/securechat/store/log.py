@@ -124,8 +124,8 @@ class SqliteLog:
                 transaction = _Transaction(execute, self._db, self._rooms)
                 result = await work(transaction)
                 transaction.write()
-                if transaction.events:
-                    self._audit.append(execute, transaction.events)
+                if transaction.recorded:
+                    self._audit.append(execute, transaction.recorded)
         except BaseException as error:
             if transaction is not None:
                 for room_id in transaction.touched:
@@ -277,7 +277,7 @@ def _add_reactions(read: Callable[..., list[Row]], room_id: str, entries: list[E
 class _Transaction:
     """A `LogTransaction` on SQLite, whose one writer needs no row locks."""
 
-    __slots__ = ("_appended", "_db", "_execute", "_reads", "_rooms", "_sent", "_targets", "erased", "events", "touched")
+    __slots__ = ("_appended", "_db", "_execute", "_reads", "_recorded", "_rooms", "_sent", "_targets", "erased", "touched")
 
     def __init__(self, execute: Execute, db: SqliteDatabase, rooms: dict[str, RoomState]) -> None:
         self._execute = execute
@@ -289,7 +289,7 @@ class _Transaction:
         self._reads: list[Sequence[object]] = []
         self.touched: set[str] = set()
         self.erased = False
-        self.events: list[AuditEvent] = []
+        self._recorded: list[AuditEvent] = []
 
     async def load(self, rooms: Collection[str], sent: Iterable[CmidKey], targets: Iterable[TargetKey]) -> None:
         execute = self._execute
@@ -336,11 +336,11 @@ class _Transaction:
         self._reads.append((user_id, room_id, seq, back))
 
     @property
-    def recorded(self) -> int:
-        return len(self.events)
+    def recorded(self) -> list[AuditEvent]:
+        return self._recorded
 
     def record(self, event: AuditEvent) -> None:
-        self.events.append(event)
+        self._recorded.append(event)
 
     def write(self) -> None:
         """Write everything that was appended."""
