@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import sqlite3
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 from securechat.cli.audit import cell
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
+from securechat.errors import Forbidden
+from securechat.sdk.client import ChatClient
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
@@ -357,3 +361,54 @@ def test_116_a_table_for_spreadsheets_holds_no_formula(text: str) -> None:
     assert cell(text)[1:] == text
     assert cell("user.create") == "user.create"
     assert cell(-5) == "-5"
+
+
+def test_what_was_acknowledged_is_remembered_after_kill_9_and_the_log_is_whole(server: RunningServer) -> None:
+    token = server.set_up()["access_token"]
+    acknowledged: list[str] = []
+    stopped = threading.Event()
+
+    def make_rooms(worker: int) -> None:
+        for number in range(10_000):
+            try:
+                acknowledged.append(server.post("/rooms", {"name": f"r{worker}-{number}"}, token)["id"])
+            except (httpx.TransportError, ValueError):
+                return
+            if stopped.is_set():
+                return
+
+    workers = [threading.Thread(target=make_rooms, args=(worker,)) for worker in range(3)]
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: len(acknowledged) >= 40, "rooms are made")
+    server.stop(signal.SIGKILL)
+    stopped.set()
+    for worker in workers:
+        worker.join()
+    assert verify_folder(DataDir(server.data)).whole
+    server.start()
+
+    remembered = {record.room for record in records(server, action="room.create")}
+    assert set(acknowledged) <= remembered
+    with sqlite3.connect(server.data / "securechat.db") as db:
+        assert remembered == {row[0] for row in db.execute("SELECT id FROM rooms")}
+    db.close()
+    assert verify_folder(DataDir(server.data)).whole
+
+
+async def test_a_moderator_on_the_gateway_is_remembered_with_the_address(server: RunningServer) -> None:
+    ana, bob = server.set_up(), server.invite("bob")
+    room = server.post("/rooms", {"name": "ops", "members": [bob["user"]["id"]]}, ana["access_token"])["id"]
+    sent = server.post(f"/rooms/{room}/messages", {"cmid": "1", "body": "x"}, bob["access_token"])
+    other = server.post(f"/rooms/{room}/messages", {"cmid": "2", "body": "x"}, ana["access_token"])
+    async with ChatClient.connect(server.url, ana["access_token"]) as client:
+        await client.call(c.MessageDelete(room=room, seq=sent["seq"]))
+    async with ChatClient.connect(server.url, bob["access_token"]) as client:
+        with pytest.raises(Forbidden):
+            await client.call(c.MessageDelete(room=room, seq=other["seq"]))
+    wait_until(lambda: actions(server).count("message.delete") == 2, "the refusal is stored")
+
+    assert [(r.result, r.actor, r.subject, r.address, r.device) for r in records(server, action="message.delete")] == [
+        ("done", ana["user"]["id"], bob["user"]["id"], HERE, ana["device"]),
+        ("refused", bob["user"]["id"], "", HERE, bob["device"]),
+    ]
