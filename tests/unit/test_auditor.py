@@ -166,6 +166,47 @@ async def test_the_data_folder_keeps_the_newest_checkpoints_and_the_folder_elsew
     assert {path.stat().st_mode & 0o777 for path in log.data.audit.iterdir()} == {0o600}
 
 
+async def test_a_long_log_is_pruned_in_parts(log: AuditFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_audit, "PRUNE_MAX", 4)
+    await log.write(10)
+    log.clock.forward(86_400)
+
+    assert await log.auditor.prune(log.clock.ms, AuditEvent(action="audit.prune")) == 10
+    assert [(record.action, record.details["through"]) for record in await all_of(log)] == [
+        ("audit.prune", 4),
+        ("audit.prune", 8),
+        ("audit.prune", 10),
+    ]
+    assert log.verify().whole
+
+
+async def test_a_folder_elsewhere_without_a_checkpoint_is_named(log: AuditFolder) -> None:
+    await log.write(5)
+    for path in log.elsewhere.iterdir():
+        path.unlink()
+
+    assert [finding.text for finding in log.verify().findings] == [f"There is no checkpoint in {log.elsewhere}."]
+
+
+async def test_a_file_elsewhere_is_never_written_over_and_no_link_is_followed(log: AuditFolder, tmp_path: Path) -> None:
+    await log.write(5)
+    (path,) = log.elsewhere.glob("*.checkpoint.json")
+    path.write_text("what was there")
+    log.auditor._checkpoints.last = None
+    await log.auditor.checkpoint()
+
+    assert path.read_text() == "what was there"
+    target = tmp_path / "target"
+    target.write_text("not ours")
+    log.clock.forward(1)
+    head = log.store.head()
+    assert head is not None
+    (log.elsewhere / f"{head.chain}-{head.n:012d}-{log.clock.ms}.checkpoint.json").symlink_to(target)
+    log.auditor._checkpoints.last = None
+    await log.auditor.checkpoint()
+    assert target.read_text() == "not ours"
+
+
 async def test_two_checkpoints_at_once_are_one(log: AuditFolder) -> None:
     await log.auditor.record(REFUSED)
     await asyncio.gather(*(log.auditor.checkpoint() for _ in range(5)))

@@ -26,6 +26,8 @@ WAITING_MAX: Final = 1_000
 LOOK_S: Final = 1.0
 CHECKPOINT_RECORDS: Final = 1_000
 PRUNE_EVERY_S: Final = 3_600.0
+PRUNE_MAX: Final = 5_000
+"""Records removed in one transaction: the others wait for it."""
 DAY_MS: Final = 86_400_000
 
 
@@ -172,12 +174,22 @@ class Auditor:
                 log.error("audit log not looked after", extra={"error": str(error)})  # noqa: TRY400 - no traceback helps
 
     async def prune(self, before_ms: int, event: AuditEvent) -> int:
-        """Remove the records that are older than a time, with a signed statement; return how many.
+        """Remove the records that are older than a time, with signed statements; return how many.
 
         Args:
             before_ms: Milliseconds since 1970. The newest record always stays.
             event: Who asked; the statement is added to its details.
         """
+        removed = 0
+        while part := await self._prune_some(before_ms, event):
+            removed += part
+            if part < PRUNE_MAX:
+                break
+        if removed:
+            await self.checkpoint()
+        return removed
+
+    async def _prune_some(self, before_ms: int, event: AuditEvent) -> int:
         async with self._signing:
             head = self._store.head()
             old = await self._store.page(AuditQuery(until=before_ms - 1), limit=1)
@@ -185,14 +197,15 @@ class Auditor:
             young = await self._store.page(AuditQuery(after=0, since=before_ms), limit=1)
             if head is None or not old:
                 return 0
-            through = min(old[0].n, head.n - 1, young[0].n - 1 if young else head.n)
             first = await self._store.page(AuditQuery(after=0), limit=1)
+            begin = first[0].n if first else head.n
+            through = min(old[0].n, head.n - 1, young[0].n - 1 if young else head.n, begin + PRUNE_MAX - 1)
             last = await self._record(head.chain, through)
-            if last is None or not first or first[0].n > through:
+            if last is None or begin > through:
                 return 0
             statement = PruneStatement(
                 chain=head.chain,
-                first=first[0].n,
+                first=begin,
                 through=through,
                 hash=last.hash,
                 until=last.at,
@@ -204,7 +217,6 @@ class Auditor:
                 "first": signed.first, "through": signed.through, "until": signed.until, "hash": signed.hash, "key": signed.key,
             }  # fmt: skip
             await self._store.prune(signed, msgspec.structs.replace(event, details=details))
-        await self.checkpoint()
         return signed.through - signed.first + 1
 
     async def _record(self, chain: str, n: int) -> AuditRecord | None:

@@ -103,6 +103,8 @@ def gather(own: Path, elsewhere: Path | None, trusted: Sequence[Path] = ()) -> E
     for folder in folders:
         checkpoints, statements, bad = read_folder(folder)
         evidence.findings += [Finding(kind="checkpoint", text=f"{path.name} in {folder}: {why}.") for path, why in bad]
+        if folder == elsewhere and not (checkpoints or bad):
+            evidence.findings.append(Finding(kind="checkpoint", text=f"There is no checkpoint in {folder}."))
         for path, checkpoint in checkpoints:
             if _trust(evidence, path, checkpoint):
                 evidence.checkpoints.setdefault(checkpoint.chain, {}).setdefault(checkpoint.n, []).append(checkpoint)

@@ -6,6 +6,7 @@ the whole data folder in hand.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -86,10 +87,15 @@ class Checkpoints:
 
     def _keep(self, name: str, statement: Checkpoint | PruneStatement) -> None:
         data = msgspec.json.format(msgspec.json.encode(statement)) + b"\n"
-        _write(self._own, name, data, self._key)
+        self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        public = f"{self._key.id}{PUBLIC_SUFFIX}"
+        for file, content in ((public, self._key.public_pem()), (name, data)):
+            _replace(self._own / file, content)
         if self._elsewhere is not None:
             try:
-                _write(self._elsewhere, name, data, self._key)
+                self._elsewhere.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for file, content in ((public, self._key.public_pem()), (name, data)):
+                    _add(self._elsewhere / file, content)
             except OSError as error:
                 extra = {"folder": str(self._elsewhere), "error": error.strerror}
                 log.error("checkpoint not kept elsewhere", extra=extra)  # noqa: TRY400 - no traceback helps
@@ -145,19 +151,21 @@ def _read(path: Path, kind: type[S]) -> S:
         raise ValueError("cannot be read as what its name says") from error
 
 
-def _write(folder: Path, name: str, data: bytes, key: AuditKey) -> None:
-    """Write a file whole or not at all, and the public key beside it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    public = folder / f"{key.id}{PUBLIC_SUFFIX}"
-    if not public.exists():
-        _durably(public, key.public_pem())
-    _durably(folder / name, data)
-
-
-def _durably(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
     unfinished = path.with_name(f".{path.name}.part")
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    _write(unfinished, data, os.O_TRUNC)
+    unfinished.replace(path)
+
+
+def _add(path: Path, data: bytes) -> None:
+    """Write a new file, and never an old one: enough for a folder in which files can only be added."""
+    with contextlib.suppress(FileExistsError):
+        _write(path, data, os.O_EXCL)
+
+
+def _write(path: Path, data: bytes, how: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | how, 0o600), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(path)

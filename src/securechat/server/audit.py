@@ -21,8 +21,10 @@ def verify_folder(data: DataDir, elsewhere: Path | None = None, trusted: Sequenc
     Raises:
         ValueError: A key or the database cannot be read.
     """
-    evidence = gather(data.audit, elsewhere, trusted)
-    report = verify(read_chain(data.database), evidence)
+    report = verify(read_chain(data.database), gather(data.audit, elsewhere, trusted))
+    if not report.whole:
+        # The server may have pruned between the two: what is wrong now is wrong.
+        report = verify(read_chain(data.database), gather(data.audit, elsewhere, trusted))
     if not report.records and (data.keys / AUDIT_KEY).exists():
         # Making the key is the first thing that is remembered.
         report.findings.insert(0, Finding(kind="end", n=1, text="Record 1 is missing: the audit log is empty, and its key exists."))
