@@ -192,19 +192,25 @@ async def test_a_file_elsewhere_is_never_written_over_and_no_link_is_followed(lo
     await log.write(5)
     (path,) = log.elsewhere.glob("*.checkpoint.json")
     path.write_text("what was there")
-    log.auditor._checkpoints.last = None
-    await log.auditor.checkpoint()
+    head = log.store.head()
+    assert head is not None
+    log.auditor._checkpoints.write(head, log.clock.ms)
 
     assert path.read_text() == "what was there"
     target = tmp_path / "target"
     target.write_text("not ours")
-    log.clock.forward(1)
-    head = log.store.head()
-    assert head is not None
-    (log.elsewhere / f"{head.chain}-{head.n:012d}-{log.clock.ms}.checkpoint.json").symlink_to(target)
-    log.auditor._checkpoints.last = None
-    await log.auditor.checkpoint()
+    (log.elsewhere / f"{head.chain}-{head.n:012d}-{log.clock.ms + 1}.checkpoint.json").symlink_to(target)
+    log.auditor._checkpoints.write(head, log.clock.ms + 1)
     assert target.read_text() == "not ours"
+
+
+async def test_a_command_that_changes_nothing_signs_nothing(log: AuditFolder) -> None:
+    await log.write(5)
+    await log.close()
+    log.clock.forward(10)
+    await log.open().auditor.settle()  # as the command line does, without a server
+
+    assert len(list(log.data.audit.glob("*.checkpoint.json"))) == 1
 
 
 async def test_two_checkpoints_at_once_are_one(log: AuditFolder) -> None:

@@ -32,13 +32,13 @@ _HEAD = ("n", "at", "action", "result", "reason", "actor", "actor_name", "device
 _FORMULA = re.compile(r"^[\s'\"]*[=+\-@\t\r\n|%]")
 """What a spreadsheet may take for a formula, also behind blanks and quotes."""
 
-Action = Annotated[str, typer.Option(help="Only this action, or those that begin with it: user.", show_default=False)]
+Action = Annotated[str, typer.Option(help="Only this action; with a dot at the end, all that begin so: user.", show_default=False)]
 Actor = Annotated[str, typer.Option(help="Only what this user did (username or id).", show_default=False)]
 Subject = Annotated[str, typer.Option(help="Only what was done to this user (username or id).", show_default=False)]
 RoomId = Annotated[str, typer.Option(help="Only this room (name or id).", show_default=False)]
 Address = Annotated[str, typer.Option(help="Only from this address.", show_default=False)]
 ResultWord = Annotated[str, typer.Option(help="Only done, refused or failed.", show_default=False)]
-Since = Annotated[str, typer.Option(help="Not before: 7d ago, or 2026-01-31[T12:00] (UTC).", show_default=False)]
+Since = Annotated[str, typer.Option(help="Not before: 7d (ago), 2026-01-31 or 2026-01-31T12:00 (UTC).", show_default=False)]
 Until = Annotated[str, typer.Option(help="Not after; as --since.", show_default=False)]
 
 

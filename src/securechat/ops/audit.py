@@ -224,8 +224,8 @@ class Auditor:
         return found[0] if found else None
 
     def _is_signed(self, head: Head) -> bool:
-        last = self._checkpoints.last
-        return last is not None and (last.chain, last.n) == (head.chain, head.n)
+        last = self._checkpoints.last or self._checkpoints.newest(head.chain)
+        return last is not None and (last.chain, last.n, last.hash) == (head.chain, head.n, head.hash)
 
     async def _write(self) -> None:
         try:

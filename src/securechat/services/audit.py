@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from securechat.domain import commands as c
 from securechat.domain import policy
@@ -12,7 +13,7 @@ from securechat.domain.ports import AccountStore, AuditLog, AuditQuery, AuditSto
 
 Prune = Callable[[int, AuditEvent], Awaitable[int]]
 """Remove the records older than a time in milliseconds since 1970, remember the event, return how many."""
-DAY_MS = 86_400_000
+DAY_MS: Final = 86_400_000
 
 
 class AuditService:
@@ -34,7 +35,7 @@ class AuditService:
         self._clock = clock
 
     async def list_records(self, who: Principal, command: c.AuditList) -> c.AuditPage:
-        """Read a page. That an administrator read is remembered too, once per page that is not a continuation."""
+        """Read a page. That an administrator did is remembered too, within the limits of what is noted."""
         policy.require_admin(who)
         query = AuditQuery(
             chain=command.chain,
@@ -52,7 +53,7 @@ class AuditService:
         records = await self._store.page(query, limit=command.limit + 1)
         more = len(records) > command.limit
         records = records[: command.limit]
-        if who.role is not Role.OPERATOR and command.before is None and not command.after:
+        if who.role is not Role.OPERATOR:
             self._audit.note(by(who, "audit.list"))
         ids = {each for record in records for each in (record.actor, record.subject) if each}
         names = {user.id: user.username for user in await self._accounts.users(ids)} if ids else {}
