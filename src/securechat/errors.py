@@ -40,6 +40,7 @@ class ChatError(Exception):
         detail: What was wrong this time. Never says which half of a secret was wrong.
         field: The name of the field that was wrong, or None.
         retry_after_ms: How long to wait, or None.
+        about: Id of the account that was asked about, for the audit log; never told to whoever asked.
     """
 
     code: ClassVar[str] = "internal"
@@ -47,11 +48,14 @@ class ChatError(Exception):
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
-    def __init__(self, detail: str | None = None, *, field: str | None = None, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self, detail: str | None = None, *, field: str | None = None, retry_after_ms: int | None = None, about: str = ""
+    ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.field = field
         self.retry_after_ms = retry_after_ms
+        self.about = about
 
 
 class InvalidInput(ChatError):

@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 from securechat import ChatClient
 from securechat.domain import commands as c
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import Secret
 from securechat.errors import Forbidden
 from securechat.rest.app import BODY_S
 from securechat.sdk.errors import LoginRequired, Stopped
@@ -91,7 +92,7 @@ def test_an_administrator_does_not_enter_private_rooms_by_way_of_invitations_or_
     member = server.invite("bob")
     room = server.post("/rooms", {"name": "secret", "kind": "private"}, member["access_token"])["id"]
     operator = server.operator()
-    operator.perform(c.UserCreate(username="chief", role="admin", password=PASSWORD))
+    operator.perform(c.UserCreate(username="chief", role="admin", password=Secret(PASSWORD)))
     chief = server.post("/sessions", {"username": "chief", "password": PASSWORD})["access_token"]
 
     server.post("/admin/invites", {"rooms": [room]}, chief, status=404)

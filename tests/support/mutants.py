@@ -126,7 +126,7 @@ def _ack_before_commit() -> None:
     """Answer as soon as it is decided; store afterwards."""
 
     def make(attempt: Any) -> Any:
-        async def wrapper(self: RoomLog, batch: list[Operation]) -> list[Entry]:
+        async def wrapper(self: RoomLog, batch: list[Operation]) -> Any:
             commit = self._store.commit
 
             async def eager(work: Any) -> Any:
@@ -143,7 +143,7 @@ def _ack_before_commit() -> None:
 
             self._store.commit = eager  # type: ignore[method-assign]
             try:
-                return list(await attempt(self, batch))
+                return await attempt(self, batch)
             finally:
                 self._store.commit = commit  # type: ignore[method-assign]
 

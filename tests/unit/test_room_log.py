@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import MessageSend, Sent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import CmidKey, LogStore, LogTransaction, TargetKey
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import ChatError, CmidConflict, Draining, Internal, NotFound, Unavailable
+from securechat.errors import ChatError, CmidConflict, Draining, Forbidden, Internal, NotFound, Unavailable
 from securechat.services import room_log as room_log_module
 from securechat.services.messaging import MessagingService
 from securechat.services.room_log import Operation, RoomLog
@@ -25,6 +26,7 @@ class MemoryTransaction:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.appended: list[Entry] = []
+        self.recorded: list[AuditEvent] = []
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
         self._store.loads.append(list(rooms))
@@ -42,6 +44,9 @@ class MemoryTransaction:
         self._store.rooms[entry.room].apply(entry)
         self.appended.append(entry)
 
+    def record(self, event: AuditEvent) -> None:
+        self.recorded.append(event)
+
     def mark_read(self, user_id: str, room_id: str, seq: int, *, back: bool) -> None:
         raise AssertionError
 
@@ -53,6 +58,7 @@ class MemoryStore:
         members = {"usr_ana": RoomRole.OWNER, "usr_bob": RoomRole.MEMBER}
         self.rooms = {name: RoomState(name, RoomKind.PRIVATE, name, "", 1, dict(members)) for name in ("rm_a", "rm_b")}
         self.entries: list[Entry] = []
+        self.recorded: list[AuditEvent] = []
         self.loads: list[list[str]] = []
         self.commits = 0
         self.gate = asyncio.Event()
@@ -72,6 +78,7 @@ class MemoryStore:
                 self.rooms[name].last_seq = last_seq
             raise
         self.entries += transaction.appended
+        self.recorded += transaction.recorded
         self.commits += 1
         return result
 
@@ -175,6 +182,43 @@ async def test_an_operation_that_breaks_half_way_is_undone_alone(world: World) -
 
     assert isinstance(results[0], Internal)
     assert [(entry.user, entry.seq) for entry in world.store.entries] == [("usr_ana", 2), ("usr_bob", 3)]
+
+
+async def test_an_operation_that_is_refused_after_it_recorded_something_is_undone_alone(world: World) -> None:
+    def changes_its_mind(transaction: LogTransaction, _now: int) -> None:
+        transaction.record(AuditEvent(action="room.update"))
+        raise Forbidden
+
+    results: list[Any] = []
+    world.send(ANA, "rm_a", "1")
+    world.log.submit(Operation(changes_its_mind, ("rm_a",)), results.append)
+    world.send(BOB, "rm_a", "2")
+    await world.settle()
+
+    assert isinstance(results[0], Internal)  # it is our mistake, and undone
+    assert [each.seq for each in world.answers.values()] == [2, 3]
+    assert world.store.recorded == []
+
+
+async def test_a_refusal_is_told_once_after_its_batch_and_with_who_asked() -> None:
+    heard: list[tuple[Any, str]] = []
+    store, command = MemoryStore(), MessageSend(room="rm_a", cmid="1", body="x")
+    log = RoomLog(
+        cast("LogStore", store), RecordingBus(), ManualClock(), lambda origin, error: heard.append((origin, type(error).__name__))
+    )
+
+    def refuse(_transaction: LogTransaction, _now: int) -> None:
+        raise Forbidden
+
+    operation = Operation(refuse, ("rm_a",))
+    operation.origin = (EVE, command, "10.0.0.1")
+    store.fail = [OSError("disk")]  # The batch is tried again, one by one.
+    other = Operation(lambda _transaction, _now: None, ("rm_a",))
+    log.submit(operation, lambda _: None)
+    log.submit(other, lambda _: None)
+    await log.drain()
+
+    assert heard == [((EVE, command, "10.0.0.1"), "Forbidden")]
 
 
 async def test_a_commit_that_fails_is_tried_one_by_one(world: World) -> None:

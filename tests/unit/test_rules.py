@@ -19,6 +19,7 @@ from securechat.domain.commands import MessageSend, Sent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ids import DEVICE, USER, is_id, new_code, new_id
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
+from securechat.domain.secret import Secret
 from securechat.errors import (
     ChatError,
     Forbidden,
@@ -70,7 +71,7 @@ def test_usernames_are_folded() -> None:
 
 
 def test_a_password_is_the_same_on_every_keyboard() -> None:
-    assert clean_password("cafe\u0301 au lait") == clean_password("caf\u00e9 au lait")
+    assert clean_password(Secret("cafe\u0301 au lait")) == clean_password(Secret("caf\u00e9 au lait"))
 
 
 @given(st.sampled_from([USER, DEVICE]))
@@ -200,11 +201,11 @@ def test_a_token_holds_for_its_time_and_no_longer(tmp_path: Path) -> None:
     handler = JWTHandler(tmp_path / "key.pem")
     token = handler.issue(user_id="usr_1", device_id="dev_1", now=1_000)
 
-    assert handler.verify(token, now=1_000 + LIFETIME_S - 1) == ("usr_1", "dev_1", 1_000 + LIFETIME_S)
+    assert handler.verify(Secret(token), now=1_000 + LIFETIME_S - 1) == ("usr_1", "dev_1", 1_000 + LIFETIME_S)
     assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
     with pytest.raises(Unauthorized):
-        handler.verify(token, now=1_000 + LIFETIME_S)
-    assert JWTHandler(tmp_path / "key.pem").verify(token, now=1_000)
+        handler.verify(Secret(token), now=1_000 + LIFETIME_S)
+    assert JWTHandler(tmp_path / "key.pem").verify(Secret(token), now=1_000)
 
 
 def test_a_token_of_another_key_or_changed_or_unsigned_is_refused(tmp_path: Path) -> None:
@@ -222,21 +223,21 @@ def test_a_token_of_another_key_or_changed_or_unsigned_is_refused(tmp_path: Path
         "x" * 2_000,
     ):
         with pytest.raises(Unauthorized):
-            handler.verify(bad, now=1_000)
+            handler.verify(Secret(bad), now=1_000)
     assert signature
 
 
 async def test_passwords_are_checked_and_the_queue_has_a_limit() -> None:
     passwords = Passwords(time_cost=1, memory_kib=64)
-    stored = await passwords.hash("right")
+    stored = await passwords.hash(Secret("right"))
 
-    assert await passwords.check(stored, "right")
-    assert not await passwords.check(stored, "wrong")
-    assert not await passwords.check(None, "nobody's password")
-    waiting = [asyncio.ensure_future(passwords.check(stored, "x")) for _ in range(WAITING_MAX)]
+    assert await passwords.check(stored, Secret("right"))
+    assert not await passwords.check(stored, Secret("wrong"))
+    assert not await passwords.check(None, Secret("nobody's password"))
+    waiting = [asyncio.ensure_future(passwords.check(stored, Secret("x"))) for _ in range(WAITING_MAX)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
-        await passwords.check(stored, "x")
+        await passwords.check(stored, Secret("x"))
     await asyncio.gather(*waiting)
     passwords.close()
 

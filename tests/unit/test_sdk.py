@@ -15,6 +15,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import User
 from securechat.domain.entries import Entry, EntryType, Page
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import Secret
 from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
 from securechat.rest.routes import ROUTES
@@ -109,9 +110,9 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.CommandSet(commands=[c.BotCommand(name="roll")]), lambda x: x.set_commands([c.BotCommand(name="roll")])),
     (c.InviteCreate(uses=2, expires_s=60, rooms=[ROOM]), lambda x: x.create_invite(uses=2, expires_s=60, rooms=[ROOM])),
     (c.InviteList(), lambda x: x.list_invites()),
-    (c.InviteRevoke(code="C"), lambda x: x.revoke_invite("C")),
+    (c.InviteRevoke(code=Secret("C")), lambda x: x.revoke_invite("C")),
     (
-        c.UserCreate(username="bob", display_name="B", password="12345678", role="admin"),
+        c.UserCreate(username="bob", display_name="B", password=Secret("12345678"), role="admin"),
         lambda x: x.create_user("bob", display_name="B", password="12345678", role="admin"),
     ),
     (c.UserList(cursor="b", limit=3), lambda x: x.list_users(cursor="b", limit=3)),
@@ -122,17 +123,17 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.BotRotate(user=BOB), lambda x: x.rotate_bot(BOB)),
     (c.BotRevoke(user=BOB), lambda x: x.revoke_bot(BOB)),
     (
-        c.SetupComplete(token="t", username="b", password="p", display_name="B", server_name="S", device_name="D"),
+        c.SetupComplete(token=Secret("t"), username="b", password=Secret("p"), display_name="B", server_name="S", device_name="D"),
         lambda x: x.entrance.set_up("t", "b", "p", display_name="B", server_name="S", device_name="D"),
     ),
-    (c.InviteGet(code="C"), lambda x: x.entrance.see_invite("C")),
+    (c.InviteGet(code=Secret("C")), lambda x: x.entrance.see_invite("C")),
     (
-        c.AccountRegister(code="C", username="b", password="p", display_name="B", device_name="D"),
+        c.AccountRegister(code=Secret("C"), username="b", password=Secret("p"), display_name="B", device_name="D"),
         lambda x: x.entrance.register("C", "b", "p", display_name="B", device_name="D"),
     ),
-    (c.SessionCreate(username="b", password="p", device_name="D"), lambda x: x.entrance.log_in("b", "p", device_name="D")),
-    (c.SessionRefresh(refresh_token="r"), lambda x: x.entrance.refresh("r")),
-    (c.PasswordReset(token="t", password="p"), lambda x: x.entrance.reset_password("t", "p")),
+    (c.SessionCreate(username="b", password=Secret("p"), device_name="D"), lambda x: x.entrance.log_in("b", "p", device_name="D")),
+    (c.SessionRefresh(refresh_token=Secret("r")), lambda x: x.entrance.refresh("r")),
+    (c.PasswordReset(token=Secret("t"), password=Secret("p")), lambda x: x.entrance.reset_password("t", "p")),
 ]
 
 

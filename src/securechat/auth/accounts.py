@@ -6,14 +6,18 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.tokens import LINK, new_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username
+from securechat.domain.audit import AuditEvent, Detail, by, mark_of
 from securechat.domain.ids import USER, new_code
 from securechat.domain.ports import AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
+from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Conflict, Forbidden, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
 
 log = logging.getLogger(__name__)
@@ -80,7 +84,7 @@ class AccountService:
         policy.require_operator(who)
         if await self._accounts.count_users():
             raise Conflict("The server is set up; people come in by invitation.")
-        return await self._link("setup", None, SETUP_MS)
+        return await self._link("setup", None, SETUP_MS, by(who, "setup.link"))
 
     async def setup(self, command: c.SetupComplete, address: str) -> c.Session:
         """Create the first account: the owner.
@@ -96,7 +100,8 @@ class AccountService:
             raise LinkInvalid("This setup link does not work (any more). `securechat setup-link` makes a new one.")
         if await self._accounts.count_users():
             raise LinkInvalid("The server is set up already.")
-        user = await self._create(username, display_name, Role.OWNER, command.password)
+        event = AuditEvent(action="setup.complete", address=address)
+        user = await self._create(username, display_name, Role.OWNER, command.password, event)
         if server_name:
             await self._accounts.set_setting(SERVER_NAME, server_name)
             self.server_name = server_name
@@ -105,7 +110,7 @@ class AccountService:
     async def see_invite(self, command: c.InviteGet, address: str) -> c.Invitation:
         """Tell a stranger what an invitation is for."""
         self._limiter.take("register.address", address, self._clock.monotonic())
-        found = await self._accounts.invite(_code(command.code), self._clock.now_ms())
+        found = await self._accounts.invite(_code(command.code).reveal(), self._clock.now_ms())
         if found is None:
             raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
         invite, created_by = found
@@ -134,15 +139,17 @@ class AccountService:
         rooms: list[str] = []
         if code:
             now = self._clock.now_ms()
-            found = await self._accounts.invite(code, now)
-            if found is None or not await self._accounts.use_invite(code, now):
+            found = await self._accounts.invite(code.reveal(), now)
+            if found is None or not await self._accounts.use_invite(code.reveal(), now):
                 raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
             rooms = found[0].rooms
         try:
-            user = await self._create(username, display_name, Role.MEMBER, command.password)
+            details: dict[str, Detail] = {"invite": mark_of(code.reveal())} if code else {}
+            event = AuditEvent(action="account.register", address=address, details=details)
+            user = await self._create(username, display_name, Role.MEMBER, command.password, event)
         except BaseException:
             if code:
-                await self._accounts.unuse_invite(code)
+                await self._accounts.unuse_invite(code.reveal())
             raise
         for room_id in rooms:
             try:
@@ -158,7 +165,8 @@ class AccountService:
         link = await self._accounts.use_link(token_hash(command.token), "reset", self._clock.now_ms())
         if link is None or link.user_id is None:
             raise LinkInvalid("This link does not work (any more). Ask the operator for a new one.")
-        await self._accounts.update_user(link.user_id, password_hash=password_hash)
+        event = AuditEvent(action="password.reset", actor=link.user_id, address=address)
+        await self._accounts.recording(event).update_user(link.user_id, password_hash=password_hash)
         await self._auth.end_sessions(link.user_id)
         return c.Done()
 
@@ -174,7 +182,15 @@ class AccountService:
             expires_at=self._clock.now_ms() + command.expires_s * 1_000,
             rooms=command.rooms,
         )
-        await self._accounts.create_invite(invite, who.user_id)
+        event = by(
+            who,
+            "invite.create",
+            invite=mark_of(invite.code),
+            uses=command.uses,
+            expires_s=command.expires_s,
+            rooms=len(command.rooms),
+        )
+        await self._accounts.recording(event).create_invite(invite, who.user_id)
         return self._with_url(invite)
 
     async def list_invites(self, who: Principal, _command: c.InviteList) -> c.Invites:
@@ -185,7 +201,9 @@ class AccountService:
     async def revoke_invite(self, who: Principal, command: c.InviteRevoke) -> c.Done:
         """End an invitation."""
         policy.require_admin(who)
-        if not await self._accounts.revoke_invite(_code(command.code)):
+        code = _code(command.code)
+        event = by(who, "invite.revoke", invite=mark_of(code.reveal()))
+        if not await self._accounts.recording(event).revoke_invite(code.reveal()):
             raise NotFound("No such invitation.")
         return c.Done()
 
@@ -245,7 +263,8 @@ class AccountService:
         """Create an account; without a password, with a link to set one."""
         policy.require_admin(who)
         username, display_name = _names(command.username, command.display_name)
-        user = await self._create(username, display_name, Role(command.role), command.password)
+        event = by(who, "user.create", role=command.role, link=not command.password)
+        user = await self._create(username, display_name, Role(command.role), command.password, event)
         url = "" if command.password else (await self._link("reset", user.id, RESET_MS)).url
         return c.UserCreated(user=user, url=url)
 
@@ -262,7 +281,8 @@ class AccountService:
         policy.require_admin(who)
         user = await self._user(command.user)
         _require_below(who, user)
-        await self._accounts.update_user(user.id, disabled_at=self._clock.now_ms())
+        accounts = self._accounts.recording(by(who, "user.disable", subject=user.id))
+        await accounts.update_user(user.id, disabled_at=self._clock.now_ms())
         await self._auth.end_sessions(user.id)
         return c.Done()
 
@@ -270,7 +290,7 @@ class AccountService:
         """Unlock an account."""
         policy.require_admin(who)
         _require_below(who, await self._user(command.user))
-        await self._accounts.update_user(command.user, enable=True)
+        await self._accounts.recording(by(who, "user.enable", subject=command.user)).update_user(command.user, enable=True)
         return c.Done()
 
     async def reset_link(self, who: Principal, command: c.UserReset) -> c.Link:
@@ -280,24 +300,25 @@ class AccountService:
         _require_below(who, user)
         if user.role is Role.BOT:
             raise NotFound("No such user.")
-        return await self._link("reset", user.id, RESET_MS)
+        return await self._link("reset", user.id, RESET_MS, by(who, "user.reset", subject=user.id))
 
     async def create_bot(self, who: Principal, command: c.BotCreate) -> c.BotCreated:
         """Create a bot and its token."""
         policy.require_admin(who)
         await self._require_may_add(who, command.rooms)
         username, display_name = _names(command.username, command.display_name)
-        bot = await self._create(username, display_name, Role.BOT, None)
+        bot = await self._create(username, display_name, Role.BOT, None, by(who, "bot.create", rooms=len(command.rooms)))
         await self._add_to_rooms(bot.id, command.rooms)
-        return c.BotCreated(user=bot, token=await self._auth.issue_bot_token(bot))
+        token = await self._auth.issue_bot_token(bot, by(who, "bot.token", subject=bot.id))
+        return c.BotCreated(user=bot, token=token.reveal())
 
     async def rotate_bot(self, who: Principal, command: c.BotRotate) -> c.BotCreated:
         """Give a bot a new token."""
         policy.require_admin(who)
         bot = await self._user(command.user)
-        token = await self._auth.issue_bot_token(bot)
+        token = await self._auth.issue_bot_token(bot, by(who, "bot.rotate", subject=bot.id))
         await self._accounts.update_user(bot.id, enable=True)
-        return c.BotCreated(user=bot, token=token)
+        return c.BotCreated(user=bot, token=token.reveal())
 
     async def revoke_bot(self, who: Principal, command: c.BotRevoke) -> c.Done:
         """End a bot."""
@@ -305,7 +326,8 @@ class AccountService:
         bot = await self._user(command.user)
         if bot.role is not Role.BOT:
             raise NotFound("No such bot.")
-        await self._accounts.update_user(bot.id, disabled_at=self._clock.now_ms())
+        accounts = self._accounts.recording(by(who, "bot.revoke", subject=bot.id))
+        await accounts.update_user(bot.id, disabled_at=self._clock.now_ms())
         await self._auth.end_sessions(bot.id)
         return c.Done()
 
@@ -337,10 +359,12 @@ class AccountService:
         await self._accounts.set_block(user_id, blocked, on=on)
         await self.load_blocks(user_id)
 
-    async def _create(self, username: str, display_name: str, role: Role, password: str | None) -> User:
+    async def _create(self, username: str, display_name: str, role: Role, password: Secret | None, event: AuditEvent) -> User:
+        """Create an account and remember it; without an actor in the event, it was the new one's own doing."""
         password_hash = await self._auth.hash_password(password) if password else None
         user = User(id=self._new_id(USER), username=username, display_name=display_name, role=role)
-        await self._accounts.create_user(user, password_hash, self._clock.now_ms())
+        event = msgspec.structs.replace(event, actor=event.actor or user.id, subject=user.id if event.actor else "")
+        await self._accounts.recording(event).create_user(user, password_hash, self._clock.now_ms())
         return user
 
     async def _require_may_add(self, who: Principal, rooms: Sequence[str]) -> None:
@@ -354,11 +378,12 @@ class AccountService:
             raise NotFound(f"No user {user_id}.")
         return account.user
 
-    async def _link(self, kind: str, user_id: str | None, lifetime_ms: int) -> c.Link:
+    async def _link(self, kind: str, user_id: str | None, lifetime_ms: int, event: AuditEvent | None = None) -> c.Link:
         token = new_token(LINK)
         expires_at = self._clock.now_ms() + lifetime_ms
-        await self._accounts.create_link(token_hash(token), LinkRecord(kind, user_id, expires_at))
-        return c.Link(url=f"{self._public_url()}/{kind}#t={token}", expires_at=expires_at)
+        accounts = self._accounts if event is None else self._accounts.recording(event)
+        await accounts.create_link(token_hash(token), LinkRecord(kind, user_id, expires_at))
+        return c.Link(url=f"{self._public_url()}/{kind}#t={token.reveal()}", expires_at=expires_at)
 
     def _with_url(self, invite: c.Invite) -> c.Invite:
         invite.url = f"{self._public_url()}/i/{invite.code}"
@@ -370,8 +395,8 @@ def _names(username: str, display_name: str) -> tuple[str, str]:
     return name, clean_name(display_name, "display_name") if display_name.strip() else name
 
 
-def _code(text: str) -> str:
-    return text.strip().upper()
+def _code(text: Secret) -> Secret:
+    return Secret(text.reveal().strip().upper())
 
 
 def _require_below(who: Principal, user: User) -> None:

@@ -11,6 +11,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 from joserfc.jws import JWSRegistry
 
+from securechat.domain.secret import Secret
 from securechat.errors import Unauthorized
 
 LIFETIME_S: Final = 600
@@ -38,14 +39,14 @@ class JWTHandler:
         claims = {"iss": _ISSUER, "sub": user_id, "dev": device_id, "iat": int(now), "exp": int(now) + LIFETIME_S}
         return jwt.encode({"alg": "Ed25519", "typ": _TYPE}, claims, self._key, registry=_registry)
 
-    def verify(self, token: str, *, now: float) -> tuple[str, str, float]:
+    def verify(self, token: Secret, *, now: float) -> tuple[str, str, float]:
         """Return (user id, device id, expiry in seconds since 1970).
 
         Raises:
             Unauthorized: Not ours, changed, or past its end. The answer does not say which.
         """
         try:
-            found = jwt.decode(token, self._key, registry=_registry)
+            found = jwt.decode(token.reveal(), self._key, registry=_registry)
         except (JoseError, ValueError, TypeError, UnicodeDecodeError) as error:
             raise Unauthorized("The access token is not valid.") from error
         claims = found.claims

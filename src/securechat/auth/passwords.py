@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from securechat.domain.secret import Secret
 from securechat.errors import Unavailable
+
+T = TypeVar("T")
 
 WORKERS: Final = 2
 WAITING_MAX: Final = 32
@@ -30,37 +35,40 @@ class Passwords:
         # Checked for accounts that do not exist, so that the answer takes as long.
         self._nobody = self._hasher.hash("nobody's password")
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: Secret) -> str:
         """Return the hash to store.
 
         Raises:
             Unavailable: Too many wait.
         """
-        return str(await self._run(self._hasher.hash, password))
+        return str(await self._run(self._hash, password))
 
-    async def check(self, stored: str | None, password: str) -> bool:
+    async def check(self, stored: str | None, password: Secret) -> bool:
         """Return whether the password is right; takes as long when there is no account.
 
         Raises:
             Unavailable: Too many wait.
         """
-        return bool(await self._run(self._check, stored or self._nobody, password)) and stored is not None
+        return bool(await self._run(partial(self._check, stored or self._nobody), password)) and stored is not None
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _check(self, stored: str, password: str) -> bool:
+    def _hash(self, password: Secret) -> str:
+        return self._hasher.hash(password.reveal())
+
+    def _check(self, stored: str, password: Secret) -> bool:
         try:
-            return self._hasher.verify(stored, password)
+            return self._hasher.verify(stored, password.reveal())
         except (VerifyMismatchError, VerificationError, InvalidHashError):
             return False
 
-    async def _run(self, function: object, *values: str) -> object:
+    async def _run(self, function: Callable[[Secret], T], password: Secret) -> T:
         if self._waiting >= WAITING_MAX:
             raise Unavailable("Too many people are logging in.", retry_after_ms=1_000)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)  # type: ignore[arg-type]  # one of two
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, password)
         finally:
             self._waiting -= 1

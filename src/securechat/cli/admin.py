@@ -8,6 +8,7 @@ from securechat.cli.durations import seconds_of
 from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json, table, when
 from securechat.domain import commands as c
+from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
 
 
@@ -45,7 +46,7 @@ def user_list(data: str | None, *, as_json: bool) -> None:
         table(("username", "name", "role", "", "id"), rows)
 
 
-def user_create(data: str | None, username: str, name: str, *, admin: bool, password: str | None, as_json: bool) -> None:
+def user_create(data: str | None, username: str, name: str, *, admin: bool, password: Secret | None, as_json: bool) -> None:
     """Create an account."""
     command = c.UserCreate(username=username, display_name=name, role="admin" if admin else "member", password=password)
     created: c.UserCreated = Operator(data_root(data)).perform(command)
@@ -92,7 +93,7 @@ def invite_list(data: str | None, *, as_json: bool) -> None:
 
 def invite_revoke(data: str | None, code: str) -> None:
     """End an invitation."""
-    Operator(data_root(data)).perform(c.InviteRevoke(code=code))
+    Operator(data_root(data)).perform(c.InviteRevoke(code=Secret(code)))
     say(f"{code} does not work any more.")
 
 
@@ -166,13 +167,16 @@ def backup_create(data: str | None, to: Path, *, as_json: bool) -> None:
     """Write a backup."""
     backup: c.Backup = Operator(data_root(data)).perform(c.BackupCreate(path=str(to.resolve())))
     _say_backup(backup, as_json=as_json)
+    _require_whole(backup)
 
 
 def backup_verify(path: Path, *, as_json: bool) -> None:
     """Restore a backup into a folder that is thrown away, and count."""
     from securechat.server.backup import verify_backup  # noqa: PLC0415
 
-    _say_backup(verify_backup(path), as_json=as_json)
+    backup = verify_backup(path)
+    _say_backup(backup, as_json=as_json)
+    _require_whole(backup)
 
 
 def backup_restore(path: Path, to: Path, *, as_json: bool) -> None:
@@ -192,3 +196,9 @@ def _say_backup(backup: c.Backup, *, as_json: bool) -> None:
             f"{backup.path}  {backup.bytes / 1e6:.1f} MB  schema {backup.schema}  users {backup.users}  rooms {backup.rooms}"
             f"  entries {backup.entries}\nrestored in a temporary folder, hashes and counts equal: ok"
         )
+        say(f"audit log is NOT whole: {backup.audit}" if backup.audit else "audit log: whole")
+
+
+def _require_whole(backup: c.Backup) -> None:
+    if backup.audit:
+        raise Shutdown("The backup is complete; the audit log in it is not whole. Look at it: securechat audit verify")

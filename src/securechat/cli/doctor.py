@@ -18,6 +18,7 @@ from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json
 from securechat.domain import commands as c
 from securechat.errors import ChatError, Shutdown
+from securechat.server.audit import verify_folder
 from securechat.server.backup import free_space
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
@@ -62,6 +63,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     yield from _folder(folder)
     yield from _database(folder)
     yield from _secrets(folder)
+    yield from _audit(settings, folder)
     yield from _certificate(settings, folder)
     yield _files_limit(settings)
     yield from _server(settings, folder)
@@ -98,6 +100,20 @@ def _secrets(folder: DataDir) -> Iterator[Finding]:
             yield Finding("fail", "secrets", f"{path} can be read by others", f"chmod 600 {path}")
             return
     yield Finding("ok", "secrets", "keys can be read by their owner only")
+
+
+def _audit(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+    if not folder.audit.is_dir():
+        return
+    try:
+        report = verify_folder(folder, Path(settings.audit_folder) if settings.audit_folder else None)
+    except ValueError as error:
+        yield Finding("fail", "audit", str(error), "securechat audit verify")
+        return
+    if report.whole:
+        yield Finding("ok", "audit", f"{report.records} records, chain and {report.checkpoints} checkpoints are whole")
+    else:
+        yield Finding("fail" if report.tampered else "warn", "audit", report.findings[0].text, "securechat audit verify")
 
 
 def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:

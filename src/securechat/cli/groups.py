@@ -12,6 +12,7 @@ from securechat.cli import admin
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.operator import data_root
 from securechat.cli.output import say, say_json, table
+from securechat.domain.secret import Secret
 
 
 def make_group(text: str) -> typer.Typer:
@@ -49,7 +50,7 @@ def user_create(
     json: Json = False,
 ) -> None:
     """Create an account; the answer is a link to set the first password."""
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else None
+    password = Secret(sys.stdin.readline().rstrip("\n")) if password_stdin else None
     admin.user_create(data, username, name, admin=make_admin, password=password, as_json=json)
 
 

@@ -100,6 +100,7 @@ def bench(
 
 
 def _groups() -> None:
+    from securechat.cli.audit import audit  # noqa: PLC0415
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
     from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
 
@@ -112,6 +113,7 @@ def _groups() -> None:
     app.add_typer(keys, name="keys", rich_help_panel="Server")
     app.add_typer(backup, name="backup", rich_help_panel="Server")
     app.add_typer(servers, name="servers", rich_help_panel="Chat")
+    app.add_typer(audit, name="audit", rich_help_panel="Server")
 
 
 @app.command(rich_help_panel="Chat")

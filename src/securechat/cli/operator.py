@@ -12,6 +12,7 @@ import msgspec
 
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, User
+from securechat.domain.secret import encode_hook
 from securechat.errors import NotFound, Shutdown
 from securechat.protocol.frames import ErrorFrame, Reply
 from securechat.sdk.errors import to_error
@@ -82,7 +83,7 @@ class Operator:
             return None
         try:
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(self._data.admin_socket)), timeout=600) as http:
-                answer = http.post("http://admin/command", content=msgspec.json.encode(command))
+                answer = http.post("http://admin/command", content=msgspec.json.encode(command, enc_hook=encode_hook))
         except httpx.ConnectError:
             return None  # Left behind by a server that was killed.
         frame = msgspec.json.decode(answer.content, type=Reply | ErrorFrame)
@@ -107,6 +108,7 @@ class Operator:
             try:
                 return await parts.dispatcher.perform(OPERATOR, command, "local")
             finally:
+                await parts.auditor.settle()
                 await parts.database.close()
                 parts.passwords.close()
         finally:

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from securechat.domain.secret import mask_hook
+
 
 def say(text: str) -> None:
     """Print a line."""
@@ -23,7 +25,7 @@ def note(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """Print JSON."""
-    say(msgspec.json.format(msgspec.json.encode(value)).decode())
+    say(msgspec.json.format(msgspec.json.encode(value, enc_hook=mask_hook)).decode())
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

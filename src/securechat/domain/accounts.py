@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import Secret
 from securechat.errors import InvalidInput
 
 PASSWORD_MIN: Final = 8
@@ -45,6 +46,7 @@ class Principal(msgspec.Struct, frozen=True):
         role: The server role at that moment.
         username: For logs of the operator's own actions; never used to decide.
         expires_at: Seconds since 1970 at which the token ends, or None for a token without an end.
+        address: Where the command came from, for the audit log; never used to decide.
     """
 
     user_id: str
@@ -52,6 +54,11 @@ class Principal(msgspec.Struct, frozen=True):
     role: Role
     username: str
     expires_at: float | None = None
+    address: str = ""
+
+    def at(self, address: str) -> Principal:
+        """Return the same principal, who asks from this address."""
+        return self if address == self.address else msgspec.structs.replace(self, address=address)
 
 
 OPERATOR: Final = Principal("usr_operator", "dev_operator", Role.OPERATOR, "operator")
@@ -103,13 +110,18 @@ def clean_username(text: str) -> str:
     return name
 
 
-def clean_password(text: str) -> str:
+def clean_password(text: Secret) -> Secret:
     """Return the password in NFC, so that the same keys give the same bytes on every system (RFC 8265).
 
     Raises:
         InvalidInput: Shorter than 8 or longer than 1,024 characters.
     """
-    password = unicodedata.normalize("NFC", text)
-    if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
+    password = normal_password(text)
+    if not PASSWORD_MIN <= len(password.reveal()) <= PASSWORD_MAX:
         raise InvalidInput(f"A password has {PASSWORD_MIN} to {PASSWORD_MAX} characters.", field="password")
     return password
+
+
+def normal_password(text: Secret) -> Secret:
+    """Return the password in NFC, whatever its length: what is compared with the stored one."""
+    return Secret(unicodedata.normalize("NFC", text.reveal()))

@@ -13,13 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from securechat.domain.accounts import Device, User
+from securechat.domain.audit import AuditRecord
 from securechat.domain.entries import Page
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import MaskedRepr, Secret
 
 Text = Annotated[str, Meta(max_length=4_096)]
 """Any short text from outside, before its own rule is applied."""
-Secret = Annotated[str, Meta(max_length=2_048)]
-"""A password, token or code."""
 Id = Annotated[str, Meta(max_length=24)]
 Cmid = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+(?![\s\S])")]
 Seq = Annotated[int, Meta(ge=1, lt=2**53)]
@@ -358,13 +358,13 @@ class SetupComplete(Command, kw_only=True, tag="setup.complete"):
 class InviteGet(Command, kw_only=True, tag="invite.get"):
     """See what an invitation is for, before registering."""
 
-    code: Text
+    code: Secret
 
 
 class AccountRegister(Command, kw_only=True, tag="account.register"):
     """Create an account with an invitation."""
 
-    code: Text = ""
+    code: Secret = msgspec.field(default_factory=lambda: Secret(""))
     username: Text
     password: Secret
     display_name: Text = ""
@@ -410,8 +410,10 @@ class Me(Command, kw_only=True, tag="user.me"):
     """Who am I?"""
 
 
-class Session(msgspec.Struct, kw_only=True):
+class Session(MaskedRepr, msgspec.Struct, kw_only=True):
     """A signed-in device. `refresh_token` is empty where a browser keeps it in a cookie."""
+
+    __secrets__ = ("access_token", "refresh_token")
 
     user: User
     device: str
@@ -459,11 +461,13 @@ class InviteList(Command, kw_only=True, tag="invite.list"):
 class InviteRevoke(Command, kw_only=True, tag="invite.revoke"):
     """End an invitation."""
 
-    code: Text
+    code: Secret
 
 
-class Invite(msgspec.Struct, kw_only=True):
+class Invite(MaskedRepr, msgspec.Struct, kw_only=True):
     """An invitation that works."""
+
+    __secrets__ = ("code", "url")
 
     code: str
     uses_left: int
@@ -536,8 +540,10 @@ class SetupLink(Command, kw_only=True, tag="setup.link"):
     """Make a new setup link, while there is no account."""
 
 
-class UserCreated(msgspec.Struct, kw_only=True):
+class UserCreated(MaskedRepr, msgspec.Struct, kw_only=True):
     """A new account; `url` sets its first password."""
+
+    __secrets__ = ("url",)
 
     user: User
     url: str = ""
@@ -550,15 +556,19 @@ class UserPage(msgspec.Struct, kw_only=True):
     next_cursor: str | None = None
 
 
-class Link(msgspec.Struct, kw_only=True):
+class Link(MaskedRepr, msgspec.Struct, kw_only=True):
     """A one-time link; the token stands in the fragment, so that it reaches no server log."""
+
+    __secrets__ = ("url",)
 
     url: str
     expires_at: int
 
 
-class BotCreated(msgspec.Struct, kw_only=True):
+class BotCreated(MaskedRepr, msgspec.Struct, kw_only=True):
     """A bot and its token, which nobody can show again."""
+
+    __secrets__ = ("token",)
 
     user: User
     token: str
@@ -571,7 +581,7 @@ class BackupCreate(Command, kw_only=True, tag="backup.create"):
 
 
 class Backup(msgspec.Struct, kw_only=True):
-    """A backup, verified by reading it back."""
+    """A backup, verified by reading it back. `audit` is what is wrong with the audit log in it; empty when it is whole."""
 
     path: str
     bytes: int
@@ -579,6 +589,44 @@ class Backup(msgspec.Struct, kw_only=True):
     rooms: int
     entries: int
     schema: str
+    audit: str = ""
+
+
+class AuditList(Command, kw_only=True, tag="audit.list"):
+    """Read the audit log: the newest records first; after a place, the oldest first. `action` may end with a dot: `user.`."""
+
+    chain: Text = ""
+    before: Seq | None = None
+    after: Place | None = None
+    since: Place | None = None
+    until: Place | None = None
+    action: Text = ""
+    actor: Id = ""
+    subject: Id = ""
+    room: Id = ""
+    address: Text = ""
+    result: Literal["", "done", "refused", "failed"] = ""
+    limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 50
+
+
+class AuditPage(msgspec.Struct, kw_only=True):
+    """Records of the audit log, usernames for the ids in them, and the place of the last one when there are more."""
+
+    records: list[AuditRecord]
+    names: dict[str, str]
+    next: int | None = None
+
+
+class AuditPrune(Command, kw_only=True, tag="audit.prune"):
+    """Remove records of the audit log that are older, with a signed statement. The newest record always stays."""
+
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)]
+
+
+class AuditPruned(msgspec.Struct, kw_only=True):
+    """How many records were removed."""
+
+    records: int
 
 
 class ServerStatus(Command, kw_only=True, tag="server.status"):
@@ -653,6 +701,8 @@ AnyReply = (
     | Backup
     | Status
     | CertificateState
+    | AuditPage
+    | AuditPruned
     | Done
 )
 
@@ -712,5 +762,7 @@ REPLIES: Final[dict[type[Command], type]] = {
     ServerStatus: Status,
     CertificateGet: CertificateState,
     CertificateRenew: CertificateState,
+    AuditList: AuditPage,
+    AuditPrune: AuditPruned,
 }
 """What each command is answered with."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
+from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
 from securechat.domain.commands import BotCommand, Invite, RoomSummary
 from securechat.domain.entries import Entry, Page
 from securechat.domain.rooms import RoomRole, RoomState
@@ -19,6 +20,32 @@ TargetKey = tuple[str, int]
 """(room id, seq)."""
 
 
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """Which records of the audit log. What is empty or None does not matter.
+
+    Attributes:
+        chain: The chain; empty for the one that is written now.
+        before: Only records before this place.
+        after: Only records after this place, the oldest first.
+        since, until: Times in milliseconds since 1970, both included.
+        action: A whole action, or its beginning with a dot at the end: `user.`.
+        actor, subject, room, address, result: As in the record.
+    """
+
+    chain: str = ""
+    before: int | None = None
+    after: int | None = None
+    since: int | None = None
+    until: int | None = None
+    action: str = ""
+    actor: str = ""
+    subject: str = ""
+    room: str = ""
+    address: str = ""
+    result: str = ""
+
+
 class Clock(Protocol):
     """Time as a parameter."""
 
@@ -27,6 +54,46 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back: for durations."""
+
+
+class AuditTransaction(Protocol):
+    """A transaction that takes events for the audit log along: they are stored with what they tell of, or not at all."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Add an event. Written when the transaction commits."""
+
+
+class AuditLog(Protocol):
+    """Where everybody says what has to be remembered. Look at `domain.audit` for what never belongs there."""
+
+    async def record(self, event: AuditEvent, transaction: AuditTransaction | None = None) -> None:
+        """Remember something that was done: with this transaction; without one, in a durable transaction of its own.
+
+        Raises:
+            Unavailable: It cannot be written. What is to be recorded must not be done then.
+        """
+
+    def note(self, event: AuditEvent) -> None:
+        """Remember something that changed nothing: a refusal, a failure. Never waits; limited per actor and address.
+
+        What is over the limit is counted, and the next record tells how many there were.
+        """
+
+
+class AuditStore(Protocol):
+    """The chain in the database."""
+
+    async def write(self, events: Sequence[AuditEvent]) -> None:
+        """Append events in one durable transaction."""
+
+    def head(self, chain: str = "") -> Head | None:
+        """Return the newest record of this chain, or of the one that is written now."""
+
+    async def page(self, query: AuditQuery, *, limit: int) -> list[AuditRecord]:
+        """Return records that fit: after a place the oldest first, otherwise the newest first."""
+
+    async def prune(self, statement: PruneStatement, event: AuditEvent) -> None:
+        """Remove the records that the statement is about, and append the event, in one transaction."""
 
 
 class LogTransaction(Protocol):
@@ -46,13 +113,20 @@ class LogTransaction(Protocol):
 
     @property
     def appended(self) -> list[Entry]:
-        """What was appended so far, in order."""
+        """What was appended so far, in order: always the same list."""
 
     def append(self, entry: Entry) -> None:
         """Add the next entry of its room. Written, with all that follows from it, when the batch commits."""
 
     def mark_read(self, user_id: str, room_id: str, seq: int, *, back: bool) -> None:
         """Move a read marker; without `back`, forward only. Written when the batch commits."""
+
+    @property
+    def recorded(self) -> list[AuditEvent]:
+        """What was added for the audit log so far, in order: always the same list."""
+
+    def record(self, event: AuditEvent) -> None:
+        """See `AuditTransaction.record`."""
 
 
 class LogStore(Protocol):
@@ -123,6 +197,9 @@ class LinkRecord:
 
 class AccountStore(Protocol):
     """People, bots, devices, invitations, links. Every method is its own durable transaction unless it only reads."""
+
+    def recording(self, *events: AuditEvent) -> AccountStore:
+        """Return this store with something to remember: its next transaction that changes anything writes the events too."""
 
     async def create_user(self, user: User, password_hash: str | None, at: int) -> None:
         """Add an account. Raises `NameTaken`."""

@@ -16,6 +16,7 @@ from securechat.domain.accounts import Principal
 from securechat.domain.commands import Command, Done
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, SessionRefused, Unauthorized
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
@@ -64,7 +65,7 @@ class Session(Protocol):
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """Compute the answer to a ClientHello, in its turn; or raise `RateLimited` or `Unavailable`."""
 
-    async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
+    async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
         """Return who holds the token, and what `ready` says."""
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> dict[str, str]:
@@ -82,7 +83,7 @@ class Session(Protocol):
         It ends when the principal is no member any more.
         """
 
-    async def who(self, token: str) -> Principal:
+    async def who(self, token: Secret) -> Principal:
         """Return who holds the token."""
 
     def charge(self, principal: Principal, cost: int) -> None:

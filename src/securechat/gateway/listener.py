@@ -28,6 +28,7 @@ from securechat.domain.accounts import Principal
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
+from securechat.domain.secret import Secret
 from securechat.errors import Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource
 from securechat.gateway.connection import ClientConnection
@@ -122,7 +123,7 @@ class Gateway:
         """See `Session.answer`."""
         return await self.sealing.admission.answer(handshake, address)
 
-    async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
+    async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
         """See `Session.authenticate`."""
         try:
             principal = await self._auth.authenticate(token)

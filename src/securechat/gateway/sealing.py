@@ -25,6 +25,7 @@ class Sealing:
         limits: How long keys are used.
         clock: Of the sessions.
         admission: The turn of each handshake.
+        published: The signed list of identity keys, if there is one.
     """
 
     policy: Callable[[], Policy]
@@ -33,6 +34,7 @@ class Sealing:
     limits: Callable[[], EpochLimits]
     clock: SessionClock
     admission: HandshakeAdmission
+    published: Callable[[], bytes | None]
 
     def choose(self, offered: Collection[str]) -> str | None:
         """Return the sub-protocol for a client that offers these; None for none. Sealed goes before clear."""

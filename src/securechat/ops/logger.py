@@ -11,6 +11,7 @@ import logging
 import logging.handlers
 import os
 import queue
+import re
 import shutil
 import sys
 import time
@@ -27,6 +28,22 @@ VALUE_MAX: Final = 2_000
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _COLOURS: Final = {"TRACE": "2", "DEBUG": "2", "INFO": "32", "WARN": "33", "ERROR": "31", "FATAL": "31;1"}
+
+
+_SECRETS: Final = re.compile(
+    r"sc_(?:ref|bot|lnk)_[A-Za-z0-9_.-]{8,}"  # refresh, bot, setup and reset tokens
+    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # access tokens
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    re.DOTALL,
+)
+
+
+def redact(text: str) -> str:
+    """Return the text with everything that has the form of a token or a private key as `***`.
+
+    The second lock: secrets are of a type that does not show itself. This is for what libraries put into their exceptions.
+    """
+    return _SECRETS.sub("***", text)
 
 
 def _level_name(level: int) -> str:
@@ -54,7 +71,7 @@ class JsonFormatter(logging.Formatter):
         line |= {key: _plain(value) for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return redact(msgspec.json.encode(line).decode())
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -71,7 +88,7 @@ class ConsoleFormatter(logging.Formatter):
         values = "".join(f"  {key}={_escape(str(_plain(value)))}" for key, value in vars(record).items() if key not in _STANDARD)
         shown = f"\x1b[{_COLOURS[level]}m{level:<5}\x1b[0m" if self._colour else f"{level:<5}"
         line = f"{clock} {shown} {_escape(record.getMessage())}{values}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return redact(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 def _escape(text: str) -> str:

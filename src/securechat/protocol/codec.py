@@ -12,9 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from securechat.domain.entries import Entry
+from securechat.domain.secret import encode_hook
 
-_json: Final = msgspec.json.Encoder()
-_msgpack: Final = msgspec.msgpack.Encoder()
+_json: Final = msgspec.json.Encoder(enc_hook=encode_hook)
+_msgpack: Final = msgspec.msgpack.Encoder(enc_hook=encode_hook)
 
 _FIN_TEXT: Final = 0x81
 _FIN_BINARY: Final = 0x82

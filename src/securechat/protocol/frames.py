@@ -16,6 +16,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import User
 from securechat.domain.entries import Entry
 from securechat.domain.limits import Limits
+from securechat.domain.secret import Secret
 from securechat.errors import ChatError
 
 SUBPROTOCOL: Final = "securechat.v1"
@@ -50,7 +51,7 @@ class CloseCode(IntEnum):
 class Auth(c.Command, kw_only=True, tag="auth"):
     """Authenticate this connection. With `resume`, everything after the given `seq` of each room follows `ready`."""
 
-    token: c.Secret
+    token: Secret
     resume: Annotated[dict[c.Id, c.Place], Meta(max_length=1_000)] = msgspec.field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import decode_hook
 from securechat.errors import InvalidInput, ProtocolViolation
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
@@ -125,10 +126,10 @@ def _handler_parts(frames: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
     for frame in frames[1:]:
         union = union | frame
     return (
-        msgspec.json.Decoder(list[union]),
-        msgspec.msgpack.Decoder(list[union]),
-        msgspec.json.Decoder(union),
-        msgspec.msgpack.Decoder(union),
+        msgspec.json.Decoder(list[union], dec_hook=decode_hook),
+        msgspec.msgpack.Decoder(list[union], dec_hook=decode_hook),
+        msgspec.json.Decoder(union, dec_hook=decode_hook),
+        msgspec.msgpack.Decoder(union, dec_hook=decode_hook),
     )
 
 

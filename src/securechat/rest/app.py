@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import re
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +24,7 @@ from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import commands as c
 from securechat.domain.accounts import STRANGER, Principal
 from securechat.domain.ids import new_id
+from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, TooLarge, Unauthorized
 from securechat.ops.health import Health
 from securechat.ops.metrics import Counters
@@ -129,7 +131,7 @@ class RestApp:
         who = STRANGER if route.open else await self._principal(request)
         command = await _read_command(route, request)
         if isinstance(command, c.SessionRefresh) and cookies:
-            command.refresh_token = request.cookies.get(_cookie_name(request), "")
+            command.refresh_token = _cookie(request.scope[_COOKIE], _cookie_name(request))
         try:
             reply = await self._dispatcher.perform(who, command, address)
         except Unauthorized:
@@ -144,11 +146,11 @@ class RestApp:
         return response
 
     async def _principal(self, request: Request) -> Principal:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        token = _bearer(request.scope[_AUTHORIZATION])
+        if not token:
             raise Unauthorized
         try:
-            return await self._auth.authenticate(token.strip())
+            return await self._auth.authenticate(token)
         except Unauthorized:
             self._counters.auth_failures += 1
             raise
@@ -232,7 +234,7 @@ async def _read_command(route: Route, request: Request) -> c.Command:
     fields |= request.path_params
     from_text = route.method in {"GET", "DELETE"} or bool(request.path_params.get("seq"))
     try:
-        return msgspec.convert(fields, route.command, strict=not from_text)
+        return msgspec.convert(fields, route.command, strict=not from_text, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
         raise invalid_input(error) from error
 
@@ -299,6 +301,41 @@ def _problem(error: ChatError, *, status: int | None = None, headers: dict[str, 
     return Response(_encode(found), status_code=found.status, media_type="application/problem+json", headers=headers)
 
 
+_AUTHORIZATION: Final = "securechat.authorization"
+_COOKIE: Final = "securechat.cookie"
+
+
+def _seal(scope: Scope) -> Scope:
+    """Return the request with what proves who asks taken out of its headers: whoever prints a scope prints no token."""
+    taken = {b"authorization": Secret(""), b"cookie": Secret("")}
+    kept = []
+    for name, value in scope.get("headers", ()):
+        if name in taken:
+            taken[name] = Secret(value.decode("latin-1"))
+        else:
+            kept.append((name, value))
+    return {**scope, "headers": kept, _AUTHORIZATION: taken[b"authorization"], _COOKIE: taken[b"cookie"]}
+
+
+def _bearer(header: Secret) -> Secret:
+    """Return the token of an Authorization header, or an empty one."""
+    scheme, _, token = header.reveal().partition(" ")
+    return Secret(token.strip() if scheme.lower() == "bearer" else "")
+
+
+def _cookie(header: Secret, name: str) -> Secret:
+    """Return the value of one cookie, or an empty one."""
+    return Secret(cookie_parser(header.reveal()).get(name, ""))
+
+
+def _shown_path(path: str) -> str:
+    """Return a path for the log: on one line, and without the invitation code that some have."""
+    return _CODE_IN_PATH.sub(r"\1***", urllib.parse.quote(path))
+
+
+_CODE_IN_PATH: Final = re.compile(r"(/invites/|^/i/)[^/]+")
+
+
 class _Borders:
     """Around everything: request id, headers that every answer has, errors → problem+json."""
 
@@ -309,6 +346,7 @@ class _Borders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._counters.http_requests += 1
+        scope = _seal(scope)
         started = time.perf_counter()
         request_id = new_id("req")
         token = _request_id.set(request_id)
@@ -331,11 +369,11 @@ class _Borders:
             status = 499
         except Exception:
             # The framework has answered 500 already; a person finds the reason by the request id.
-            log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
+            log.exception("request failed", extra={"request_id": request_id, "path": _shown_path(scope["path"])})
         finally:
             _request_id.reset(token)
             if log.isEnabledFor(logging.DEBUG):
-                path = urllib.parse.quote(scope["path"])
+                path = _shown_path(scope["path"])
                 duration = round((time.perf_counter() - started) * 1000, 2)
                 extra = {"request_id": request_id, "method": scope["method"], "path": path, "status": status, "dur_ms": duration}
                 log.debug("request", extra=extra)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from securechat import __version__
+from securechat.domain.secret import schema_hook
 from securechat.errors import all_errors
 from securechat.protocol.frames import name_of
 from securechat.rest.routes import BASE, ROUTES, Route
@@ -79,7 +80,7 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
     types = dict.fromkeys([route.command for route in ROUTES] + [route.reply for route in ROUTES] + [Problem])
-    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(types, schema_hook=schema_hook, ref_template="#/components/schemas/{name}")
     components = dict(components)
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -105,7 +106,7 @@ def document() -> dict[str, Any]:
 
 def frames_schema(frames: tuple[type, ...], side: str, replies: tuple[type, ...] = ()) -> dict[str, Any]:
     """Return the JSON Schema of one side's frames, and of what can be the `data` of its replies."""
-    refs, components = msgspec.json.schema_components((*frames, *replies), ref_template="#/$defs/{name}")
+    refs, components = msgspec.json.schema_components((*frames, *replies), schema_hook=schema_hook, ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Frames of the {side}",

@@ -86,4 +86,5 @@ ROUTES: Final = (
     Route("POST", "/admin/bots", c.BotCreate, 201),
     Route("POST", "/admin/bots/{user}/rotate", c.BotRotate),
     Route("DELETE", "/admin/bots/{user}", c.BotRevoke),
+    Route("GET", "/admin/audit", c.AuditList),
 )

@@ -22,6 +22,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import User
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import Secret
 from securechat.errors import Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
@@ -367,7 +368,7 @@ class ChatClient(Commands):
         token = await self._tokens.token()
         transport = await Transport.open(self.url, self._tls, self.sealing)
         try:
-            await transport.send(f.Auth(id="auth", token=token, resume=self.seen))
+            await transport.send(f.Auth(id="auth", token=Secret(token), resume=self.seen))
             while True:
                 for frame in await transport.receive():
                     if isinstance(frame, f.Ready):
@@ -409,7 +410,7 @@ class ChatClient(Commands):
         try:
             self._tokens.refused()
             token = await self._tokens.token()
-            await transport.send(f.Auth(id="extend", token=token))
+            await transport.send(f.Auth(id="extend", token=Secret(token)))
         except (OSError, Closed, LoginRequired) as error:
             log.info("token not extended", extra={"reason": str(error)})
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from securechat.domain import commands as c
 from securechat.domain.accounts import Device, User
 from securechat.domain.limits import LIMITS
+from securechat.domain.secret import Secret
 from securechat.errors import NotFound
 from securechat.sdk.outbox import Outbox
 from securechat.sdk.room import Room
@@ -227,7 +228,7 @@ class Commands(ABC):
             NotFound: None with this code works.
             Forbidden: Only an administrator may do this.
         """
-        await self.call(c.InviteRevoke(code=code))
+        await self.call(c.InviteRevoke(code=Secret(code)))
 
     async def create_user(
         self,
@@ -249,7 +250,8 @@ class Commands(ABC):
             NameTaken: Somebody has this username.
             Forbidden: Only an administrator may do this.
         """
-        command = c.UserCreate(username=username, display_name=display_name, password=password, role=role)
+        secret = None if password is None else Secret(password)
+        command = c.UserCreate(username=username, display_name=display_name, password=secret, role=role)
         return await self.ask(command, c.UserCreated)
 
     async def list_users(self, *, cursor: str = "", limit: int = 100) -> c.UserPage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from securechat.domain import commands as c
+from securechat.domain.secret import Secret
 from securechat.sdk.profile import Profile, ask_openly, check_url, save_profile
 
 
@@ -44,9 +45,9 @@ class Entrance:
             InvalidInput: A name or the password is out of bounds.
         """
         command = c.SetupComplete(
-            token=token,
+            token=Secret(token),
             username=username,
-            password=password,
+            password=Secret(password),
             display_name=display_name,
             server_name=server_name,
             device_name=device_name,
@@ -59,7 +60,7 @@ class Entrance:
         Raises:
             LinkInvalid: It does not work (any more).
         """
-        found: c.Invitation = await ask_openly(self.url, c.InviteGet(code=code), self.ca)
+        found: c.Invitation = await ask_openly(self.url, c.InviteGet(code=Secret(code)), self.ca)
         return found
 
     async def register(
@@ -74,7 +75,7 @@ class Entrance:
             InvalidInput: A name or the password is out of bounds.
         """
         command = c.AccountRegister(
-            code=code, username=username, password=password, display_name=display_name, device_name=device_name
+            code=Secret(code), username=username, password=Secret(password), display_name=display_name, device_name=device_name
         )
         return await self._session(command)
 
@@ -84,7 +85,7 @@ class Entrance:
         Raises:
             Unauthorized: Wrong; the answer does not say what.
         """
-        return await self._session(c.SessionCreate(username=username, password=password, device_name=device_name))
+        return await self._session(c.SessionCreate(username=username, password=Secret(password), device_name=device_name))
 
     async def refresh(self, refresh_token: str) -> c.Session:
         """Exchange a refresh token for the next one and a new access token. `ChatClient` does this by itself for a kept profile.
@@ -92,7 +93,7 @@ class Entrance:
         Raises:
             Unauthorized: The session has ended, or the token was used before, which ends it.
         """
-        return await self._session(c.SessionRefresh(refresh_token=refresh_token))
+        return await self._session(c.SessionRefresh(refresh_token=Secret(refresh_token)))
 
     async def reset_password(self, token: str, password: str) -> None:
         """Set a new password (8 to 1,024 characters) with what stands after `#t=` in a reset link; all sessions end.
@@ -101,7 +102,7 @@ class Entrance:
             LinkInvalid: The link was used, or is too old.
             InvalidInput: The password is out of bounds; the link still works.
         """
-        await ask_openly(self.url, c.PasswordReset(token=token, password=password), self.ca)
+        await ask_openly(self.url, c.PasswordReset(token=Secret(token), password=Secret(password)), self.ca)
 
     def keep(self, session: c.Session, path: Path | None = None) -> Profile:
         """Write a session to the profile that `ChatClient.connect` and the terminal use, mode 0600, and return it."""

@@ -17,6 +17,7 @@ import httpx2 as httpx
 import msgspec
 
 from securechat.domain import commands as c
+from securechat.domain.secret import Secret, encode_hook
 from securechat.errors import Unauthorized
 from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
@@ -106,12 +107,12 @@ async def ask_openly(url: str, command: c.Command, ca: str = "") -> Any:
         ChatError: The server refused.
         OSError: The server cannot be reached.
     """
-    fields = {key: value for key, value in msgspec.to_builtins(command).items() if key not in {"op", "id"}}
+    fields = {key: value for key, value in msgspec.to_builtins(command, enc_hook=encode_hook).items() if key not in {"op", "id"}}
     context = tls_context(url, ca)
     try:
         async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
             if isinstance(command, c.InviteGet):
-                answer = await http.get(f"{url}/api/v1/invites/{quote(command.code, safe='')}")
+                answer = await http.get(f"{url}/api/v1/invites/{quote(command.code.reveal(), safe='')}")
             else:
                 answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields)
     except httpx.TransportError as error:
@@ -208,7 +209,7 @@ class ProfileToken:
 
     async def _exchange(self, profile: Profile) -> None:
         try:
-            command = c.SessionRefresh(refresh_token=profile.refresh_token)
+            command = c.SessionRefresh(refresh_token=Secret(profile.refresh_token))
             session: c.Session = await ask_openly(profile.url, command, profile.ca)
         except Unauthorized as error:
             raise LoginRequired("The session has ended. Run: securechat login") from error

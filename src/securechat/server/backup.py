@@ -19,6 +19,7 @@ from securechat import __version__
 from securechat.domain.commands import Backup
 from securechat.domain.ports import Maintenance
 from securechat.errors import Conflict, InvalidInput, Shutdown
+from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
 from securechat.store.migrate import HEAD
 
@@ -63,7 +64,7 @@ def _new_file(path: str) -> Path:
 
 def _pack(copy: Path, data: DataDir, target: Path) -> Backup:
     files = {DATABASE: copy}
-    for folder in (data.keys, data.tls):
+    for folder in (data.keys, data.tls, data.audit):
         files |= {
             f"{folder.name}/{path.name}": path for path in sorted(folder.glob("[!.]*")) if path.is_file()
         }  # not what is being written
@@ -95,11 +96,12 @@ def verify_backup(path: Path) -> Backup:
     with tempfile.TemporaryDirectory(prefix="securechat-verify-") as folder:
         manifest = _unpack(path, Path(folder))
         counts = _counts(Path(folder) / DATABASE)
+        report = verify_folder(DataDir(folder))
     if counts != (manifest.users, manifest.rooms, manifest.entries):
         raise Shutdown(f"{path} is damaged: it says {manifest.entries} entries and holds {counts[2]}.")
     return Backup(
         path=str(path), bytes=path.stat().st_size, users=manifest.users, rooms=manifest.rooms, entries=manifest.entries,
-        schema=manifest.schema,
+        schema=manifest.schema, audit="" if report.whole else report.findings[0].text,
     )  # fmt: skip
 
 
@@ -128,7 +130,7 @@ def _unpack(path: Path, folder: Path) -> Manifest:
     for name, digest in manifest.sha256.items():
         if not (folder / name).is_file() or _sha256(folder / name) != digest:
             raise Shutdown(f"{path} is damaged: {name} is not what was saved.")
-    for secret in ("keys", "tls"):
+    for secret in ("keys", "tls", "audit"):
         if (folder / secret).is_dir():
             (folder / secret).chmod(0o700)
     return manifest

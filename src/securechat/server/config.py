@@ -1,6 +1,7 @@
 """ConfigManager: one JSON file, environment, flags; checked as a whole, explained, read again while running.
 
 Precedence: flag > `SECURECHAT_<KEY>` > file > default. A mistake anywhere means nothing is taken; all mistakes are told at once.
+A setting of the type `Secret` is shown as `***` everywhere, and may be read from the file that `SECURECHAT_<KEY>_FILE` names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from securechat.auth.rate_limiter import Rate
+from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
 PREFIX: Final = "SECURECHAT_"
@@ -93,6 +95,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: bool = _setting(True, "Also log JSON to logs/securechat.log in the data folder, rotated and compressed.")  # noqa: FBT003
     log_max_bytes: Annotated[int, Meta(ge=65_536)] = _setting(16_777_216, "Size at which the log file is rotated.")
     log_keep: Annotated[int, Meta(ge=1)] = _setting(14, "Rotated log files that are kept.")
+    audit_folder: str = _setting("", "Folder, best on another machine, that also gets each checkpoint of the audit log.")
+    audit_checkpoint_s: Annotated[float, Meta(ge=1, le=86_400)] = _setting(
+        60.0, "Seconds between checkpoints of the audit log; also each 1,000 records.", reload=True
+    )
+    audit_keep_days: Annotated[int, Meta(ge=0, le=36_500)] = _setting(
+        365, "Days after which records of the audit log are pruned, with a signed statement; 0 keeps all.", reload=True
+    )
 
 
 FIELDS: Final = {info.name: info for info in msgspec.structs.fields(Settings)}
@@ -158,7 +167,8 @@ class ConfigManager:
                     mistakes.append(f"{key}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
                     continue
                 try:
-                    values[key] = msgspec.convert(value, FIELDS[key].type, strict=source not in {"environment", "flag"})
+                    loose = source in {"environment", "flag"}
+                    values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
                     origin[key] = source
                 except msgspec.ValidationError as error:
                     mistakes.append(f"{key}: {str(error).partition(' - at')[0]} (from {source})")
@@ -192,6 +202,15 @@ class ConfigManager:
             key = name.removeprefix(PREFIX).lower()
             if not name.startswith(PREFIX) or key in _NOT_SETTINGS:
                 continue
+            if _is_secret(key.removesuffix("_file")) and key.endswith("_file"):
+                key = key.removesuffix("_file")
+                try:
+                    found[key] = Secret(Path(text).read_text().rstrip("\r\n"))
+                except (OSError, UnicodeDecodeError) as error:
+                    mistakes.append(
+                        f"{key}: {text} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'} (from {name})"
+                    )
+                continue
             if key in FIELDS and FIELDS[key].type in {list[str], dict[str, Rate]}:
                 try:
                     found[key] = msgspec.json.decode(text)
@@ -204,6 +223,11 @@ class ConfigManager:
 
 _NOT_SETTINGS: Final = frozenset({"config", "url", "token", "profile", "ca", "password", "seal", "pin"})
 """Environment names of the clients and of the file itself."""
+
+
+def _is_secret(key: str) -> bool:
+    """Return whether a setting holds a secret, and so may come from a file that `SECURECHAT_<KEY>_FILE` names."""
+    return key in FIELDS and FIELDS[key].type in {Secret, Secret | None}
 
 
 def _contradictions(settings: Settings) -> list[str]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from securechat.errors import Shutdown
+
+AUDIT_KEY: Final = "audit.pem"
+"""The file in `keys` that signs the audit log."""
 
 
 class DataDir:
@@ -22,6 +26,7 @@ class DataDir:
         self.tls = self.root / "tls"
         self.keys = self.root / "keys"
         self.logs = self.root / "logs"
+        self.audit = self.root / "audit"
         self.admin_socket = self.root / "admin.sock"
         self._lock_path = self.root / "lock"
         self._lock: int | None = None
@@ -34,7 +39,7 @@ class DataDir:
         """
         os.umask(0o077)  # Whatever this process makes is for its user only.
         try:
-            for folder in (self.root, self.tls, self.keys, self.logs):
+            for folder in (self.root, self.tls, self.keys, self.logs, self.audit):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -23,9 +23,11 @@ from starlette.types import ASGIApp
 from securechat import __version__
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
-from securechat.errors import Conflict, Shutdown
+from securechat.domain.audit import AuditEvent, Result
+from securechat.errors import ChatError, Conflict, Shutdown
 from securechat.gateway.acceptor import quiet_about_strangers
 from securechat.gateway.listener import Listener
+from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
 from securechat.ops.metrics import MetricsCollector
@@ -62,6 +64,8 @@ class Server:
         self._stop = asyncio.Event()
         self._stop_asked_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._auditor: Auditor | None = None
+        self._remembering: set[asyncio.Task[None]] = set()
         self.port = 0
         self.http_port = 0
 
@@ -112,6 +116,7 @@ class Server:
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
         health = Health({"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem})
+        keeping: asyncio.Task[None] | None = None
         try:
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
@@ -119,6 +124,9 @@ class Server:
             if parts.tls.source == "acme":
                 parts.desk.renewal = self._renewal(parts)
                 self._tasks.append(asyncio.create_task(parts.desk.renewal.run()))
+            self._auditor = parts.auditor
+            await parts.auditor.begin(AuditEvent(action="server.start", address="server", details={"version": __version__}))
+            keeping = asyncio.create_task(parts.auditor.keep())
             for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config(), parts.tls.watch()):
                 self._tasks.append(asyncio.create_task(work))
             health.started = True
@@ -131,9 +139,15 @@ class Server:
         finally:
             for task in self._tasks:
                 task.cancel()
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.wait({keeping})
+            if self._remembering:
+                await asyncio.wait(self._remembering)
+            await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
             await parts.database.close()
             parts.passwords.close()
-            parts.admission.close()
+            parts.sealing.admission.close()
             with contextlib.suppress(OSError):
                 data.admin_socket.unlink()
         log.info("server stopped")
@@ -158,7 +172,7 @@ class Server:
             parts.counters,
             static,
             origins,
-            parts.identities.published,
+            parts.sealing.published,
             strict_for,
         )
         metrics = MetricsCollector(
@@ -237,7 +251,7 @@ class Server:
             f"  Chat     {self.public_url()}" + (f"   (or https://localhost:{self.port})" if self.http_port else ""),
         ]
         try:
-            link = await parts.accounts.setup_link(OPERATOR, c.SetupLink())
+            link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
             lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
         except Conflict:
             pass  # There are people already: they invite each other.
@@ -280,8 +294,24 @@ class Server:
             changed, waiting = self._config.reload()
         except ConfigError as error:
             log.error("configuration refused, the old one stays", extra={"mistakes": error.line})  # noqa: TRY400 - no traceback helps
+            self._note_reload(Result.FAILED, changed="")
             return
         log.info("configuration read", extra={"changed": ", ".join(changed), "needs_restart": ", ".join(waiting)})
+        self._note_reload(Result.DONE, changed=", ".join(changed))
+
+    def _note_reload(self, result: Result, *, changed: str) -> None:
+        """Remember that the settings were read again: which keys changed, not their values."""
+        if self._auditor is not None:
+            event = AuditEvent(action="config.reload", address="server", result=result, details={"changed": changed})
+            task = asyncio.create_task(self._remember(self._auditor, event))
+            self._remembering.add(task)
+            task.add_done_callback(self._remembering.discard)
+
+    async def _remember(self, auditor: Auditor, event: AuditEvent) -> None:
+        try:
+            await auditor.record(event)
+        except ChatError as error:
+            log.error("audit record not written", extra={"action": event.action, "error": error.code})  # noqa: TRY400 - no traceback helps
 
     async def _watch_config(self) -> None:
         """Read the file again when it changes."""

@@ -6,33 +6,42 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from securechat import __version__
 from securechat.auth.accounts import AccountService
 from securechat.auth.jwt_handler import JWTHandler
 from securechat.auth.manager import AuthManager
 from securechat.auth.passwords import Passwords
-from securechat.auth.rate_limiter import RateLimiter
+from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.bus.local import LocalBus
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
+from securechat.domain.audit import AuditEvent, Result, by
 from securechat.domain.ids import new_id
 from securechat.domain.policy import require_operator
+from securechat.errors import ChatError, Conflict, Shutdown
 from securechat.gateway.admission import HandshakeAdmission
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.gateway.sealing import Sealing
+from securechat.ops.audit import ALL, EACH, Auditor
+from securechat.ops.audit_key import AuditKey
+from securechat.ops.checkpoints import Checkpoints
 from securechat.ops.metrics import Counters
 from securechat.protocol.session import EpochLimits
 from securechat.server.backup import create_backup
 from securechat.server.certificate_desk import CertificateDesk
 from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
-from securechat.server.datadir import DataDir
+from securechat.server.datadir import AUDIT_KEY, DataDir
 from securechat.server.identity import IdentityKeys
 from securechat.server.tls import TLSContext
+from securechat.services.audit import AuditService
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
@@ -40,6 +49,7 @@ from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
 from securechat.store.accounts import SqliteAccounts
+from securechat.store.audit import SqliteAudit
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
 from securechat.store.migrate import migrate
@@ -56,8 +66,7 @@ class Parts:
     room_log: RoomLog
     hub: Hub
     gateway: Gateway
-    identities: IdentityKeys
-    admission: HandshakeAdmission
+    sealing: Sealing
     dispatcher: CommandDispatcher
     auth: AuthManager
     accounts: AccountService
@@ -66,6 +75,11 @@ class Parts:
     counters: Counters
     tls: TLSContext
     desk: CertificateDesk
+    auditor: Auditor
+
+
+AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_s=5)}
+"""How many refusals are remembered: of one actor or address, and of all together."""
 
 
 async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
@@ -81,14 +95,16 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     clock = SystemClock()
     counters = Counters()
     database = SqliteDatabase(data.database)
-    log_store = SqliteLog(database)
-    account_store = SqliteAccounts(database)
+    audit_store = SqliteAudit(database, clock.now_ms)
+    log_store = SqliteLog(database, audit_store)
+    account_store = SqliteAccounts(database, audit_store)
     maintenance = SqliteMaintenance(database)
 
     bus = LocalBus()
     hub = Hub(loop, counters)
     bus.attach(hub)
-    room_log = RoomLog(log_store, bus, clock)
+    auditor = await _auditor(settings, data, audit_store, clock)
+    room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
     auth = AuthManager(account_store, bus, JWTHandler(data.keys / "access-token.pem"), passwords, limiter, clock, new_id)
@@ -96,7 +112,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
 
     async def add_to_rooms(user_id: str, room_ids: Sequence[str]) -> None:
         for room_id in room_ids:
-            await rooms.add(OPERATOR, c.MemberAdd(room=room_id, user=user_id))
+            await rooms.add(OPERATOR.at("server"), c.MemberAdd(room=room_id, user=user_id))
 
     accounts = AccountService(
         account_store, log_store, auth, bus, clock, new_id, limiter, public_url,
@@ -123,7 +139,19 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
 
     async def backup(who: Principal, command: c.BackupCreate) -> c.Backup:
         require_operator(who)
-        return await create_backup(maintenance, data, command.path)
+        # A copy of every key: it is not made when it cannot be remembered.
+        await auditor.record(by(who, "backup.create", path=command.path))
+        try:
+            await auditor.checkpoint()
+            return await create_backup(maintenance, data, command.path)
+        except (ChatError, Shutdown, OSError) as error:
+            event = by(who, "backup.create", path=command.path)
+            auditor.note(msgspec.structs.replace(event, result=Result.FAILED, reason=type(error).__name__))
+            if isinstance(error, Shutdown):  # It is for a command line; here it would end the server.
+                raise Conflict(error.line) from error
+            raise
+
+    audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
 
     now = settings()
     tls = TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
@@ -139,7 +167,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionRemove: messaging.unreact,
         },
         asks=_asks(rooms, history, presence, auth, accounts)
-        | {c.ServerStatus: status, c.BackupCreate: backup}
+        | {c.ServerStatus: status, c.BackupCreate: backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune}
         | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew},
         opens={
             c.SetupComplete: accounts.setup,
@@ -152,27 +180,33 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         room_log=room_log,
         limiter=limiter,
         clock=clock,
+        refused=auditor.refused,
     )
-    identities = IdentityKeys(data.keys, settings().identity_bits)
-    identities.load()
-    admission = HandshakeAdmission(limiter)
-    sealing = Sealing(
-        policy=lambda: settings().session_layer,
-        identities=identities,
-        knows_host=lambda host: knows_host(settings(), host),
-        limits=lambda: EpochLimits(settings().session_key_s * 1_000, settings().session_key_records),
-        clock=clock,
-        admission=admission,
-    )
+    sealing = _sealing(settings, data, limiter, clock)
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections,
         lambda: accounts.server_name, sealing,
     )  # fmt: skip
     return Parts(
-        data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway, identities=identities,
-        admission=admission, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
-        counters=counters, tls=tls, desk=desk,
+        data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway, sealing=sealing,
+        dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
+        counters=counters, tls=tls, desk=desk, auditor=auditor,
     )  # fmt: skip
+
+
+def _sealing(settings: Callable[[], Settings], data: DataDir, limiter: RateLimiter, clock: SystemClock) -> Sealing:
+    """Put the sealed sub-protocol together."""
+    identities = IdentityKeys(data.keys, settings().identity_bits)
+    identities.load()
+    return Sealing(
+        policy=lambda: settings().session_layer,
+        identities=identities,
+        knows_host=lambda host: knows_host(settings(), host),
+        limits=lambda: EpochLimits(settings().session_key_s * 1_000, settings().session_key_records),
+        clock=clock,
+        admission=HandshakeAdmission(limiter),
+        published=identities.published,
+    )
 
 
 def knows_host(settings: Settings, host: str) -> bool:
@@ -182,6 +216,23 @@ def knows_host(settings: Settings, host: str) -> bool:
     name = urlsplit(f"//{host}").hostname or ""
     known = {*map(str.lower, settings.hosts), "localhost", "127.0.0.1", "::1", settings.host}
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
+
+
+async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqliteAudit, clock: SystemClock) -> Auditor:
+    """Put the audit log together; a key that was just made is the first thing that it remembers."""
+    key = AuditKey(data.keys / AUDIT_KEY)
+    elsewhere = settings().audit_folder
+    auditor = Auditor(
+        store,
+        Checkpoints(key, data.audit, Path(elsewhere) if elsewhere else None),
+        RateLimiter(AUDIT_RATES),
+        clock,
+        lambda: settings().audit_checkpoint_s,
+        lambda: settings().audit_keep_days,
+    )
+    if key.created:
+        await auditor.record(AuditEvent(action="key.create", address="server", details={"what": "audit", "key": key.id}))
+    return auditor
 
 
 def _asks(

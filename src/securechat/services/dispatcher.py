@@ -15,12 +15,15 @@ from securechat.domain import policy
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ports import Clock
 from securechat.errors import ChatError, Draining, Internal, InvalidInput
-from securechat.services.room_log import Done, Operation, RoomLog
+from securechat.services.room_log import Done, Operation, Refused, RoomLog
 
 log = logging.getLogger(__name__)
 
 MESSAGE_RATE: Final = "message"
 COMMAND_RATE: Final = "command"
+
+_AUDITED: Final = frozenset({c.MessageDelete})
+"""Commands that become entries and may be remembered in the audit log: they need to know where they came from."""
 
 ToOperation = Callable[[Principal, Any], Operation]
 """A command that becomes an entry: answered by the group commit."""
@@ -47,6 +50,7 @@ class CommandDispatcher:
         room_log: The group commit.
         limiter: Token buckets.
         clock: For them.
+        refused: Hears of commands that were refused.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class CommandDispatcher:
         room_log: RoomLog,
         limiter: Limiter,
         clock: Clock,
+        refused: Refused,
     ) -> None:
         self._operations = operations
         self._asks = asks
@@ -64,6 +69,7 @@ class CommandDispatcher:
         self._room_log = room_log
         self._limiter = limiter
         self._clock = clock
+        self._refused = refused
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -82,10 +88,11 @@ class CommandDispatcher:
             return
         try:
             self._limiter.take(MESSAGE_RATE, who.user_id, self._clock.monotonic())
-            operation = to_operation(who, command)
+            operation = to_operation(who.at(address) if type(command) in _AUDITED else who, command)
         except ChatError as error:
             done(error)
             return
+        operation.origin = (who, command, address)
         self._room_log.submit(operation, done)
 
     def charge(self, who: Principal, cost: int) -> None:
@@ -102,6 +109,14 @@ class CommandDispatcher:
         Raises:
             ChatError: It was refused.
         """
+        try:
+            return await self._perform(who, command, address)
+        except ChatError as error:
+            if type(command) not in self._operations:  # Of those, the group commit tells.
+                self._refused((who, command, address), error)
+            raise
+
+    async def _perform(self, who: Principal, command: c.Command, address: str) -> Any:
         if self._draining:
             raise Draining(retry_after_ms=1_000)
         opened = self._opens.get(type(command))
@@ -113,11 +128,13 @@ class CommandDispatcher:
             self._limiter.take(rate, who.user_id, self._clock.monotonic())
         to_operation = self._operations.get(type(command))
         if to_operation is not None:
-            return await self._room_log.perform(to_operation(who, command))
+            operation = to_operation(who.at(address), command)
+            operation.origin = (who, command, address)
+            return await self._room_log.perform(operation)
         ask = self._asks.get(type(command))
         if ask is None:
             raise InvalidInput("There is no such command here.", field="op")
-        return await ask(who, command)
+        return await ask(who.at(address), command)
 
     async def drain(self) -> None:
         """Return when every command that was taken until now is answered; new ones are refused."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
+from securechat.domain.audit import by
 from securechat.domain.commands import MessageDelete, MessageEdit, MessageSend, ReactionAdd, ReactionRemove, Sent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
@@ -146,6 +147,8 @@ class MessagingService:
                 emoji=found.get("emoji"),
             )
             transaction.append(entry)
+            if entry_type is EntryType.MESSAGE_DELETED and target.user != who.user_id:
+                transaction.record(by(who, "message.delete", subject=target.user, room=room.id, seq=command.seq))
             return Sent(room=command.room, seq=entry.seq, at=now)
 
         return Operation(run, (command.room,), sent=key, target=(command.room, command.seq))

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from securechat.domain.accounts import Principal
+from securechat.domain.commands import Command
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import Clock, CmidKey, LogStore, LogTransaction, MessageBus, RoomBatch, TargetKey
 from securechat.errors import ChatError, Draining, Internal, Unavailable
@@ -26,10 +28,17 @@ Decide = Callable[[LogTransaction, int], Any]
 """Decide on the loaded state: append entries and return the reply, or raise a `ChatError` before anything is appended."""
 Done = Callable[[Any], None]
 """Gets the reply, or the `ChatError`."""
+Origin = tuple[Principal, Command, str]
+"""(who asked, for what, from which address)."""
+Refused = Callable[[Origin, ChatError], None]
+"""Hears of refusals. Does not wait, and does not raise."""
 
 
 class Operation:
     """One change to rooms, waiting for its commit.
+
+    Attributes:
+        origin: Who asked for what, from where; set by the dispatcher, told when the operation is refused.
 
     Args:
         decide: What to do, on loaded state.
@@ -38,7 +47,7 @@ class Operation:
         target: The entry that it is about.
     """
 
-    __slots__ = ("decide", "done", "result", "rooms", "sent", "target")
+    __slots__ = ("decide", "done", "origin", "result", "rooms", "sent", "target")
 
     def __init__(
         self, decide: Decide, rooms: Sequence[str], *, sent: CmidKey | None = None, target: TargetKey | None = None
@@ -49,9 +58,14 @@ class Operation:
         self.target = target
         self.done: Done = _nobody_waits
         self.result: Any = None
+        self.origin: Origin | None = None
 
 
 def _nobody_waits(_result: object) -> None:
+    pass
+
+
+def _nobody_hears(_origin: Origin, _error: ChatError) -> None:
     pass
 
 
@@ -66,12 +80,14 @@ class RoomLog:
         store: Where the log lives.
         bus: Who is told after the commit.
         clock: For `at`.
+        refused: Hears of operations that were refused.
     """
 
-    def __init__(self, store: LogStore, bus: MessageBus, clock: Clock) -> None:
+    def __init__(self, store: LogStore, bus: MessageBus, clock: Clock, refused: Refused | None = None) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
+        self._refused: Refused = refused or _nobody_hears
         self._waiting: list[Operation] = []
         self._running: asyncio.Task[None] | None = None
         self._draining = False
@@ -128,7 +144,7 @@ class RoomLog:
 
     async def _commit(self, batch: list[Operation]) -> None:
         try:
-            appended = await self._attempt(batch)
+            appended, refused = await self._attempt(batch)
         except Exception as error:  # noqa: BLE001 - the border; the batch is undone, each operation gets its own answer
             if len(batch) > 1:
                 log.warning(
@@ -138,20 +154,24 @@ class RoomLog:
                     await self._commit([operation])
                 return
             batch[0].result = _as_answer(error)
-            appended = []
+            appended, refused = [], []
         # It is stored. Whatever fails from here on costs an answer or a delivery, which the log heals, and no other operation.
         for operation in batch:
             try:
                 operation.done(operation.result)
             except Exception:
                 log.exception("an answer could not be given")
+        for origin, refusal in refused:
+            self._refused(origin, refusal)
         if appended:
             try:
                 self._bus.publish(await self._by_room(appended))
             except Exception:
                 log.exception("a batch could not be delivered")
 
-    async def _attempt(self, batch: list[Operation]) -> list[Entry]:
+    async def _attempt(self, batch: list[Operation]) -> tuple[list[Entry], list[tuple[Origin, ChatError]]]:
+        refused: list[tuple[Origin, ChatError]] = []
+
         async def work(transaction: LogTransaction) -> list[Entry]:
             await transaction.load(
                 sorted({room for operation in batch for room in operation.rooms}),
@@ -159,19 +179,22 @@ class RoomLog:
                 [operation.target for operation in batch if operation.target is not None],
             )
             now = self._clock.now_ms()
+            appended, recorded = transaction.appended, transaction.recorded
             for operation in batch:
-                before = len(transaction.appended)
+                before = len(appended) + len(recorded)
                 try:
                     operation.result = operation.decide(transaction, now)
                 except ChatError as error:
                     operation.result = error
+                    if operation.origin is not None:
+                        refused.append((operation.origin, error))
                 except Exception as error:  # noqa: BLE001 - the border; this operation fails, not its batch-mates
                     operation.result = _as_answer(error)
-                if isinstance(operation.result, ChatError) and len(transaction.appended) != before:
+                if isinstance(operation.result, ChatError) and len(appended) + len(recorded) != before:
                     raise _Poisoned from operation.result
-            return transaction.appended
+            return appended
 
-        return await self._store.commit(work)
+        return await self._store.commit(work), refused
 
     async def _by_room(self, appended: Sequence[Entry]) -> list[RoomBatch]:
         batches: dict[str, RoomBatch] = {}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Principal, Role, clean_name
+from securechat.domain.audit import by
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ids import ALPHABET, ROOM
 from securechat.domain.limits import LIMITS
@@ -67,6 +68,7 @@ class RoomService:
                 writer.add(EntryType.MEMBER_JOINED, member=who.user_id, role=RoomRole.OWNER.value)
             for user_id in others:
                 writer.add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)
+            transaction.record(by(who, "room.create", room=room_id, kind=command.kind, members=len(others)))
 
         await self._room_log.perform(Operation(decide, (room_id,)))
         return await self._summary(who, room_id)
@@ -109,6 +111,8 @@ class RoomService:
             new_topic = None if topic == room.topic else topic
             if new_name is not None or new_topic is not None:
                 _Writer(transaction, room.id, who, now).add(EntryType.ROOM_UPDATED, name=new_name, topic=new_topic)
+                event = by(who, "room.update", room=room.id, name=new_name is not None, topic=new_topic is not None)
+                transaction.record(event)
 
         await self._room_log.perform(Operation(decide, (command.room,)))
         return await self._summary(who, command.room)
@@ -144,7 +148,8 @@ class RoomService:
 
         def decide(transaction: LogTransaction, now: int) -> None:
             room = policy.require_may_add(transaction.room(command.room), command.room, who)
-            _add_member(transaction, room, who, command.user, now)
+            if _add_member(transaction, room, who, command.user, now):
+                transaction.record(by(who, "member.add", subject=command.user, room=room.id))
 
         await self._room_log.perform(Operation(decide, (command.room,)))
         return c.Done()
@@ -159,6 +164,7 @@ class RoomService:
             if command.user not in room.members:
                 raise NotFound("This person is not a member.")
             _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_REMOVED, member=command.user)
+            transaction.record(by(who, "member.remove", subject=command.user, room=room.id))
 
         await self._room_log.perform(Operation(decide, (command.room,)))
         return c.Done()
@@ -268,9 +274,11 @@ class _Writer:
         )
 
 
-def _add_member(transaction: LogTransaction, room: RoomState, who: Principal, user_id: str, now: int) -> None:
+def _add_member(transaction: LogTransaction, room: RoomState, who: Principal, user_id: str, now: int) -> bool:
+    """Add a member; return whether they were not one already."""
     if user_id in room.members:
-        return
+        return False
     if len(room.members) >= LIMITS.members:
         raise Conflict(f"A room has at most {LIMITS.members} members.")
     _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)
+    return True

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import apsw
 import msgspec
 
 from securechat.domain.accounts import Device, Role, User
+from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import BotCommand, Invite
 from securechat.domain.ports import Account, DeviceRecord, LinkRecord
 from securechat.errors import NameTaken
+from securechat.store.audit import Execute, SqliteAudit
 from securechat.store.log import name_key, to_user
 from securechat.store.sqlite import Row, SqliteDatabase
 
@@ -25,10 +28,19 @@ class SqliteAccounts:
 
     Args:
         database: The open database.
+        audit: The audit log in it.
     """
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
         self._db = database
+        self._audit = audit or SqliteAudit(database)
+        self._events: tuple[AuditEvent, ...] = ()
+
+    def recording(self, *events: AuditEvent) -> SqliteAccounts:
+        """See `AccountStore.recording`."""
+        found = SqliteAccounts(self._db, self._audit)
+        found._events = events
+        return found
 
     async def create_user(self, user: User, password_hash: str | None, at: int) -> None:
         """See `AccountStore.create_user`."""
@@ -192,7 +204,7 @@ class SqliteAccounts:
 
     async def create_link(self, token_hash: str, link: LinkRecord) -> None:
         """See `AccountStore.create_link`."""
-        async with self._db.transaction() as execute:
+        async with self._transaction() as execute:
             execute("DELETE FROM links WHERE kind = ? AND user_id IS ?", (link.kind, link.user_id))
             execute(
                 "INSERT INTO links (token_hash, kind, user_id, expires_at) VALUES (?, ?, ?, ?)",
@@ -219,7 +231,7 @@ class SqliteAccounts:
 
     async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
         """See `AccountStore.set_commands`."""
-        async with self._db.transaction() as execute:
+        async with self._transaction() as execute:
             execute("DELETE FROM commands WHERE user_id = ?", (bot,))
             for command in commands:
                 definition = msgspec.json.encode(command).decode()
@@ -245,8 +257,20 @@ class SqliteAccounts:
             "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
         )
 
-    async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Execute]:
+        """Give a transaction that takes along what is to be remembered, if it changes anything."""
         async with self._db.transaction() as execute:
+            before = self._db.changes()
+            yield execute
+            events = self._events if self._db.changes() != before else ()
+            if events:
+                self._audit.append(execute, events)
+        if events:
+            self._events = ()
+
+    async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
+        async with self._transaction() as execute:
             return execute(sql, values)
 
     def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:

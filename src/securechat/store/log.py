@@ -11,12 +11,14 @@ from typing import Final, TypeVar
 import msgspec
 
 from securechat.domain.accounts import Role, User
+from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import CHANGES_TARGET, Edited, Entry, EntryType, Page
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import CmidKey, LogTransaction, TargetKey
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import NameTaken
+from securechat.store.audit import SqliteAudit
 from securechat.store.sqlite import Row, SqliteDatabase
 
 T = TypeVar("T")
@@ -106,10 +108,12 @@ class SqliteLog:
 
     Args:
         database: The open database.
+        audit: The audit log in it.
     """
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
         self._db = database
+        self._audit = audit or SqliteAudit(database)
         self._rooms: dict[str, RoomState] = {}
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
@@ -120,6 +124,8 @@ class SqliteLog:
                 transaction = _Transaction(execute, self._db, self._rooms)
                 result = await work(transaction)
                 transaction.write()
+                if transaction.recorded:
+                    self._audit.append(execute, transaction.recorded)
         except BaseException as error:
             if transaction is not None:
                 for room_id in transaction.touched:
@@ -271,7 +277,7 @@ def _add_reactions(read: Callable[..., list[Row]], room_id: str, entries: list[E
 class _Transaction:
     """A `LogTransaction` on SQLite, whose one writer needs no row locks."""
 
-    __slots__ = ("_appended", "_db", "_execute", "_reads", "_rooms", "_sent", "_targets", "erased", "touched")
+    __slots__ = ("_appended", "_db", "_execute", "_reads", "_recorded", "_rooms", "_sent", "_targets", "erased", "touched")
 
     def __init__(self, execute: Execute, db: SqliteDatabase, rooms: dict[str, RoomState]) -> None:
         self._execute = execute
@@ -283,6 +289,7 @@ class _Transaction:
         self._reads: list[Sequence[object]] = []
         self.touched: set[str] = set()
         self.erased = False
+        self._recorded: list[AuditEvent] = []
 
     async def load(self, rooms: Collection[str], sent: Iterable[CmidKey], targets: Iterable[TargetKey]) -> None:
         execute = self._execute
@@ -327,6 +334,13 @@ class _Transaction:
 
     def mark_read(self, user_id: str, room_id: str, seq: int, *, back: bool) -> None:
         self._reads.append((user_id, room_id, seq, back))
+
+    @property
+    def recorded(self) -> list[AuditEvent]:
+        return self._recorded
+
+    def record(self, event: AuditEvent) -> None:
+        self._recorded.append(event)
 
     def write(self) -> None:
         """Write everything that was appended."""

@@ -74,6 +74,10 @@ class SqliteDatabase:
         """Execute one statement for many rows, inside `transaction`."""
         self._writer.executemany(sql, rows)
 
+    def changes(self) -> int:
+        """Return how many rows the writer changed since it was opened."""
+        return self._writer.total_changes()
+
     def erase_soon(self) -> None:
         """Empty the WAL a moment from now: a deletion zeroed the text in the file, and the WAL still holds it."""
         if self._erasing is None:

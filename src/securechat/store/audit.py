@@ -1,0 +1,148 @@
+"""The audit log in SQL: appended to inside other transactions, never changed, removed only from its beginning."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import apsw
+import msgspec
+
+from securechat.domain.audit import AuditEvent, AuditRecord, Detail, Head, PruneStatement, place
+from securechat.domain.ports import AuditQuery
+from securechat.store.sqlite import Row, SqliteDatabase
+
+Execute = Callable[[str, Sequence[object]], list[Row]]
+
+_COLUMNS: Final = "chain, n, at, action, actor, device, address, subject, room, result, reason, details, hash"
+_INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CHAIN: Final = "SELECT value FROM settings WHERE key = 'audit_chain'"
+_NEW_CHAIN: Final = "INSERT INTO settings (key, value) VALUES ('audit_chain', ?)"
+_HEAD: Final = "SELECT chain, n, hash, at FROM audit WHERE chain = ? ORDER BY n DESC LIMIT 1"
+
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+_details_of: Final = msgspec.json.Decoder(dict[str, Detail]).decode
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SqliteAudit:
+    """The chain of this server.
+
+    Args:
+        database: The open database.
+        now_ms: The time that records get, in milliseconds since 1970.
+    """
+
+    def __init__(self, database: SqliteDatabase, now_ms: Callable[[], int] = _now_ms) -> None:
+        self._db = database
+        self._now_ms = now_ms
+
+    def append(self, execute: Execute, events: Sequence[AuditEvent]) -> None:
+        """Append events inside a transaction of the database that is open: `execute` is what `transaction` gave."""
+        chains = execute(_CHAIN, ())
+        if not chains:
+            chains = [(f"aud_{secrets.token_hex(8)}",)]
+            execute(_NEW_CHAIN, chains[0])
+        chain = str(chains[0][0])
+        found = execute(_HEAD, (chain,))
+        head = Head(*found[0]) if found else None
+        at = self._now_ms()
+        for event in events:
+            record = place(event, head, chain=chain, at=at)
+            execute(_INSERT, _to_row(record))
+            head = Head(record.chain, record.n, record.hash, record.at)
+
+    async def write(self, events: Sequence[AuditEvent]) -> None:
+        """See `AuditStore.write`."""
+        async with self._db.transaction() as execute:
+            self.append(execute, events)
+
+    def head(self, chain: str = "") -> Head | None:
+        """See `AuditStore.head`."""
+        if not chain:
+            chains = self._db.read(_CHAIN)
+            chain = str(chains[0][0]) if chains else ""
+        found = self._db.read(_HEAD, (chain,))
+        return Head(*found[0]) if found else None
+
+    async def page(self, query: AuditQuery, *, limit: int) -> list[AuditRecord]:
+        """See `AuditStore.page`."""
+        head = self.head(query.chain)
+        if head is None:
+            return []
+        rules: list[tuple[str, object]] = [("chain = ?", head.chain)]
+        words = ("actor", "subject", "room", "address", "result")
+        rules += [(f"{name} = ?", getattr(query, name)) for name in words if getattr(query, name)]
+        if query.action.endswith("."):
+            rules += [("action >= ?", query.action), ("action < ?", query.action[:-1] + "/")]  # "/" comes after "."
+        elif query.action:
+            rules.append(("action = ?", query.action))
+        for rule, value in (("n < ?", query.before), ("n > ?", query.after), ("at >= ?", query.since), ("at <= ?", query.until)):
+            if value is not None:
+                rules.append((rule, value))
+        order = "DESC" if query.after is None else "ASC"
+        where = " AND ".join(rule for rule, _ in rules)
+        rows = self._db.read(
+            f"SELECT {_COLUMNS} FROM audit WHERE {where} ORDER BY n {order} LIMIT ?", [value for _, value in rules] + [limit]
+        )
+        return [_to_record(row) for row in rows]
+
+    async def prune(self, statement: PruneStatement, event: AuditEvent) -> None:
+        """See `AuditStore.prune`."""
+        async with self._db.transaction() as execute:
+            # First the record of it: the chain always has one.
+            self.append(execute, [event])
+            execute("DELETE FROM audit WHERE chain = ? AND n <= ?", (statement.chain, statement.through))
+
+
+def read_chain(path: Path) -> Iterator[AuditRecord]:
+    """Give every record of a database file, chain by chain in order, without trusting anything else in it.
+
+    The file is opened for reading only; a server may be using it. A file of an older schema has no records.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    try:
+        db.set_busy_timeout(5_000)
+        if list(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit'")):
+            for row in db.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"):
+                yield _to_record(row)
+    except apsw.Error as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    finally:
+        db.close()
+
+
+def _to_row(record: AuditRecord) -> Row:
+    return (
+        record.chain, record.n, record.at, record.action, record.actor, record.device, record.address, record.subject, record.room,
+        record.result, record.reason, _encode(record.details).decode(), record.hash,
+    )  # fmt: skip
+
+
+def _to_record(row: Row) -> AuditRecord:
+    """Return a record as it stands in the database. What is no record any more becomes one whose hash cannot be right."""
+    texts = [str(value) for value in row[3:11]]
+    try:
+        details = _details_of(str(row[11]))
+    except msgspec.DecodeError:
+        details = {"damaged": str(row[11])}
+    return AuditRecord(
+        chain=str(row[0]), n=_whole(row[1]), at=_whole(row[2]), action=texts[0], actor=texts[1], device=texts[2], address=texts[3],
+        subject=texts[4], room=texts[5], result=texts[6], reason=texts[7], details=details, hash=str(row[12]),
+    )  # fmt: skip
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else -1
