@@ -52,6 +52,7 @@ REPLIES: dict[type, Any] = {
     c.UserPage: c.UserPage(users=PEOPLE),
     c.Link: c.Link(url="u", expires_at=1),
     c.BotCreated: c.BotCreated(user=PEOPLE[0], token="t"),
+    c.AuditPage: c.AuditPage(records=[], names={}),
     c.Done: c.Done(),
 }
 
@@ -122,6 +123,7 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.BotCreate(username="b", display_name="B", rooms=[ROOM]), lambda x: x.create_bot("b", display_name="B", rooms=[ROOM])),
     (c.BotRotate(user=BOB), lambda x: x.rotate_bot(BOB)),
     (c.BotRevoke(user=BOB), lambda x: x.revoke_bot(BOB)),
+    (c.AuditList(before=9, action="user.", limit=3), lambda x: x.list_audit(before=9, action="user.", limit=3)),
     (
         c.SetupComplete(token=Secret("t"), username="b", password=Secret("p"), display_name="B", server_name="S", device_name="D"),
         lambda x: x.entrance.set_up("t", "b", "p", display_name="B", server_name="S", device_name="D"),
@@ -137,12 +139,15 @@ CASES: list[tuple[c.Command, Method]] = [
 ]
 
 
+OPERATORS = {"setup.link", "backup.create", "server.status", "certificate.get", "certificate.renew", "audit.prune"}
+
+
 def test_every_command_of_people_and_bots_has_a_method() -> None:
     """What has no path in REST is the operator's."""
     people_and_bots = {route.command for route in ROUTES}
 
     assert {type(command) for command, _ in CASES} == people_and_bots
-    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == {"setup.link", "backup.create", "server.status"}
+    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == OPERATORS
 
 
 @pytest.mark.parametrize(

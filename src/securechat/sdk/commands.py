@@ -322,5 +322,21 @@ class Commands(ABC):
         """
         await self.call(c.BotRevoke(user=user_id))
 
+    async def list_audit(
+        self, *, before: int | None = None, after: int | None = None, action: str = "", limit: int = 50
+    ) -> c.AuditPage:
+        """Return records of the audit log, the newest first, or from `after` on the oldest first.
+
+        Args:
+            before: Only older records than this place.
+            after: Only newer ones.
+            action: For example `user.disable`, or `user.` for all that begin so.
+            limit: 1 to 200 records. Further filters: `ask` with a `commands.AuditList`.
+
+        Raises:
+            Forbidden: Only an administrator may do this.
+        """
+        return await self.ask(c.AuditList(before=before, after=after, action=action, limit=limit), c.AuditPage)
+
     async def _room(self, command: c.Command) -> Room:
         return Room(self, await self.ask(command, c.RoomSummary))
