@@ -597,6 +597,64 @@ class Status(msgspec.Struct, kw_only=True):
     entries: int
 
 
+class StorageStatus(Command, kw_only=True, tag="storage.status"):
+    """How texts are stored: keys, what is sealed, jobs and how far they are."""
+
+
+class StorageRotate(Command, kw_only=True, tag="storage.rotate"):
+    """Make new storage keys. With `messages`, every text is sealed again, with new keys of its room."""
+
+    messages: bool = False
+
+
+class StorageShred(Command, kw_only=True, tag="storage.shred"):
+    """Destroy the keys of everything that was said in a room until now. The room and its order stay."""
+
+    room: Id
+
+
+class StorageJob(msgspec.Struct, kw_only=True):
+    """Work on the whole store. `total` is known once it begins; `damaged` texts did not open and were left."""
+
+    kind: str
+    room: str = ""
+    done: int
+    total: int | None = None
+    damaged: int = 0
+    started_at: int
+    finished_at: int | None = None
+
+
+class Storage(msgspec.Struct, kw_only=True):
+    """How texts are stored. Keys are told by their numbers only.
+
+    Attributes:
+        at_rest: Whether new texts are sealed: `on` or `off`.
+        running: Whether jobs are worked on: by a running server only.
+        keys: Where the key-encryption keys are.
+        kek: Number of the one in use.
+        org_key: Version of the organisation key.
+        room_keys: Rooms' keys that exist.
+        shredded_keys: Rooms' keys that were destroyed.
+        sealed: Texts that are sealed.
+        clear: Texts that are not.
+        damaged: Texts that did not open since the start.
+        jobs: Those that wait, in order, then the newest that are finished.
+    """
+
+    at_rest: str
+    running: bool
+    keys: str
+    kek: int
+    org_key: int
+    room_keys: int
+    shredded_keys: int
+    sealed: int
+    clear: int
+    damaged: int
+    jobs: list[StorageJob]
+
+
 class Done(msgspec.Struct):
     """It is done; there is nothing more to say."""
 
@@ -625,6 +683,7 @@ AnyReply = (
     | BotCreated
     | Backup
     | Status
+    | Storage
     | Done
 )
 
@@ -682,5 +741,8 @@ REPLIES: Final[dict[type[Command], type]] = {
     SetupLink: Link,
     BackupCreate: Backup,
     ServerStatus: Status,
+    StorageStatus: Storage,
+    StorageRotate: Storage,
+    StorageShred: Sent,
 }
 """What each command is answered with."""

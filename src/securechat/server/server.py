@@ -97,6 +97,7 @@ class Server:
         parts = await build(lambda: self._config.settings, data, self.public_url)
         health = Health({"store": parts.maintenance.ping})
         try:
+            await parts.storage.start(on=self.settings.at_rest == "on")
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -112,6 +113,7 @@ class Server:
         finally:
             for task in self._tasks:
                 task.cancel()
+            await parts.storage.stop()
             await parts.database.close()
             parts.passwords.close()
             with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from securechat import __version__
@@ -15,6 +16,7 @@ from securechat.auth.manager import AuthManager
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.bus.local import LocalBus
+from securechat.crypto.key_provider import EnvironmentKeys, FileKeys, KeyProvider
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ids import new_id
@@ -32,11 +34,15 @@ from securechat.services.messaging import MessagingService
 from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
+from securechat.services.storage import StorageService
 from securechat.store.accounts import SqliteAccounts
+from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
 from securechat.store.migrate import migrate
+from securechat.store.sealing import Sealing, Secrets
 from securechat.store.sqlite import SqliteDatabase
+from securechat.store.storage_jobs import StorageJobs
 
 
 @dataclass(slots=True)
@@ -55,6 +61,8 @@ class Parts:
     passwords: Passwords
     limiter: RateLimiter
     counters: Counters
+    storage: StorageJobs
+    secrets: Secrets
 
 
 async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
@@ -70,7 +78,10 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     clock = SystemClock()
     counters = Counters()
     database = SqliteDatabase(data.database)
-    log_store = SqliteLog(database)
+    sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
+    storage = StorageJobs(database, sealing, clock)
+    secrets = Secrets(sealing.keys)
+    log_store = SqliteLog(database, sealing)
     account_store = SqliteAccounts(database)
     maintenance = SqliteMaintenance(database)
 
@@ -95,6 +106,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     messaging = MessagingService(accounts.is_blocked)
     history = HistoryService(room_log, log_store, bus)
     presence = PresenceService(log_store, bus, clock)
+    keeper = StorageService(storage, room_log)
 
     async def status(who: Principal, _command: c.ServerStatus) -> c.Status:
         require_operator(who)
@@ -123,7 +135,14 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts) | {c.ServerStatus: status, c.BackupCreate: backup},
+        asks=_asks(rooms, history, presence, auth, accounts)
+        | {
+            c.ServerStatus: status,
+            c.BackupCreate: backup,
+            c.StorageStatus: keeper.status,
+            c.StorageRotate: keeper.rotate,
+            c.StorageShred: keeper.shred,
+        },
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -139,7 +158,16 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections, lambda: accounts.server_name
     )
-    return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
+    return Parts(
+        data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters,
+        storage, secrets,
+    )  # fmt: skip
+
+
+def _key_provider(settings: Settings, data: DataDir) -> KeyProvider:
+    if settings.at_rest_keys == "insecure-env":
+        return EnvironmentKeys()
+    return FileKeys(Path(settings.at_rest_keys) if settings.at_rest_keys else data.keys)
 
 
 def _asks(

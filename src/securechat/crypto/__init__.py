@@ -1,0 +1,1 @@
+"""Cryptography: bytes in, bytes out. Knows neither rooms nor the database nor the wire."""
