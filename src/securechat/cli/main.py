@@ -101,6 +101,7 @@ def bench(
 
 def _groups() -> None:
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
+    from securechat.cli.storage import storage  # noqa: PLC0415
 
     app.add_typer(user, name="user", rich_help_panel="People and rooms")
     app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
@@ -109,6 +110,7 @@ def _groups() -> None:
     app.add_typer(config, name="config", rich_help_panel="Server")
     app.add_typer(cert, name="cert", rich_help_panel="Server")
     app.add_typer(backup, name="backup", rich_help_panel="Server")
+    app.add_typer(storage, name="storage", rich_help_panel="Server")
 
 
 @app.command(rich_help_panel="Chat")
