@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import sys
 import time
@@ -77,6 +78,7 @@ class Server:
             Shutdown: It cannot start.
         """
         settings = self.settings
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and many texts.
         data = DataDir(settings.data_dir)
         data.open()
         path = data.logs / "securechat.log" if settings.log_file else None
