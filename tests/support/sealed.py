@@ -12,9 +12,9 @@ from pathlib import Path
 from securechat.crypto.key_provider import FileKeys
 from securechat.server.clock import SystemClock
 from securechat.store.keys import KeyStore
-from securechat.store.sealing import Sealing
+from securechat.store.log import to_entry
+from securechat.store.sealing import COLUMNS, Sealing
 from securechat.store.sqlite import SqliteDatabase
-from securechat.store.storage_jobs import _TEXTS, _to_text
 
 Texts = dict[tuple[str, int], str | None]
 """(room, seq) → text; None for one that does not open."""
@@ -39,10 +39,9 @@ def sealed_texts(root: Path) -> Texts:
     """Open every sealed text."""
     with opened(root) as (database, sealing):
         found: Texts = {}
-        for row in database.read(f"SELECT {_TEXTS} FROM entries WHERE sealed IS NOT NULL"):
-            entry, extra, sealed = _to_text(row)
-            assert sealed is not None
-            sealing.open(sealed, entry, extra)
+        for row in database.read(f"SELECT {COLUMNS}, room_id FROM entries WHERE sealed IS NOT NULL"):
+            entry = to_entry(row[-1], row)
+            sealing.open([entry], [row[:-1]])
             found[entry.room, entry.seq] = entry.body
         return found
 

@@ -61,6 +61,7 @@ class Parts:
     passwords: Passwords
     limiter: RateLimiter
     counters: Counters
+    sealing: Sealing
     storage: StorageJobs
     secrets: Secrets
 
@@ -160,7 +161,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     )
     return Parts(
         data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters,
-        storage, secrets,
+        sealing, storage, secrets,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class RoomKey:
     """A room's data key.
 
     Attributes:
+        place: Installation and room, the beginning of what each text belongs to (`sealing.aad_of`).
         data_key: 32 bytes, or None when it was destroyed.
         first_seq: The place that it was made for.
         retired: Whether it only opens, until everything is sealed again with a newer one.
@@ -42,6 +43,7 @@ class RoomKey:
     """
 
     room_id: str
+    place: str
     version: int
     data_key: bytes | None = field(repr=False)
     created_at: int
@@ -230,7 +232,7 @@ class KeyStore:
     def make(self, execute: Execute, room_id: str, *, seq: int, at: int) -> RoomKey:
         """Make a room's next key inside a transaction. It counts when that commits: then call `adopt`."""
         ((last,),) = execute("SELECT coalesce(max(version), 0) FROM room_keys WHERE room_id = ?", (room_id,))
-        key = RoomKey(room_id, last + 1, at_rest.new_key(), at, seq)
+        key = RoomKey(room_id, self._place(room_id), last + 1, at_rest.new_key(), at, seq)
         org_version = self.org_version
         wrapped = self.wrap_room_key(key.room_id, key.version, org_version, key.data_key or b"")
         execute(
@@ -269,7 +271,7 @@ class KeyStore:
     def _unwrap_room_key(self, row: Row) -> RoomKey:
         room_id, version, org_version, wrapped, created_at, first_seq, retired_at, erased_seq = row
         data_key = None if wrapped is None else self.unwrap_room_key(room_id, version, org_version, wrapped)
-        return RoomKey(room_id, version, data_key, created_at, first_seq, retired_at is not None, erased_seq)
+        return RoomKey(room_id, self._place(room_id), version, data_key, created_at, first_seq, retired_at is not None, erased_seq)
 
     def _remember(self, key: RoomKey) -> None:
         self._newest[key.room_id] = key
@@ -281,6 +283,9 @@ class KeyStore:
         self._by_version[key.room_id, key.version] = key
         if len(self._by_version) > ROOM_KEYS_CACHED:
             self._by_version.popitem(last=False)
+
+    def _place(self, room_id: str) -> str:
+        return f"{self.org_id}\0{room_id}\0"
 
     def _room_aad(self, room_id: str, version: int) -> bytes:
         return f"sc/room/v1\0{self.org_id}\0{room_id}\0{version}".encode()

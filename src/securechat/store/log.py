@@ -18,7 +18,7 @@ from securechat.domain.ports import CmidKey, LogTransaction, TargetKey
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import NameTaken, Unavailable
 from securechat.store.keys import RoomKey
-from securechat.store.sealing import Sealer, Sealing
+from securechat.store.sealing import COLUMNS, Sealer, Sealing
 from securechat.store.sqlite import Execute, Row, SqliteDatabase
 
 T = TypeVar("T")
@@ -27,15 +27,14 @@ ROOMS_CACHED: Final = 10_000
 UNREAD_WINDOW: Final = 5_000
 """Entries looked at for an unread count: reactions and edits must not make it slow."""
 
-_COLUMNS: Final = "seq, type, at, user_id, device_id, cmid, target, body, extra, edit_seq, deleted_seq, sealed"
 _INSERT: Final = (
     "INSERT INTO entries (room_id, seq, type, at, user_id, device_id, cmid, target, body, extra, sealed)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_SENT: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND device_id = ? AND cmid = ?"
-_ONE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
-_PAGE_AFTER: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-_PAGE_BEFORE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_SENT: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND device_id = ? AND cmid = ?"
+_ONE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
+_PAGE_AFTER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+_PAGE_BEFORE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM entries WHERE room_id = ?"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT 1 FROM entries WHERE room_id = ? AND seq > ? AND type = 'message.sent'"
@@ -87,7 +86,8 @@ def _to_row(entry: Entry, sealer: Sealer | None) -> Sequence[object]:
     )  # fmt: skip
 
 
-def _to_entry(room_id: str, row: Row, sealing: Sealing | None) -> Entry:
+def to_entry(room_id: str, row: Row) -> Entry:
+    """Make an entry of a row of `COLUMNS`; a sealed text stays out of it until `Sealing.open`."""
     entry = Entry(
         type=EntryType(row[1]), room=room_id, seq=row[0], at=row[2], user=row[3], device=row[4], cmid=row[5], target=row[6],
         body=row[7], deleted=row[10],
@@ -101,11 +101,16 @@ def _to_entry(room_id: str, row: Row, sealing: Sealing | None) -> Entry:
         entry.kind = extra.kind
         entry.name = extra.name
         entry.topic = extra.topic
-    if row[11] is not None:
-        if sealing is None:
-            raise Unavailable("This text is sealed, and there are no keys here.")
-        sealing.open(row[11], entry, row[8])
     return entry
+
+
+def _to_entries(room_id: str, rows: Sequence[Row], sealing: Sealing | None) -> list[Entry]:
+    entries = [to_entry(room_id, row) for row in rows]
+    if sealing is not None:
+        sealing.open(entries, rows)
+    elif any(row[11] is not None for row in rows):
+        raise Unavailable("These texts are sealed, and there are no keys here.")
+    return entries
 
 
 class SqliteLog:
@@ -159,7 +164,7 @@ class SqliteLog:
                 rows.reverse()
             last_seq = int(read(_LAST, (room_id,))[0][0])
             sealing = self._sealing
-            entries = [_to_entry(room_id, row, sealing) for row in rows]
+            entries = _to_entries(room_id, rows, sealing)
             if entries:
                 _add_edits(read, room_id, entries, rows, sealing)
                 _add_reactions(read, room_id, entries)
@@ -268,7 +273,7 @@ def _add_edits(
 ) -> None:
     for entry, row in zip(entries, rows, strict=True):
         if row[9] is not None and entry.deleted is None:
-            edit = _to_entry(room_id, read(_ONE, (room_id, row[9]))[0], sealing)
+            (edit,) = _to_entries(room_id, read(_ONE, (room_id, row[9])), sealing)
             if edit.body is None:  # Damaged: then the message is not what its author last said.
                 entry.body, entry.deleted = None, edit.deleted or edit.seq
             else:
@@ -320,11 +325,11 @@ class _Transaction:
         for key in sent:
             found = execute(_SENT, key)
             if found:
-                self._sent[key] = _to_entry(key[0], found[0], self._sealing)
+                (self._sent[key],) = _to_entries(key[0], found, self._sealing)
         for target in targets:
             found = execute(_ONE, target)
             if found:
-                entry = _to_entry(target[0], found[0], self._sealing)
+                (entry,) = _to_entries(target[0], found, self._sealing)
                 _add_reactions(execute, target[0], [entry])
                 self._targets[target] = entry
 

@@ -20,11 +20,11 @@ from typing import Final
 
 from securechat.crypto.at_rest import Damaged
 from securechat.domain.commands import Storage, StorageJob
-from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import Clock
 from securechat.errors import Conflict, Unavailable
 from securechat.store.keys import KeyStore
-from securechat.store.sealing import SETTING, Sealer, Sealing
+from securechat.store.log import to_entry
+from securechat.store.sealing import COLUMNS, SETTING, Sealer, Sealing
 from securechat.store.sqlite import Execute, Row, SqliteDatabase
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,8 @@ SHOWN: Final = 10
 """Jobs told by `status`: those that wait and the newest."""
 
 _JOB: Final = "id, kind, room_id, cursor_room, cursor_seq, until_seq, done, damaged, total, started_at, finished_at"
-_TEXTS: Final = "room_id, seq, type, at, user_id, target, body, extra, sealed"
 _NEXT: Final = (
-    f"SELECT {_TEXTS} FROM entries WHERE (room_id, seq) > (?, ?) AND (body IS NOT NULL OR sealed IS NOT NULL)"
+    f"SELECT {COLUMNS}, room_id FROM entries WHERE (room_id, seq) > (?, ?) AND (body IS NOT NULL OR sealed IS NOT NULL)"
     " ORDER BY room_id, seq LIMIT ?"
 )
 _TOTALS: Final = {
@@ -213,7 +212,7 @@ class StorageJobs:
             elif job.kind == "erase":
                 finished = self._erase(execute, job)
             else:
-                sealer = self._sealing.sealer(execute)
+                sealer = self._sealing.sealer(execute, self._clock.now_ms())
                 finished = self._convert(execute, self._db, job, sealer)
             if finished:
                 self._finish(execute, job)
@@ -239,11 +238,11 @@ class StorageJobs:
         rows = execute(_NEXT, (job.cursor_room, job.cursor_seq, STEP_ROWS))
         changed: list[Sequence[object]] = []
         for row in rows:
-            entry, extra, sealed = _to_text(row)
+            entry, sealed = to_entry(row[-1], row), row[11]
             if sealed is not None:
                 if job.kind == "seal" or (job.kind == "reseal" and not self._is_retired(entry.room, sealed)):
                     continue
-                self._sealing.open(sealed, entry, extra)
+                self._sealing.open([entry], [row[:-1]])
                 if entry.body is None:
                     # Destroyed, or damaged: left as it is. A destroyed key's texts are removed by their own job.
                     job.damaged += entry.deleted == entry.seq
@@ -253,11 +252,11 @@ class StorageJobs:
             if job.kind == "unseal":
                 changed.append((entry.body, None, entry.room, entry.seq))
             else:
-                changed.append((None, sealer.seal(entry, extra), entry.room, entry.seq))
+                changed.append((None, sealer.seal(entry, row[8]), entry.room, entry.seq))
         db.execute_many("UPDATE entries SET body = ?, sealed = ? WHERE room_id = ? AND seq = ?", changed)
         job.done += len(changed)
         if rows:
-            job.cursor_room, job.cursor_seq = rows[-1][0], rows[-1][1]
+            job.cursor_room, job.cursor_seq = rows[-1][-1], rows[-1][0]
         return len(rows) < STEP_ROWS
 
     def _is_retired(self, room_id: str, sealed: bytes) -> bool:
@@ -328,11 +327,6 @@ def _add_job(execute: Execute, kind: str, at: int) -> None:
         " VALUES (?, '', '', 0, 0, 0, ?)",
         (kind, at),
     )
-
-
-def _to_text(row: Row) -> tuple[Entry, str | None, bytes | None]:
-    room_id, seq, kind, at, user_id, target, body, extra, sealed = row
-    return Entry(type=EntryType(kind), room=room_id, seq=seq, at=at, user=user_id, target=target, body=body), extra, sealed
 
 
 def _told(job: _Job) -> StorageJob:
