@@ -175,6 +175,14 @@ async def test_a_key_of_a_commit_that_failed_seals_nothing(store: Store) -> None
     assert await again.texts() == ["text 2"]
 
 
+async def test_a_page_may_cross_from_one_message_key_to_the_next_and_from_one_room_key_to_the_next(store: Store) -> None:
+    await store.say(ROOM, 2, 1_030)
+    await store.say(ROOM, 1_031, 1_040, at=1_000 + KEY_LIFE_MS)
+    page = await (await reopened(store)).log.page(ROOM, after=1_000, limit=100)
+
+    assert [each.body for each in page.entries] == [f"text {seq}" for seq in range(1_001, 1_041)]
+
+
 # ── keys change ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
