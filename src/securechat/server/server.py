@@ -137,6 +137,7 @@ class Server:
             {
                 "connections": ("WebSocket connections", lambda: len(parts.gateway.connections)),
                 "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
+                "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
             },
             __version__,

@@ -56,9 +56,10 @@ class Sealing:
         """
         head, block, key, cipher = b"", -1, None, None
         for entry, row in zip(entries, rows, strict=True):
-            seq, kind, at, user, _, _, target, _, extra, _, _, sealed = row
+            sealed = row[11]
             if sealed is None:
                 continue
+            seq, kind, at, user, _, _, target, _, extra, _, _, _ = row
             try:
                 if key is None or cipher is None or sealed[:5] != head or seq // PLACES_PER_KEY != block:
                     key = self.key_of(entry.room, sealed)
