@@ -203,3 +203,5 @@ def _say_backup(backup: c.Backup, *, as_json: bool) -> None:
             f"{backup.path}  {backup.bytes / 1e6:.1f} MB  schema {backup.schema}  users {backup.users}  rooms {backup.rooms}"
             f"  entries {backup.entries}\nrestored in a temporary folder, hashes and counts equal: ok"
         )
+        if backup.key_apart:
+            say(f"It does NOT hold the storage key {backup.key_apart}: keep a copy of that apart, nothing opens without it.")

@@ -571,7 +571,7 @@ class BackupCreate(Command, kw_only=True, tag="backup.create"):
 
 
 class Backup(msgspec.Struct, kw_only=True):
-    """A backup, verified by reading it back."""
+    """A backup, verified by reading it back. `key_apart` names the storage key that it needs and does not hold."""
 
     path: str
     bytes: int
@@ -579,6 +579,7 @@ class Backup(msgspec.Struct, kw_only=True):
     rooms: int
     entries: int
     schema: str
+    key_apart: str = ""
 
 
 class ServerStatus(Command, kw_only=True, tag="server.status"):

@@ -144,7 +144,7 @@ class KeyStore:
         version = max(self._org_keys, default=0) + 1
         key = at_rest.new_key()
         loop = asyncio.get_running_loop()
-        wrapped = await loop.run_in_executor(None, self.provider.wrap, kek, key, _org_aad(org_id, version))
+        wrapped = await loop.run_in_executor(None, self.provider.wrap, kek, key, org_aad(org_id, version))
         older = await loop.run_in_executor(None, self._wrap_all, kek)
         async with self._db.transaction() as execute:
             self._store_wraps(execute, kek, older)
@@ -171,7 +171,7 @@ class KeyStore:
             execute("UPDATE org_keys SET kek = ?, wrapped = ? WHERE version = ?", (kek, wrapped, version))
 
     def _wrap_all(self, kek: int) -> dict[int, bytes]:
-        return {version: self.provider.wrap(kek, key, _org_aad(self._org_id, version)) for version, key in self._org_keys.items()}
+        return {version: self.provider.wrap(kek, key, org_aad(self._org_id, version)) for version, key in self._org_keys.items()}
 
     def _first_kek(self) -> int:
         return self.provider.current() or self.provider.create()
@@ -188,7 +188,7 @@ class KeyStore:
         return self._db.read("SELECT version, org_id, kek, wrapped FROM org_keys ORDER BY version")
 
     def _unwrap(self, rows: list[Row]) -> dict[int, bytes]:
-        return {version: self.provider.unwrap(kek, wrapped, _org_aad(org_id, version)) for version, org_id, kek, wrapped in rows}
+        return {version: self.provider.unwrap(kek, wrapped, org_aad(org_id, version)) for version, org_id, kek, wrapped in rows}
 
     def _take(self, rows: list[Row], keys: dict[int, bytes]) -> None:
         self._org_keys = keys
@@ -291,5 +291,6 @@ class KeyStore:
         return f"sc/room/v1\0{self.org_id}\0{room_id}\0{version}".encode()
 
 
-def _org_aad(org_id: str, version: int) -> bytes:
+def org_aad(org_id: str, version: int) -> bytes:
+    """Return what a wrapped organisation key belongs to."""
     return f"sc/org/v1\0{org_id}\0{version}".encode()
