@@ -27,8 +27,9 @@ def opened(root: Path) -> Iterator[tuple[SqliteDatabase, Sealing]]:
     try:
         yield database, Sealing(KeyStore(database, FileKeys(root / "keys"), SystemClock()))
     finally:
-        if database._erasing is not None:
-            database._erasing.cancel()
+        for pending in (database._erasing, database._erase_task):
+            if pending is not None:
+                pending.cancel()
         for connection in (database._reader, database._checkpointer, database._writer):
             connection.close()
         database._disk.shutdown()
