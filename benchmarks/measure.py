@@ -22,7 +22,7 @@ from securechat import __version__
 from securechat.cli.output import note, say
 from securechat.errors import Shutdown
 
-LETTERS: Final = "abcdefg"
+LETTERS: Final = "abcdefgr"
 BARE_SECONDS: Final = 3.0
 """Longest window of the bare server: it has no disk whose pauses would have to even out."""
 SETTLE_S: Final = 0.8
@@ -31,7 +31,10 @@ BUSY: Final = 90.0
 STRANGERS: Final = 10.0
 """Per cent of a core taken by other programs from which a figure is doubtful."""
 
+BARE: Final = "bare"
+
 Rooms = Sequence[tuple[str, list[str]]]
+Start = Callable[[w.World, w.Cores, Path], AbstractContextManager[w.Target]]
 
 
 @dataclass
@@ -111,7 +114,7 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
     """Measure, print the table, write the JSON.
 
     Args:
-        only: Letters of `abcdefg`; None for all. The comparison with the bare server (h) belongs to each of them.
+        only: Letters of `abcdefgr`; None for all. The comparison with the bare server (h) belongs to each of them.
         seconds: Length of each measured window.
         json_path: None for `benchmarks/results/<time>.json`.
 
@@ -132,17 +135,19 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
         scratch = Path(name)
         machine["filesystem"] = _filesystem(scratch)
         worlds: dict[str, w.World] = {}
-        for group in ("abcdef", "g"):
+        for group in ("abcdef", "g", "r"):
             wanted = "".join(letter for letter in letters if letter in group)
             if wanted:
                 note(f"creating accounts and rooms for {wanted}" + (" and 1,000,000 entries" if wanted == "g" else ""))
-                world = w.create_world(scratch / f"data-{group}", wanted)
+                world = w.create_world(scratch / f"data-{group}", wanted, "on" if group == "r" else "off")
                 worlds |= dict.fromkeys(wanted, world)
+        if "r" in letters:
+            worlds["r off"] = w.create_world(scratch / "data-r-off", "r")
         for letter in letters:
             cases = CASES[letter](worlds[letter])
             measured = [
-                _measure(cases, start(worlds[letter], cores, scratch), cores, scratch, min(seconds, most), is_bare=is_bare)
-                for start, most, is_bare in ((w.secure_chat, seconds, False), (w.bare, BARE_SECONDS, True))
+                _measure(CASES[letter](world), start(world, cores, scratch), cores, scratch, min(seconds, most), label)
+                for start, world, most, label in _sides(letter, worlds, seconds)
             ]
             for case, result, bare in zip(cases, *measured, strict=True):
                 rows += _rows(case, result, bare)
@@ -164,21 +169,29 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
         raise Shutdown(f"{faults} faults: these figures do not count.")
 
 
+def _sides(letter: str, worlds: dict[str, w.World], seconds: float) -> list[tuple[Start, w.World, float, str]]:
+    """Return the server that is measured and what it is compared with: the bare server, or itself without encryption at rest."""
+    if letter == "r":
+        return [(w.secure_chat, worlds["r"], seconds, "at rest on"), (w.secure_chat, worlds["r off"], seconds, "at rest off")]
+    return [(w.secure_chat, worlds[letter], seconds, "SecureChat"), (w.bare, worlds[letter], BARE_SECONDS, BARE)]
+
+
 def _faults(run_: dict[str, object]) -> int:
     return sum(side.faults for side in (run_["securechat"], run_["bare"]) if isinstance(side, w.Result))
 
 
 def _measure(
-    cases: list[Case], server: AbstractContextManager[w.Target], cores: w.Cores, scratch: Path, seconds: float, *, is_bare: bool
+    cases: list[Case], server: AbstractContextManager[w.Target], cores: w.Cores, scratch: Path, seconds: float, label: str
 ) -> list[w.Result]:
     results = []
+    is_bare = label == BARE
     with server as target:
         for case in cases:
             job = {"seconds": seconds, "settle": SETTLE_S, **case.job, **(case.bare_job if is_bare else {})}
             result = w.drive(target, cores, scratch, case.mode, case.connections(is_bare), **job)
             results.append(result)
             shown = "   ".join(f"{name} {_number(take(result))} {unit}" for name, unit, take, _ in case.figures)
-            note(f"  {'bare       ' if is_bare else 'SecureChat '} {case.letter}   {shown}" + _trouble(result))
+            note(f"  {label:<11} {case.letter}   {shown}" + _trouble(result))
     return results
 
 
@@ -275,8 +288,28 @@ def _history(world: w.World) -> list[Case]:
     return [Case("g", "fetch", _connections([world.history], w.READERS, 4), [figure], job, {"first": 51, "last": 51})]
 
 
+def _at_rest(world: w.World) -> list[Case]:
+    def cpu(count: Callable[[w.Result], int]) -> Callable[[w.Result], float]:
+        return lambda result: 1e6 * result.server_cpu_s / max(1, count(result))
+
+    cases = []
+    for outstanding in (4, 16):
+        name = f"encrypted at rest: accepted, 100 senders × {outstanding}"
+        figures: list[Figure] = [
+            (name, "/s", _rate(lambda result: result.acked), None),
+            (f"{name}: CPU each", "µs", cpu(lambda result: result.acked), None),
+        ]
+        cases.append(Case("r", "closed", _connections(world.pairs, 1, outstanding), figures))
+    figures = [
+        ("encrypted at rest: history pages of 50", "/s", _rate(lambda result: result.pages), None),
+        ("encrypted at rest: history pages of 50: CPU each", "µs", cpu(lambda result: result.pages), None),
+    ]
+    job: dict[str, object] = {"first": 1_000, "last": w.AT_REST_ENTRIES}
+    return [*cases, Case("r", "fetch", _connections([world.history], w.READERS, 4), figures, job)]
+
+
 CASES: Final[dict[str, Callable[[w.World], list[Case]]]] = {
-    "a": _accepted, "b": _delivered, "c": _latency, "d": _memory, "e": _logins, "f": _cpu, "g": _history,
+    "a": _accepted, "b": _delivered, "c": _latency, "d": _memory, "e": _logins, "f": _cpu, "g": _history, "r": _at_rest,
 }  # fmt: skip
 
 
@@ -324,6 +357,8 @@ def _print(rows: list[Row], machine: dict[str, Any], seconds: float) -> None:
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         say("  ".join(cells).rstrip())
+    if any(row.letter == "r" for row in rows):
+        say("r: in place of the bare server stands the same server without encryption at rest")
     if any(_busy(row.result) + _busy(row.bare_result) for row in rows):
         say("! the load client was busy: the server, or the bare one, may be faster than this")
     if any(_doubt(row.result) + _doubt(row.bare_result) for row in rows):

@@ -24,16 +24,25 @@ from typing import Any, Final
 import msgspec
 
 from securechat.cli.output import note
+from securechat.crypto.key_provider import FileKeys
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import LogTransaction
 from securechat.errors import Shutdown
+from securechat.server.clock import SystemClock
 from securechat.server.config import ConfigManager
 from securechat.server.datadir import DataDir
-from securechat.server.wiring import build
+from securechat.server.wiring import Parts, build
+from securechat.store.keys import KeyStore
+from securechat.store.log import SqliteLog, to_entry
+from securechat.store.sealing import COLUMNS, Sealing
+from securechat.store.sqlite import SqliteDatabase
 
 HERE: Final = Path(__file__).parent
 BODY_BYTES: Final = 200
 HISTORY_ENTRIES: Final = 1_000_000
+AT_REST_ENTRIES: Final = 200_000
 PAIRS: Final = 100
 BIG: Final = 500
 ROOMS: Final = 10
@@ -88,7 +97,8 @@ class World:
         pairs: Rooms of two, each `(room id, [tokens])`.
         big: The room of 500.
         tens: Ten rooms of 100.
-        history: The room of 1,000,000 entries, where there is one.
+        history: The room with a long history, where there is one.
+        at_rest: Setting of its server.
     """
 
     data: Path
@@ -96,6 +106,7 @@ class World:
     big: tuple[str, list[str]] = ("", [])
     tens: list[tuple[str, list[str]]] = field(default_factory=list)
     history: tuple[str, list[str]] = ("", [])
+    at_rest: str = "off"
 
     @property
     def ca(self) -> Path:
@@ -103,12 +114,18 @@ class World:
         return DataDir(self.data).tls / "ca.crt"
 
 
-def create_world(folder: Path, letters: str) -> World:
-    """Create what these measurements need: bots, rooms, and for `g` the long history."""
-    return asyncio.run(_create_world(folder, letters))
+def create_world(folder: Path, letters: str, at_rest: str = "off") -> World:
+    """Create what these measurements need: bots, rooms, and for `g` and `r` a long history.
+
+    Args:
+        folder: A new data folder.
+        letters: Of the measurements.
+        at_rest: Whether texts are sealed: `on` or `off`.
+    """
+    return asyncio.run(_create_world(folder, letters, at_rest))
 
 
-async def _create_world(folder: Path, letters: str) -> World:
+async def _create_world(folder: Path, letters: str, at_rest: str) -> World:
     settings = ConfigManager(None, {"data_dir": str(folder)}, {}).settings
     data = DataDir(folder)
     data.open()
@@ -123,23 +140,51 @@ async def _create_world(folder: Path, letters: str) -> World:
             tokens.append(bot.token)
         return summary.id, tokens
 
-    world = World(folder)
+    world = World(folder, at_rest=at_rest)
     try:
-        if "a" in letters:
+        await parts.storage.start(on=at_rest == "on")
+        if set("ar") & set(letters):
             world.pairs = [await room_of(2, f"pair {number}") for number in range(PAIRS)]
         if "b" in letters:
             world.big = await room_of(BIG, "big")
         if set("bcdef") & set(letters):
             world.tens = [await room_of(ROOM, f"room {number}") for number in range(ROOMS)]
-        if "g" in letters:
+        if set("gr") & set(letters):
             world.history = await room_of(READERS, "history")
+        if "r" in letters:
+            await _say_history(parts, world.history[0])
     finally:
+        await parts.storage.stop()
         await parts.database.close()
         parts.passwords.close()
         data.close()
     if "g" in letters:
         _write_history(data.database, world.history[0])
     return world
+
+
+async def _say_history(parts: Parts, room: str) -> None:
+    """Append a history as the server does, sealed or not."""
+    log = SqliteLog(parts.database, parts.sealing)
+    head = await log.head("", room)
+    users = [user.id for user, _ in await log.members(room)]
+    body = body_of("history")
+    first = head.last_seq + 1 if head is not None else 1
+    for begin in range(first, AT_REST_ENTRIES + 1, 2_000):
+        entries = [
+            Entry(
+                type=EntryType.MESSAGE_SENT, room=room, seq=seq, at=1_700_000_000_000 + seq, user=users[seq % len(users)],
+                device="dev_0000000000000000", cmid=f"h-{seq}", body=body,
+            )
+            for seq in range(begin, min(begin + 2_000, AT_REST_ENTRIES + 1))
+        ]  # fmt: skip
+
+        async def work(tx: LogTransaction, entries: list[Entry] = entries) -> None:
+            await tx.load([room], [], [])
+            for entry in entries:
+                tx.append(entry)
+
+        await log.commit(work)
 
 
 def _write_history(path: Path, room: str) -> None:
@@ -188,7 +233,8 @@ class Target:
 def secure_chat(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
     """Run the real server, as its own process, on its core."""
     config = scratch / "config.json"
-    config.write_bytes(msgspec.json.encode({**RAISED, "log_level": "WARN", "log_file": False, "port": 0, "http_port": 0}))
+    settings = {**RAISED, "at_rest": world.at_rest, "log_level": "WARN", "log_file": False, "port": 0, "http_port": 0}
+    config.write_bytes(msgspec.json.encode(settings))
     command = [sys.executable, "-m", "securechat", "serve", "--config", str(config), "--data", str(world.data)]
     with _process(command, cores.server, scratch / "server.log", r"https://localhost:(\d+)") as (port, pid):
         yield Target(port, pid, world.ca, DataDir(world.data).database)
@@ -347,13 +393,15 @@ def verify(database: Path, acked: Path, tag: str) -> tuple[int, list[str]]:
         rows = db.execute(
             "SELECT room_id, seq, cmid, body FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")
         ).fetchall()
+    if any(row[3] is None for row in rows):
+        rows = _open_texts(database, tag)
     stored = {(room, seq): (cmid, body) for room, seq, cmid, body in rows}
     by_cmid = {cmid: (room, seq) for room, seq, cmid, _ in rows}
     if len(by_cmid) != len(rows):
         found.append(f"{len(rows) - len(by_cmid)} messages are stored twice")
     found += [f"wrong body at {room} {seq}" for room, seq, cmid, body in rows if body != body_of(cmid)]
     checked = 0
-    tried = set()
+    tried: set[str] = set()
     for line in acked.read_text().splitlines():
         room, seq, cmid = line.split()
         tried.add(cmid)
@@ -365,3 +413,16 @@ def verify(database: Path, acked: Path, tag: str) -> tuple[int, list[str]]:
             found.append(f"acknowledged and not stored: {line}")
     found += [f"stored and never sent: {cmid}" for cmid in by_cmid.keys() - tried]
     return checked, found
+
+
+def _open_texts(database: Path, tag: str) -> list[tuple[str, int, str, str | None]]:
+    """Return room, `seq`, cmid and text of sealed rows."""
+    db = SqliteDatabase(database)
+    sealing = Sealing(KeyStore(db, FileKeys(database.parent / "keys"), SystemClock()))
+    found = []
+    for row in db.read(f"SELECT {COLUMNS}, room_id FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")):
+        entry = to_entry(row[-1], row)
+        sealing.open([entry], [row[:-1]])
+        found.append((entry.room, entry.seq, entry.cmid or "", entry.body))
+    asyncio.run(db.close())
+    return found

@@ -7,32 +7,39 @@ from pathlib import Path
 
 import pytest
 
+from securechat.crypto.key_provider import FileKeys
 from securechat.domain.accounts import Role, User
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import LogTransaction
 from securechat.domain.rooms import RoomKind, RoomRole
 from securechat.errors import NameTaken
+from securechat.server.clock import SystemClock
 from securechat.store.accounts import SqliteAccounts
+from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.migrate import HEAD, current, migrate
+from securechat.store.sealing import Sealing
 from securechat.store.sqlite import SqliteDatabase
 
 ROOM = "rm_1"
 
 
 class Stores:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sealed: bool) -> None:
         self.path = path
         self.database = SqliteDatabase(path)
-        self.log = SqliteLog(self.database)
+        self.sealing = Sealing(KeyStore(self.database, FileKeys(path.parent), SystemClock()))
+        self.sealing.on = sealed
+        self.log = SqliteLog(self.database, sealing=self.sealing)
         self.accounts = SqliteAccounts(self.database)
 
 
-@pytest.fixture(params=["sqlite"])
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
+@pytest.fixture(params=["sqlite", "sqlite sealed"])
+async def stores(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     path = tmp_path / "securechat.db"
     migrate(path)
-    found = Stores(path)
+    found = Stores(path, sealed=request.param == "sqlite sealed")
+    await found.sealing.keys.unlock()
     yield found
     await found.database.close()
 
@@ -82,6 +89,16 @@ async def test_committed_entries_are_read_back_as_they_were(stores: Stores) -> N
     assert page.entries[3] == entry(4)
     assert page.entries[4].reply_to == 4
     assert page.last_seq == 5
+
+
+async def test_texts_are_sealed_exactly_when_they_should_be(stores: Stores) -> None:
+    await make_room(stores)
+    await append(stores, entry(4))
+    await append(stores, entry(5, EntryType.MESSAGE_EDITED, target=4, body="better"))
+
+    rows = stores.database.read("SELECT body IS NULL, sealed IS NULL FROM entries WHERE seq > 3")
+
+    assert rows == ([(1, 0)] * 2 if stores.sealing.on else [(0, 1)] * 2)
 
 
 async def test_an_entry_that_is_not_the_next_one_undoes_the_whole_commit(stores: Stores) -> None:

@@ -15,6 +15,7 @@ from support.running import SECURECHAT, RunningServer, clean_environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "spec").glob("*.md")])
+GROUPS = {"user", "invite", "room", "bot", "config", "cert", "backup", "audit", "storage", "keys", "servers"}
 RUN = [path for path in PAGES if "<!-- run -->" in path.read_text()]
 
 
@@ -77,7 +78,7 @@ def test_every_command_of_the_command_line_is_in_its_reference() -> None:
     top = names()
     assert "serve" in top
     for name in top:
-        below = names(name) if name in {"user", "invite", "room", "bot", "config", "cert", "backup", "audit"} else []
+        below = names(name) if name in GROUPS else []
         for command in [f"{name} {each}" for each in below] or [name]:
             assert f"`{command}`" in reference, command
 

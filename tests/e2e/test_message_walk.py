@@ -77,7 +77,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Parts, int]]:
             await asyncio.sleep(0)
         await parts.database.close()
         parts.passwords.close()
-        parts.sealing.admission.close()
+        parts.session_layer.admission.close()
         data.close()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from support.history import Record, digest
+from support.sealed import sealed_texts
 
 MESSAGE: Final = "message.sent"
 JOINED: Final = "member.joined"
@@ -57,8 +58,11 @@ def read_rows(database: Path) -> list[Row]:
         found = db.execute(
             "SELECT room_id, seq, type, user_id, cmid, body, json_extract(extra, '$.member') FROM entries ORDER BY room_id, seq"
         ).fetchall()
+        (sealed,) = db.execute("SELECT count(sealed) FROM entries").fetchone()
+    texts = sealed_texts(database.parent) if sealed else {}
     return [
-        Row(room, seq, kind, user, cmid or "", digest(body), member or "") for room, seq, kind, user, cmid, body, member in found
+        Row(room, seq, kind, user, cmid or "", digest(texts.get((room, seq), body)), member or "")
+        for room, seq, kind, user, cmid, body, member in found
     ]
 
 

@@ -24,6 +24,7 @@ from securechat.protocol.codec import Block
 from securechat.services.room_log import Operation, RoomLog
 from securechat.store import log as log_module
 from securechat.store import sqlite as sqlite_module
+from securechat.store import storage_jobs as storage_jobs_module
 from securechat.store.sqlite import SqliteDatabase
 
 EXIT: Final = 137
@@ -293,6 +294,11 @@ def slow_publish(seconds: float) -> None:
         return wrapper
 
     wrap(RoomLog, "_by_room", make)
+
+
+def small_storage_steps(rows: int) -> None:
+    """Have jobs of the store take many steps, so that there are many moments between them."""
+    storage_jobs_module.STEP_ROWS = rows  # type: ignore[misc]
 
 
 def frequent_checkpoints(pages: int) -> None:

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--slow-disk", type=float, metavar="SECONDS")
     parser.add_argument("--slow-publish", type=float, metavar="SECONDS")
     parser.add_argument("--checkpoints", type=int, metavar="PAGES")
+    parser.add_argument("--storage-step", type=int, metavar="ROWS")
     parser.add_argument("--heartbeat", metavar="PING,PONG")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
@@ -31,6 +32,8 @@ def main() -> None:
         mutants.slow_publish(given.slow_publish)
     if given.checkpoints:
         mutants.frequent_checkpoints(given.checkpoints)
+    if given.storage_step:
+        mutants.small_storage_steps(given.storage_step)
     if given.heartbeat:
         ping, _, pong = given.heartbeat.partition(",")
         mutants.short_heartbeat(float(ping), float(pong))

@@ -145,6 +145,11 @@ class ServerProcess:
         Raises:
             AssertionError: It ended, or does not listen in time.
         """
+        self.launch(*faults)
+        await eventually_async(self._listens, START_S, f"the server listens\n{self.tail()}")
+
+    def launch(self, *faults: str) -> None:
+        """Start it with these faults; it may end before it listens."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SECURECHAT_")}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
         command = [
@@ -154,7 +159,6 @@ class ServerProcess:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
         self.starts += 1
-        await eventually_async(self._listens, START_S, f"the server listens\n{self.tail()}")
 
     async def _listens(self) -> bool:
         if self.exit_status is not None:

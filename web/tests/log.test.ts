@@ -81,6 +81,26 @@ describe("the fold of a log", () => {
     expect(fold.messageAt(deleted, 1)).toMatchObject({ deleted: true, body: "", reactions: {} });
   });
 
+  it("shows nothing of what was said before its room was erased", () => {
+    const entry = (seq: number, type: Entry["type"], more: Partial<Entry> = {}): Entry => ({
+      type,
+      room: "rm_1",
+      seq,
+      at: seq,
+      user: "usr_a",
+      ...more,
+    });
+    const log = receiveAll(fold.emptyLog(0), [
+      entry(1, "message.sent", { body: "one" }),
+      entry(2, "reaction.added", { target: 1, emoji: "👍" }),
+      entry(3, "room.erased"),
+      entry(4, "message.sent", { body: "two" }),
+    ]);
+    expect(fold.messageAt(log, 1)).toMatchObject({ deleted: true, body: "", reactions: {} });
+    expect(fold.messageAt(log, 4)).toMatchObject({ deleted: false, body: "two" });
+    expect(log.items.map((item) => item.kind)).toEqual(["message", "notice", "message"]);
+  });
+
   it("drops repetitions and asks once for a gap", () => {
     const { room } = world(1, 12);
     const log = receiveAll(fold.emptyLog(0), room.log.slice(0, 5));

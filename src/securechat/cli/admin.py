@@ -197,6 +197,8 @@ def _say_backup(backup: c.Backup, *, as_json: bool) -> None:
             f"  entries {backup.entries}\nrestored in a temporary folder, hashes and counts equal: ok"
         )
         say(f"audit log is NOT whole: {backup.audit}" if backup.audit else "audit log: whole")
+        if backup.key_apart:
+            say(f"It does NOT hold the storage key {backup.key_apart}: keep a copy of that apart, nothing opens without it.")
 
 
 def _require_whole(backup: c.Backup) -> None:

@@ -64,6 +64,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     yield from _database(folder)
     yield from _secrets(folder)
     yield from _audit(settings, folder)
+    yield _storage(settings, folder)
     yield from _certificate(settings, folder)
     yield _files_limit(settings)
     yield from _server(settings, folder)
@@ -100,6 +101,15 @@ def _secrets(folder: DataDir) -> Iterator[Finding]:
             yield Finding("fail", "secrets", f"{path} can be read by others", f"chmod 600 {path}")
             return
     yield Finding("ok", "secrets", "keys can be read by their owner only")
+
+
+def _storage(settings: Settings, folder: DataDir) -> Finding:
+    if settings.at_rest == "off":
+        return Finding("ok", "storage", "messages are not encrypted at rest (setting at_rest)")
+    keys = Path(settings.at_rest_keys) if settings.at_rest_keys else folder.keys
+    if keys.resolve().is_relative_to(folder.root.resolve()):
+        return Finding("warn", "storage", "encrypted, and the key lies beside the data", "set at_rest_keys to a folder elsewhere")
+    return Finding("ok", "storage", f"encrypted at rest, keys in {settings.at_rest_keys}")
 
 
 def _audit(settings: Settings, folder: DataDir) -> Iterator[Finding]:

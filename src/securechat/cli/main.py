@@ -103,6 +103,7 @@ def _groups() -> None:
     from securechat.cli.audit import audit  # noqa: PLC0415
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
     from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
+    from securechat.cli.storage import storage  # noqa: PLC0415
 
     app.add_typer(user, name="user", rich_help_panel="People and rooms")
     app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
@@ -114,6 +115,7 @@ def _groups() -> None:
     app.add_typer(backup, name="backup", rich_help_panel="Server")
     app.add_typer(servers, name="servers", rich_help_panel="Chat")
     app.add_typer(audit, name="audit", rich_help_panel="Server")
+    app.add_typer(storage, name="storage", rich_help_panel="Server")
 
 
 @app.command(rich_help_panel="Chat")

@@ -581,7 +581,12 @@ class BackupCreate(Command, kw_only=True, tag="backup.create"):
 
 
 class Backup(msgspec.Struct, kw_only=True):
-    """A backup, verified by reading it back. `audit` is what is wrong with the audit log in it; empty when it is whole."""
+    """A backup, verified by reading it back.
+
+    Attributes:
+        audit: What is wrong with the audit log in it; empty when it is whole.
+        key_apart: The storage key that it needs and does not hold.
+    """
 
     path: str
     bytes: int
@@ -590,6 +595,7 @@ class Backup(msgspec.Struct, kw_only=True):
     entries: int
     schema: str
     audit: str = ""
+    key_apart: str = ""
 
 
 class AuditList(Command, kw_only=True, tag="audit.list"):
@@ -672,6 +678,64 @@ class CertificateState(msgspec.Struct, kw_only=True):
     problem: str = ""
 
 
+class StorageStatus(Command, kw_only=True, tag="storage.status"):
+    """How texts are stored: keys, what is sealed, jobs and how far they are."""
+
+
+class StorageRotate(Command, kw_only=True, tag="storage.rotate"):
+    """Make new storage keys. With `messages`, every text is sealed again, with new keys of its room."""
+
+    messages: bool = False
+
+
+class StorageShred(Command, kw_only=True, tag="storage.shred"):
+    """Destroy the keys of everything that was said in a room until now. The room and its order stay."""
+
+    room: Id
+
+
+class StorageJob(msgspec.Struct, kw_only=True):
+    """Work on the whole store. `total` is known once it begins; `damaged` texts did not open and were left."""
+
+    kind: str
+    room: str = ""
+    done: int
+    total: int | None = None
+    damaged: int = 0
+    started_at: int
+    finished_at: int | None = None
+
+
+class Storage(msgspec.Struct, kw_only=True):
+    """How texts are stored. Keys are told by their numbers only.
+
+    Attributes:
+        at_rest: Whether new texts are sealed: `on` or `off`.
+        running: Whether jobs are worked on: by a running server only.
+        keys: Where the key-encryption keys are.
+        kek: Number of the one in use.
+        org_key: Version of the organisation key.
+        room_keys: Rooms' keys that exist.
+        shredded_keys: Rooms' keys that were destroyed.
+        sealed: Texts that are sealed.
+        clear: Texts that are not.
+        damaged: Texts that did not open since the start.
+        jobs: Those that wait, in order, then the newest that are finished.
+    """
+
+    at_rest: str
+    running: bool
+    keys: str
+    kek: int
+    org_key: int
+    room_keys: int
+    shredded_keys: int
+    sealed: int
+    clear: int
+    damaged: int
+    jobs: list[StorageJob]
+
+
 class Done(msgspec.Struct):
     """It is done; there is nothing more to say."""
 
@@ -703,6 +767,7 @@ AnyReply = (
     | CertificateState
     | AuditPage
     | AuditPruned
+    | Storage
     | Done
 )
 
@@ -764,5 +829,8 @@ REPLIES: Final[dict[type[Command], type]] = {
     CertificateRenew: CertificateState,
     AuditList: AuditPage,
     AuditPrune: AuditPruned,
+    StorageStatus: Storage,
+    StorageRotate: Storage,
+    StorageShred: Sent,
 }
 """What each command is answered with."""

@@ -22,6 +22,7 @@ class EntryType(StrEnum):
     REACTION_REMOVED = "reaction.removed"
     ROOM_CREATED = "room.created"
     ROOM_UPDATED = "room.updated"
+    ROOM_ERASED = "room.erased"
     MEMBER_JOINED = "member.joined"
     MEMBER_LEFT = "member.left"
     MEMBER_REMOVED = "member.removed"

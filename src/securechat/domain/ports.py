@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
-from securechat.domain.commands import BotCommand, Invite, RoomSummary
+from securechat.domain.commands import BotCommand, Invite, RoomSummary, Storage
 from securechat.domain.entries import Entry, Page
 from securechat.domain.rooms import RoomRole, RoomState
 
@@ -311,6 +311,54 @@ class Maintenance(Protocol):
 
     async def backup(self, path: str) -> None:
         """Write a consistent copy of the whole store to a new file."""
+
+
+class StorageKeeper(Protocol):
+    """How texts are stored, and the jobs that change it for the whole store."""
+
+    async def status(self) -> Storage:
+        """Tell keys by number, what is sealed, and jobs."""
+
+    async def rotate(self, *, messages: bool) -> None:
+        """Make a new key-encryption and a new organisation key, and begin the jobs that follow from it.
+
+        Raises:
+            Conflict: A job is under way, or there is nothing to do.
+            Unavailable: The provider does not make keys.
+        """
+
+    def wake(self) -> None:
+        """Look for jobs now."""
+
+
+class SecretBox(Protocol):
+    """For secrets in the database that have to be readable again: TOTP secrets, secrets of OIDC clients.
+
+    Not for passwords and tokens, of which a hash is enough. Never waits; works whether texts are sealed or not.
+    """
+
+    def seal(self, secret: bytes, *, purpose: str, owner: str) -> bytes:
+        """Return the sealed secret, 33 bytes longer.
+
+        Args:
+            secret: What nobody may read in the database.
+            purpose: What kind of secret, for example `totp`; a fixed word without NUL.
+            owner: Whose it is: the id in its row. It opens for this purpose and owner only.
+
+        Raises:
+            Unavailable: There are no keys.
+        """
+
+    def open(self, sealed: bytes, *, purpose: str, owner: str) -> bytes:
+        """Return the secret.
+
+        Raises:
+            Internal: It was changed, moved to another owner, or sealed elsewhere.
+            Unavailable: There are no keys.
+        """
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Return whether the newest key seals it. If not, seal it again when it is next used."""
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ from securechat.errors import Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
-from securechat.gateway.sealing import Sealing
+from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
@@ -86,7 +86,7 @@ class Gateway:
         counters: What is counted.
         max_connections: More are refused with 503.
         server_name: What `hello` says.
-        sealing: The sealed sub-protocol.
+        session_layer: The sealed sub-protocol.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Gateway:
         counters: Counters,
         max_connections: int,
         server_name: Callable[[], str],
-        sealing: Sealing,
+        session_layer: SessionLayer,
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -115,13 +115,13 @@ class Gateway:
         self.counters = counters
         self.max_connections = max_connections
         self.server_name = server_name
-        self.sealing = sealing
+        self.session_layer = session_layer
         self.connections: set[ClientConnection] = set()
         self.draining = False
 
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """See `Session.answer`."""
-        return await self.sealing.admission.answer(handshake, address)
+        return await self.session_layer.admission.answer(handshake, address)
 
     async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
         """See `Session.authenticate`."""
@@ -287,14 +287,14 @@ class FrontProtocol(HttpToolsProtocol):
             return _refuse(HTTPStatus.NOT_FOUND)
         if origin is not None and origin != own and origin not in self.origins():
             return _refuse(HTTPStatus.FORBIDDEN)
-        subprotocol = gateway.sealing.choose(offered)
+        subprotocol = gateway.session_layer.choose(offered)
         if subprotocol is None:
             return _refuse(HTTPStatus.BAD_REQUEST)
         if gateway.draining or len(gateway.connections) >= gateway.max_connections:
             return _refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         gateway.counters.connections_opened += 1
         response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": subprotocol})
-        handshake = gateway.sealing.handshake() if subprotocol == f.SUBPROTOCOL else None
+        handshake = gateway.session_layer.handshake() if subprotocol == f.SUBPROTOCOL else None
         return WSUpgradeResponseWithListener(response, ClientConnection(gateway, address, handshake))
 
     def _stop_timer(self) -> None:

@@ -16,11 +16,13 @@ import apsw
 import msgspec
 
 from securechat import __version__
+from securechat.crypto.key_provider import FileKeys
 from securechat.domain.commands import Backup
 from securechat.domain.ports import Maintenance
-from securechat.errors import Conflict, InvalidInput, Shutdown
+from securechat.errors import Conflict, InvalidInput, Shutdown, Unavailable
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
+from securechat.store.keys import org_aad
 from securechat.store.migrate import HEAD
 
 DATABASE: Final = "securechat.db"
@@ -97,11 +99,12 @@ def verify_backup(path: Path) -> Backup:
         manifest = _unpack(path, Path(folder))
         counts = _counts(Path(folder) / DATABASE)
         report = verify_folder(DataDir(folder))
+        key_apart = _key_apart(Path(folder))
     if counts != (manifest.users, manifest.rooms, manifest.entries):
         raise Shutdown(f"{path} is damaged: it says {manifest.entries} entries and holds {counts[2]}.")
     return Backup(
         path=str(path), bytes=path.stat().st_size, users=manifest.users, rooms=manifest.rooms, entries=manifest.entries,
-        schema=manifest.schema, audit="" if report.whole else report.findings[0].text,
+        schema=manifest.schema, audit="" if report.whole else report.findings[0].text, key_apart=key_apart,
     )  # fmt: skip
 
 
@@ -148,6 +151,24 @@ def _counts(database: Path) -> tuple[int, int, int]:
     finally:
         db.close()
     return counts[0], counts[1], counts[2]
+
+
+def _key_apart(folder: Path) -> str:
+    """Return the names of the key files that texts and secrets of a backup need, as far as they are not in the backup."""
+    db = apsw.Connection(str(folder / DATABASE), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        if not list(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'org_keys'")):
+            return ""  # Made by a version without storage keys.
+        rows = list(db.execute("SELECT version, org_id, kek, wrapped FROM org_keys"))
+    finally:
+        db.close()
+    missing: dict[str, None] = {}
+    for version, org_id, kek, wrapped in rows:
+        try:
+            FileKeys(folder / "keys").unwrap(kek, wrapped, org_aad(org_id, version))
+        except Unavailable:
+            missing[f"kek-{kek}.key"] = None
+    return ", ".join(missing)
 
 
 def _sha256(path: Path) -> str:

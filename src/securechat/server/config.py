@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from securechat.auth.rate_limiter import Rate
+from securechat.crypto.key_provider import ENVIRONMENT as KEYS
 from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
@@ -88,6 +89,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
     )
     drain_s: Annotated[float, Meta(ge=0.1, le=300)] = _setting(4.0, "Seconds to stop in: clients are told to come back within it.")
+    at_rest: Literal["on", "off"] = _setting(
+        "off", "Encrypt the texts of messages in the database; a change converts what is there."
+    )
+    at_rest_keys: str = _setting(
+        "",
+        "Folder with the key files of storage, best on another disk or a secrets mount; empty for keys/ in the data folder,"
+        " insecure-env for SECURECHAT_KEK_<number> in the environment.",
+    )
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = _setting(
         "INFO", "Least level that is logged.", reload=True
     )
@@ -200,7 +209,7 @@ class ConfigManager:
         found: dict[str, Any] = {}
         for name, text in self._environ.items():
             key = name.removeprefix(PREFIX).lower()
-            if not name.startswith(PREFIX) or key in _NOT_SETTINGS:
+            if not name.startswith(PREFIX) or key in _NOT_SETTINGS or name.startswith(KEYS):
                 continue
             if _is_secret(key.removesuffix("_file")) and key.endswith("_file"):
                 key = key.removesuffix("_file")

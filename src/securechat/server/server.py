@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import sys
 import time
@@ -95,6 +96,7 @@ class Server:
             Shutdown: It cannot start.
         """
         settings = self.settings
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and many texts.
         data = DataDir(settings.data_dir)
         data.open()
         path = data.logs / "securechat.log" if settings.log_file else None
@@ -118,6 +120,7 @@ class Server:
         health = Health({"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem})
         keeping: asyncio.Task[None] | None = None
         try:
+            await parts.storage.start(on=self.settings.at_rest == "on")
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
@@ -145,9 +148,10 @@ class Server:
             if self._remembering:
                 await asyncio.wait(self._remembering)
             await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
+            await parts.storage.stop()
             await parts.database.close()
             parts.passwords.close()
-            parts.sealing.admission.close()
+            parts.session_layer.admission.close()
             with contextlib.suppress(OSError):
                 data.admin_socket.unlink()
         log.info("server stopped")
@@ -172,7 +176,7 @@ class Server:
             parts.counters,
             static,
             origins,
-            parts.sealing.published,
+            parts.session_layer.published,
             strict_for,
         )
         metrics = MetricsCollector(
@@ -182,6 +186,7 @@ class Server:
                 "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
                 "certificate_expiry_timestamp_seconds": ("When the TLS certificate ends, in Unix time", parts.tls.expiry),
                 "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
+                "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
             },
             __version__,

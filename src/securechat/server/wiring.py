@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
-
-from securechat import __version__
 from securechat.auth.accounts import AccountService
 from securechat.auth.jwt_handler import JWTHandler
 from securechat.auth.manager import AuthManager
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.bus.local import LocalBus
+from securechat.crypto.key_provider import EnvironmentKeys, FileKeys, KeyProvider
 from securechat.domain import commands as c
-from securechat.domain.accounts import OPERATOR, Principal
-from securechat.domain.audit import AuditEvent, Result, by
+from securechat.domain.accounts import OPERATOR
+from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
-from securechat.domain.policy import require_operator
-from securechat.errors import ChatError, Conflict, Shutdown
 from securechat.gateway.admission import HandshakeAdmission
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
-from securechat.gateway.sealing import Sealing
+from securechat.gateway.session_layer import SessionLayer
 from securechat.ops.audit import ALL, EACH, Auditor
 from securechat.ops.audit_key import AuditKey
 from securechat.ops.checkpoints import Checkpoints
 from securechat.ops.metrics import Counters
 from securechat.protocol.session import EpochLimits
-from securechat.server.backup import create_backup
 from securechat.server.certificate_desk import CertificateDesk
 from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
 from securechat.server.datadir import AUDIT_KEY, DataDir
 from securechat.server.identity import IdentityKeys
+from securechat.server.server_desk import ServerDesk
 from securechat.server.tls import TLSContext
 from securechat.services.audit import AuditService
 from securechat.services.dispatcher import CommandDispatcher
@@ -48,12 +43,16 @@ from securechat.services.messaging import MessagingService
 from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
+from securechat.services.storage import StorageService
 from securechat.store.accounts import SqliteAccounts
 from securechat.store.audit import SqliteAudit
+from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
 from securechat.store.migrate import migrate
+from securechat.store.sealing import Sealing, Secrets
 from securechat.store.sqlite import SqliteDatabase
+from securechat.store.storage_jobs import StorageJobs
 
 
 @dataclass(slots=True)
@@ -66,7 +65,7 @@ class Parts:
     room_log: RoomLog
     hub: Hub
     gateway: Gateway
-    sealing: Sealing
+    session_layer: SessionLayer
     dispatcher: CommandDispatcher
     auth: AuthManager
     accounts: AccountService
@@ -76,6 +75,9 @@ class Parts:
     tls: TLSContext
     desk: CertificateDesk
     auditor: Auditor
+    sealing: Sealing
+    storage: StorageJobs
+    secrets: Secrets
 
 
 AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_s=5)}
@@ -96,7 +98,10 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     counters = Counters()
     database = SqliteDatabase(data.database)
     audit_store = SqliteAudit(database, clock.now_ms)
-    log_store = SqliteLog(database, audit_store)
+    sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
+    storage = StorageJobs(database, sealing, clock)
+    secrets = Secrets(sealing.keys)
+    log_store = SqliteLog(database, audit_store, sealing)
     account_store = SqliteAccounts(database, audit_store)
     maintenance = SqliteMaintenance(database)
 
@@ -122,42 +127,15 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     messaging = MessagingService(accounts.is_blocked)
     history = HistoryService(room_log, log_store, bus)
     presence = PresenceService(log_store, bus, clock)
+    keeper = StorageService(storage, room_log)
 
-    async def status(who: Principal, _command: c.ServerStatus) -> c.Status:
-        require_operator(who)
-        users, room_count, entries = await maintenance.counts()
-        uptime = round(time.monotonic() - started, 1)
-        return c.Status(
-            version=__version__,
-            url=public_url(),
-            uptime_s=uptime,
-            connections=len(gateway.connections),
-            users=users,
-            rooms=room_count,
-            entries=entries,
-        )
-
-    async def backup(who: Principal, command: c.BackupCreate) -> c.Backup:
-        require_operator(who)
-        # A copy of every key: it is not made when it cannot be remembered.
-        await auditor.record(by(who, "backup.create", path=command.path))
-        try:
-            await auditor.checkpoint()
-            return await create_backup(maintenance, data, command.path)
-        except (ChatError, Shutdown, OSError) as error:
-            event = by(who, "backup.create", path=command.path)
-            auditor.note(msgspec.structs.replace(event, result=Result.FAILED, reason=type(error).__name__))
-            if isinstance(error, Shutdown):  # It is for a command line; here it would end the server.
-                raise Conflict(error.line) from error
-            raise
-
+    server = ServerDesk(maintenance, data, auditor, public_url, lambda: len(gateway.connections))
     audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
 
     now = settings()
     tls = TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
     desk = CertificateDesk(tls)
 
-    started = time.monotonic()
     dispatcher = CommandDispatcher(
         operations={
             c.MessageSend: messaging.send,
@@ -167,8 +145,13 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionRemove: messaging.unreact,
         },
         asks=_asks(rooms, history, presence, auth, accounts)
-        | {c.ServerStatus: status, c.BackupCreate: backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune}
-        | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew},
+        | {c.ServerStatus: server.status, c.BackupCreate: server.backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune}
+        | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew}
+        | {
+            c.StorageStatus: keeper.status,
+            c.StorageRotate: keeper.rotate,
+            c.StorageShred: keeper.shred,
+        },
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -182,23 +165,23 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         clock=clock,
         refused=auditor.refused,
     )
-    sealing = _sealing(settings, data, limiter, clock)
+    session_layer = _session_layer(settings, data, limiter, clock)
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections,
-        lambda: accounts.server_name, sealing,
+        lambda: accounts.server_name, session_layer,
     )  # fmt: skip
     return Parts(
-        data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway, sealing=sealing,
-        dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
-        counters=counters, tls=tls, desk=desk, auditor=auditor,
+        data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
+        session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
+        counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage, secrets=secrets,
     )  # fmt: skip
 
 
-def _sealing(settings: Callable[[], Settings], data: DataDir, limiter: RateLimiter, clock: SystemClock) -> Sealing:
+def _session_layer(settings: Callable[[], Settings], data: DataDir, limiter: RateLimiter, clock: SystemClock) -> SessionLayer:
     """Put the sealed sub-protocol together."""
     identities = IdentityKeys(data.keys, settings().identity_bits)
     identities.load()
-    return Sealing(
+    return SessionLayer(
         policy=lambda: settings().session_layer,
         identities=identities,
         knows_host=lambda host: knows_host(settings(), host),
@@ -233,6 +216,12 @@ async def _auditor(settings: Callable[[], Settings], data: DataDir, store: Sqlit
     if key.created:
         await auditor.record(AuditEvent(action="key.create", address="server", details={"what": "audit", "key": key.id}))
     return auditor
+
+
+def _key_provider(settings: Settings, data: DataDir) -> KeyProvider:
+    if settings.at_rest_keys == "insecure-env":
+        return EnvironmentKeys()
+    return FileKeys(Path(settings.at_rest_keys) if settings.at_rest_keys else data.keys)
 
 
 def _asks(

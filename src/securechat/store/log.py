@@ -17,27 +17,26 @@ from securechat.domain.entries import CHANGES_TARGET, Edited, Entry, EntryType, 
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import CmidKey, LogTransaction, TargetKey
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import NameTaken
+from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqliteAudit
-from securechat.store.sqlite import Row, SqliteDatabase
+from securechat.store.keys import RoomKey
+from securechat.store.sealing import COLUMNS, Sealer, Sealing
+from securechat.store.sqlite import Execute, Row, SqliteDatabase
 
 T = TypeVar("T")
-
-Execute = Callable[[str, Sequence[object]], list[Row]]
 
 ROOMS_CACHED: Final = 10_000
 UNREAD_WINDOW: Final = 5_000
 """Entries looked at for an unread count: reactions and edits must not make it slow."""
 
-_COLUMNS: Final = "seq, type, at, user_id, device_id, cmid, target, body, extra, edit_seq, deleted_seq"
 _INSERT: Final = (
-    "INSERT INTO entries (room_id, seq, type, at, user_id, device_id, cmid, target, body, extra)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO entries (room_id, seq, type, at, user_id, device_id, cmid, target, body, extra, sealed)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_SENT: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND device_id = ? AND cmid = ?"
-_ONE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
-_PAGE_AFTER: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-_PAGE_BEFORE: Final = f"SELECT {_COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_SENT: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND device_id = ? AND cmid = ?"
+_ONE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
+_PAGE_AFTER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+_PAGE_BEFORE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM entries WHERE room_id = ?"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT 1 FROM entries WHERE room_id = ? AND seq > ? AND type = 'message.sent'"
@@ -76,17 +75,21 @@ def name_key(name: str) -> str:
     return name.casefold()
 
 
-def _to_row(entry: Entry) -> Sequence[object]:
+def _to_row(entry: Entry, sealer: Sealer | None) -> Sequence[object]:
     extra = None
     if entry.type is not EntryType.MESSAGE_SENT or entry.reply_to is not None:
         found = _encode(_Extra(entry.reply_to, entry.emoji, entry.member, entry.role, entry.kind, entry.name, entry.topic)).decode()
         extra = None if found == "{}" else found
+    body, sealed = entry.body, None
+    if sealer is not None and body is not None:
+        body, sealed = None, sealer.seal(entry, extra)
     return (
-        entry.room, entry.seq, entry.type.value, entry.at, entry.user, entry.device, entry.cmid, entry.target, entry.body, extra,
+        entry.room, entry.seq, entry.type.value, entry.at, entry.user, entry.device, entry.cmid, entry.target, body, extra, sealed,
     )  # fmt: skip
 
 
-def _to_entry(room_id: str, row: Row) -> Entry:
+def to_entry(room_id: str, row: Row) -> Entry:
+    """Make an entry of a row of `COLUMNS`; a sealed text stays out of it until `Sealing.open`."""
     entry = Entry(
         type=EntryType(row[1]), room=room_id, seq=row[0], at=row[2], user=row[3], device=row[4], cmid=row[5], target=row[6],
         body=row[7], deleted=row[10],
@@ -103,17 +106,28 @@ def _to_entry(room_id: str, row: Row) -> Entry:
     return entry
 
 
+def _to_entries(room_id: str, rows: Sequence[Row], sealing: Sealing | None) -> list[Entry]:
+    entries = [to_entry(room_id, row) for row in rows]
+    if sealing is not None:
+        sealing.open(entries, rows)
+    elif any(row[11] is not None for row in rows):
+        raise Unavailable("These texts are sealed, and there are no keys here.")
+    return entries
+
+
 class SqliteLog:
     """The log's half of the store.
 
     Args:
         database: The open database.
         audit: The audit log in it.
+        sealing: Seals and opens texts; without it, texts are stored as they are.
     """
 
-    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
+    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None, sealing: Sealing | None = None) -> None:
         self._db = database
         self._audit = audit or SqliteAudit(database)
+        self._sealing = sealing
         self._rooms: dict[str, RoomState] = {}
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
@@ -121,7 +135,7 @@ class SqliteLog:
         transaction: _Transaction | None = None
         try:
             async with self._db.transaction() as execute:
-                transaction = _Transaction(execute, self._db, self._rooms)
+                transaction = _Transaction(execute, self._db, self._rooms, self._sealing)
                 result = await work(transaction)
                 transaction.write()
                 if transaction.recorded:
@@ -135,6 +149,11 @@ class SqliteLog:
             raise
         if transaction.erased:
             self._db.erase_soon()
+        if self._sealing is not None:
+            for room_id in transaction.shredded:
+                self._sealing.keys.forget(room_id)
+            for key in transaction.keys_made:
+                self._sealing.keys.adopt(key)
         while len(self._rooms) > ROOMS_CACHED:
             self._rooms.pop(next(iter(self._rooms)))
         return result
@@ -150,9 +169,10 @@ class SqliteLog:
                 rows = read(_PAGE_BEFORE, (room_id, before or 2**62, limit))
                 rows.reverse()
             last_seq = int(read(_LAST, (room_id,))[0][0])
-            entries = [_to_entry(room_id, row) for row in rows]
+            sealing = self._sealing
+            entries = _to_entries(room_id, rows, sealing)
             if entries:
-                _add_edits(read, room_id, entries, rows)
+                _add_edits(read, room_id, entries, rows, sealing)
                 _add_reactions(read, room_id, entries)
         finally:
             read("COMMIT")
@@ -254,11 +274,16 @@ class SqliteLog:
         return found
 
 
-def _add_edits(read: Callable[..., list[Row]], room_id: str, entries: list[Entry], rows: list[Row]) -> None:
+def _add_edits(
+    read: Callable[..., list[Row]], room_id: str, entries: list[Entry], rows: list[Row], sealing: Sealing | None
+) -> None:
     for entry, row in zip(entries, rows, strict=True):
         if row[9] is not None and entry.deleted is None:
-            edit = read("SELECT at, body FROM entries WHERE room_id = ? AND seq = ?", (room_id, row[9]))[0]
-            entry.edited = Edited(seq=row[9], at=edit[0], body=edit[1])
+            (edit,) = _to_entries(room_id, read(_ONE, (room_id, row[9])), sealing)
+            if edit.body is None:  # Damaged: then the message is not what its author last said.
+                entry.body, entry.deleted = None, edit.deleted or edit.seq
+            else:
+                entry.edited = Edited(seq=edit.seq, at=edit.at, body=edit.body)
 
 
 def _add_reactions(read: Callable[..., list[Row]], room_id: str, entries: list[Entry]) -> None:
@@ -269,6 +294,8 @@ def _add_reactions(read: Callable[..., list[Row]], room_id: str, entries: list[E
     )
     for seq, emoji, user_id in rows:
         entry = by_seq[seq]
+        if entry.deleted is not None:
+            continue  # Its room was erased, and the job that removes the reactions is not there yet.
         if entry.reactions is None:
             entry.reactions = {}
         entry.reactions.setdefault(emoji, []).append(user_id)
@@ -277,12 +304,16 @@ def _add_reactions(read: Callable[..., list[Row]], room_id: str, entries: list[E
 class _Transaction:
     """A `LogTransaction` on SQLite, whose one writer needs no row locks."""
 
-    __slots__ = ("_appended", "_db", "_execute", "_reads", "_recorded", "_rooms", "_sent", "_targets", "erased", "touched")
+    __slots__ = (
+        "_appended", "_db", "_execute", "_reads", "_recorded", "_rooms", "_sealing", "_sent", "_targets", "erased", "keys_made",
+        "shredded", "touched",
+    )  # fmt: skip
 
-    def __init__(self, execute: Execute, db: SqliteDatabase, rooms: dict[str, RoomState]) -> None:
+    def __init__(self, execute: Execute, db: SqliteDatabase, rooms: dict[str, RoomState], sealing: Sealing | None) -> None:
         self._execute = execute
         self._db = db
         self._rooms = rooms
+        self._sealing = sealing
         self._sent: dict[CmidKey, Entry] = {}
         self._targets: dict[TargetKey, Entry] = {}
         self._appended: list[Entry] = []
@@ -290,6 +321,8 @@ class _Transaction:
         self.touched: set[str] = set()
         self.erased = False
         self._recorded: list[AuditEvent] = []
+        self.shredded: list[str] = []
+        self.keys_made: list[RoomKey] = []
 
     async def load(self, rooms: Collection[str], sent: Iterable[CmidKey], targets: Iterable[TargetKey]) -> None:
         execute = self._execute
@@ -299,11 +332,11 @@ class _Transaction:
         for key in sent:
             found = execute(_SENT, key)
             if found:
-                self._sent[key] = _to_entry(key[0], found[0])
+                (self._sent[key],) = _to_entries(key[0], found, self._sealing)
         for target in targets:
             found = execute(_ONE, target)
             if found:
-                entry = _to_entry(target[0], found[0])
+                (entry,) = _to_entries(target[0], found, self._sealing)
                 _add_reactions(execute, target[0], [entry])
                 self._targets[target] = entry
 
@@ -344,7 +377,16 @@ class _Transaction:
 
     def write(self) -> None:
         """Write everything that was appended."""
-        self._db.execute_many(_INSERT, [_to_row(entry) for entry in self._appended])
+        sealing = self._sealing
+        sealer = sealing.sealer(self._execute) if sealing is not None and sealing.on and self._appended else None
+        rows = []
+        for entry in self._appended:
+            rows.append(_to_row(entry, sealer))
+            if entry.type is EntryType.ROOM_ERASED and sealer is not None:
+                sealer.renew(entry.room)
+        self._db.execute_many(_INSERT, rows)
+        if sealer is not None:
+            self.keys_made = sealer.made
         for entry in self._appended:
             if entry.type is not EntryType.MESSAGE_SENT:
                 self._project(entry)
@@ -389,9 +431,10 @@ class _Transaction:
                 execute("UPDATE entries SET edit_seq = ? WHERE room_id = ? AND seq = ?", (entry.seq, *room))
             case EntryType.MESSAGE_DELETED:
                 gone = (entry.seq, *room)
-                execute("UPDATE entries SET body = NULL, deleted_seq = ? WHERE room_id = ? AND seq = ?", gone)
+                execute("UPDATE entries SET body = NULL, sealed = NULL, deleted_seq = ? WHERE room_id = ? AND seq = ?", gone)
                 execute(
-                    "UPDATE entries SET body = NULL, deleted_seq = ? WHERE room_id = ? AND target = ? AND type = 'message.edited'",
+                    "UPDATE entries SET body = NULL, sealed = NULL, deleted_seq = ? WHERE room_id = ? AND target = ?"
+                    " AND type = 'message.edited'",
                     gone,
                 )
                 execute("DELETE FROM reactions WHERE room_id = ? AND seq = ?", room)
@@ -420,5 +463,18 @@ class _Transaction:
                 )
             case EntryType.MEMBER_JOINED:
                 execute("INSERT INTO members (room_id, user_id, role) VALUES (?, ?, ?)", (entry.room, entry.member, entry.role))
+            case EntryType.ROOM_ERASED:
+                execute(
+                    "UPDATE room_keys SET wrapped = NULL, destroyed_at = ?, erased_seq = ?"
+                    " WHERE room_id = ? AND first_seq < ? AND wrapped IS NOT NULL",
+                    (entry.at, entry.seq, entry.room, entry.seq),
+                )
+                execute(
+                    "INSERT INTO storage_jobs (kind, room_id, cursor_room, cursor_seq, until_seq, done, damaged, started_at)"
+                    " VALUES ('erase', ?, ?, 0, ?, 0, 0, ?)",
+                    (entry.room, entry.room, entry.seq, entry.at),
+                )
+                self.erased = True
+                self.shredded.append(entry.room)
             case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED:
                 execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (entry.room, entry.member))

@@ -23,6 +23,8 @@ ERASE_DELAY_S: Final = 1.0
 """How long after a deletion the WAL, which still holds the text, is emptied."""
 
 Row = tuple[Any, ...]
+Execute = Callable[[str, Sequence[object]], list[Row]]
+"""Executes one statement inside a transaction."""
 
 
 class SqliteDatabase:
@@ -50,8 +52,12 @@ class SqliteDatabase:
         """Return the rows of a query on committed data."""
         return self._reader.execute(sql, values).fetchall()
 
+    async def read_beside(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of a query that takes long, on committed data, without stopping the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._background, self._read_beside, sql, values)
+
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Callable[[str, Sequence[object]], list[Row]]]:
+    async def transaction(self) -> AsyncIterator[Execute]:
         """Give a function that executes statements; leaving the block commits to the disk, an exception undoes all.
 
         Raises:
@@ -83,6 +89,10 @@ class SqliteDatabase:
         if self._erasing is None:
             self._erasing = asyncio.get_running_loop().call_later(ERASE_DELAY_S, self._start_erasing)
 
+    async def erase(self) -> None:
+        """Empty the WAL now, and return when what was deleted is in no file any more."""
+        await self._erase()
+
     async def backup(self, target: Path) -> None:
         """Copy the database, consistent, while it is in use."""
         await asyncio.get_running_loop().run_in_executor(self._background, self._copy_to, target)
@@ -105,6 +115,9 @@ class SqliteDatabase:
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         return self._writer.execute(sql, values).fetchall()
+
+    def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
+        return self._checkpointer.execute(sql, values).fetchall()
 
     def _commit(self) -> None:
         self._writer.execute("COMMIT")

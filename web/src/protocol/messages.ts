@@ -35,6 +35,7 @@ export type EntryType =
   | "reaction.removed"
   | "room.created"
   | "room.updated"
+  | "room.erased"
   | "member.joined"
   | "member.left"
   | "member.removed";

@@ -161,6 +161,15 @@ export function withExpected(log: Log, entries: readonly Entry[]): Log {
   return entries.length ? { ...log, items: changeItems(log.items, entries) } : log;
 }
 
+/** Return the items after everything before a place of the log was erased. */
+function eraseItems(items: readonly Item[], before: number): readonly Item[] {
+  return items.map((item) =>
+    item.kind === "message" && item.seq < before
+      ? { ...item, asOf: before, body: "", deleted: true, edited: 0, reactions: {} }
+      : item,
+  );
+}
+
 /** Take an event in. */
 export function receive(log: Log, entry: Entry): [Log, Outcome] {
   if (entry.seq <= log.live) return [log, "repeated"];
@@ -173,6 +182,7 @@ export function receive(log: Log, entry: Entry): [Log, Outcome] {
     changes = [...changes.slice(-CHANGES_KEPT + 1), entry];
     items = changeItems(items, [entry]);
   }
+  if (entry.type === "room.erased") items = eraseItems(items, entry.seq);
   // A message read from the store tells no `last_seq` here; what it already contains is in it twice without harm.
   const item = held || !attached ? null : itemOf(entry, entry.seq);
   if (item) items = [...items, item];

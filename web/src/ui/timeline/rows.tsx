@@ -66,6 +66,8 @@ export function noticeText(entry: Entry, me: string, nameOf: (user: string) => s
       if (entry.name === undefined && entry.topic) return `${who} set the topic to “${entry.topic}”`;
       if (entry.name === undefined && entry.topic === "") return `${who} removed the topic`;
       return `${who} changed the room`;
+    case "room.erased":
+      return `${who} erased everything before this`;
     case "member.joined":
       return entry.member === entry.user ? `${who} joined` : `${who} added ${whom}`;
     case "member.left":

@@ -1,4 +1,4 @@
-"""Sealing: which sub-protocol a connection gets, and what a handshake needs to know."""
+"""SessionLayer: which sub-protocol a connection gets, and what a handshake needs to know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Policy = Literal["required", "preferred", "off"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sealing:
+class SessionLayer:
     """The sealed sub-protocol of this server.
 
     Attributes:

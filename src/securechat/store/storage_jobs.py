@@ -1,0 +1,336 @@
+"""StorageJobs: what has to be sealed, opened, sealed again, wrapped again or erased in the whole store, a little at a time.
+
+A job is a row. Each step is one transaction that changes a few rows and moves the job's cursor with them, so a job goes on where it
+was after any end of the process. Only a running server works on jobs, one after the other, at most a fifth of the time.
+
+    seal     `at_rest` was switched on: texts that are there are sealed
+    unseal   it was switched off: they are opened
+    reseal   `storage rotate --messages`: every text is sealed with a new key; then the old keys are destroyed
+    rewrap   `storage rotate`: rooms' keys are wrapped with the new organisation key
+    erase    a room was shredded: what was sealed with its destroyed keys, and what was not sealed, is removed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from securechat.crypto.at_rest import Damaged
+from securechat.domain.commands import Storage, StorageJob
+from securechat.domain.ports import Clock
+from securechat.errors import Conflict, Unavailable
+from securechat.store.keys import KeyStore
+from securechat.store.log import to_entry
+from securechat.store.sealing import COLUMNS, SETTING, Sealer, Sealing
+from securechat.store.sqlite import Execute, Row, SqliteDatabase
+
+log = logging.getLogger(__name__)
+
+STEP_ROWS: Final = 200
+"""Rows of one step: some milliseconds on the loop."""
+REST: Final = 4.0
+"""How much longer than a step the pause after it is."""
+RETRY_S: Final = 5.0
+"""Pause after a step that the disk did not take."""
+SHOWN: Final = 10
+"""Jobs told by `status`: those that wait and the newest."""
+
+_JOB: Final = "id, kind, room_id, cursor_room, cursor_seq, until_seq, done, damaged, total, started_at, finished_at"
+_NEXT: Final = (
+    f"SELECT {COLUMNS}, room_id FROM entries WHERE (room_id, seq) > (?, ?) AND (body IS NOT NULL OR sealed IS NOT NULL)"
+    " ORDER BY room_id, seq LIMIT ?"
+)
+_TOTALS: Final = {
+    "seal": "SELECT count(*) FROM entries WHERE body IS NOT NULL",
+    "unseal": "SELECT count(*) FROM entries WHERE sealed IS NOT NULL",
+    "reseal": "SELECT count(*) FROM entries WHERE body IS NOT NULL OR sealed IS NOT NULL",
+    "rewrap": "SELECT count(*) FROM room_keys WHERE wrapped IS NOT NULL",
+}
+_OPPOSITE: Final = ("seal", "unseal", "reseal")
+"""Jobs that a change of `at_rest` makes pointless."""
+
+
+class _Job:
+    """A row of `storage_jobs`."""
+
+    __slots__ = (
+        "cursor_room", "cursor_seq", "damaged", "done", "finished_at", "id", "kind", "room_id", "started_at", "total", "until_seq",
+    )  # fmt: skip
+
+    def __init__(self, row: Row) -> None:
+        (
+            self.id, self.kind, self.room_id, self.cursor_room, self.cursor_seq, self.until_seq, self.done, self.damaged,
+            self.total, self.started_at, self.finished_at,
+        ) = row  # fmt: skip
+
+
+class StorageJobs:
+    """Keeps the whole store in the form that is wanted. See `domain.ports.StorageKeeper`.
+
+    Args:
+        database: The open database.
+        sealing: Seals and opens.
+        clock: For dates and pauses.
+    """
+
+    def __init__(self, database: SqliteDatabase, sealing: Sealing, clock: Clock) -> None:
+        self._db = database
+        self._sealing = sealing
+        self._keys: KeyStore = sealing.keys
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        sealing.on = self._recorded()
+
+    # ── what the server and the operator ask ─────────────────────────────────────────────────────────────────────────
+
+    async def start(self, *, on: bool) -> None:
+        """Unlock the keys, take the setting, and begin to work on jobs.
+
+        Raises:
+            Unavailable: The keys cannot be had: nothing is served without them.
+        """
+        await self._keys.unlock()
+        if on != self._recorded():
+            now = self._clock.now_ms()
+            async with self._db.transaction() as execute:
+                execute(
+                    "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (SETTING, "on" if on else "off"),
+                )
+                execute(
+                    f"UPDATE storage_jobs SET finished_at = ? WHERE finished_at IS NULL AND kind IN {_OPPOSITE}",
+                    (now,),
+                )
+                _add_job(execute, "seal" if on else "unseal", now)
+            self._sealing.on = on
+            log.info("encryption at rest switched", extra={"at_rest": "on" if on else "off"})
+        self._wake.set()
+        self._task = asyncio.create_task(self._run(), name="storage-jobs")
+
+    async def stop(self) -> None:
+        """Finish the step that is under way, and no more."""
+        self._stopping.set()
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+
+    def wake(self) -> None:
+        """Look for jobs now."""
+        self._wake.set()
+
+    async def status(self) -> Storage:
+        """See `StorageKeeper.status`."""
+        ((sealed, clear),) = await self._db.read_beside("SELECT count(sealed), count(body) FROM entries")
+        ((live, destroyed),) = self._db.read("SELECT count(wrapped), count(destroyed_at) FROM room_keys")
+        rows = self._db.read(
+            f"SELECT {_JOB} FROM storage_jobs ORDER BY finished_at IS NOT NULL, CASE WHEN finished_at IS NULL THEN id ELSE -id END"
+            " LIMIT ?",
+            (SHOWN,),
+        )
+        org = self._db.read("SELECT version, kek FROM org_keys ORDER BY version DESC LIMIT 1")
+        return Storage(
+            at_rest="on" if self._sealing.on else "off",
+            running=self._task is not None,
+            keys=self._keys.provider.description,
+            kek=org[0][1] if org else 0,
+            org_key=org[0][0] if org else 0,
+            room_keys=live,
+            shredded_keys=destroyed,
+            sealed=sealed,
+            clear=clear,
+            damaged=self._sealing.damaged,
+            jobs=[_told(_Job(row)) for row in rows],
+        )
+
+    async def rotate(self, *, messages: bool) -> None:
+        """See `StorageKeeper.rotate`."""
+        if messages and not self._sealing.on:
+            raise Conflict("Messages are not encrypted: there is nothing to encrypt again.")
+        if self._db.read("SELECT 1 FROM storage_jobs WHERE finished_at IS NULL"):
+            raise Conflict("A job is under way. Wait until it is finished: securechat storage status")
+        await self._keys.unlock()
+        loop = asyncio.get_running_loop()
+        kek = await loop.run_in_executor(None, self._keys.provider.create)
+        now = self._clock.now_ms()
+
+        def with_it(execute: Execute) -> None:
+            _add_job(execute, "rewrap", now)
+            if messages:
+                execute("UPDATE room_keys SET retired_at = ? WHERE retired_at IS NULL AND destroyed_at IS NULL", (now,))
+                _add_job(execute, "reseal", now)
+
+        await self._keys.add_org_key(kek, with_it)
+        log.info("storage keys rotated", extra={"kek": kek, "org_key": self._keys.org_version, "messages": messages})
+        self._wake.set()
+
+    # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        except Exception:
+            log.exception("storage jobs stopped; they go on after a restart")
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            while not self._stopping.is_set() and (job := self._first()) is not None:
+                began = self._clock.monotonic()
+                try:
+                    await self.step(job.id)
+                    pause = (self._clock.monotonic() - began) * REST
+                except Unavailable as error:
+                    log.warning("a storage job waits", extra={"job": job.kind, "error": error.detail})
+                    pause = RETRY_S
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
+
+    def _first(self) -> _Job | None:
+        rows = self._db.read(f"SELECT {_JOB} FROM storage_jobs WHERE finished_at IS NULL ORDER BY kind <> 'erase', id LIMIT 1")
+        return _Job(rows[0]) if rows else None
+
+    async def step(self, job_id: int) -> None:
+        """Do one step of a job.
+
+        Raises:
+            Unavailable: The disk does not take it; nothing changed.
+        """
+        job = _Job(self._db.read(f"SELECT {_JOB} FROM storage_jobs WHERE id = ?", (job_id,))[0])
+        if job.total is None:
+            await self._count(job)
+        sealer: Sealer | None = None
+        async with self._db.transaction() as execute:
+            if job.kind == "rewrap":
+                finished = self._rewrap(execute, job)
+            elif job.kind == "erase":
+                finished = self._erase(execute, job)
+            else:
+                sealer = self._sealing.sealer(execute, self._clock.now_ms())
+                finished = self._convert(execute, self._db, job, sealer)
+            if finished:
+                self._finish(execute, job)
+            execute(
+                "UPDATE storage_jobs SET cursor_room = ?, cursor_seq = ?, done = ?, damaged = ?, total = ? WHERE id = ?",
+                (job.cursor_room, job.cursor_seq, job.done, job.damaged, job.total, job.id),
+            )
+        for key in sealer.made if sealer is not None else ():
+            self._keys.adopt(key)
+        if finished:
+            await self._clean_up(job)
+
+    async def _count(self, job: _Job) -> None:
+        if job.kind == "erase":
+            sql = "SELECT count(*) FROM entries WHERE room_id = ? AND seq < ? AND (body IS NOT NULL OR sealed IS NOT NULL)"
+            rows = await self._db.read_beside(sql, (job.room_id, job.until_seq))
+        else:
+            rows = await self._db.read_beside(_TOTALS[job.kind])
+        job.total = rows[0][0]
+
+    def _convert(self, execute: Execute, db: SqliteDatabase, job: _Job, sealer: Sealer) -> bool:
+        """Seal, open or seal again what comes next; return whether that was the last."""
+        rows = execute(_NEXT, (job.cursor_room, job.cursor_seq, STEP_ROWS))
+        changed: list[Sequence[object]] = []
+        for row in rows:
+            entry, sealed = to_entry(row[-1], row), row[11]
+            if sealed is not None:
+                if job.kind == "seal" or (job.kind == "reseal" and not self._is_retired(entry.room, sealed)):
+                    continue
+                self._sealing.open([entry], [row[:-1]])
+                if entry.body is None:
+                    # Destroyed, or damaged: left as it is. A destroyed key's texts are removed by their own job.
+                    job.damaged += entry.deleted == entry.seq
+                    continue
+            elif job.kind == "unseal":
+                continue
+            if job.kind == "unseal":
+                changed.append((entry.body, None, entry.room, entry.seq))
+            else:
+                changed.append((None, sealer.seal(entry, row[8]), entry.room, entry.seq))
+        db.execute_many("UPDATE entries SET body = ?, sealed = ? WHERE room_id = ? AND seq = ?", changed)
+        job.done += len(changed)
+        if rows:
+            job.cursor_room, job.cursor_seq = rows[-1][-1], rows[-1][0]
+        return len(rows) < STEP_ROWS
+
+    def _is_retired(self, room_id: str, sealed: bytes) -> bool:
+        try:
+            return self._sealing.key_of(room_id, sealed).retired
+        except Damaged:
+            return True
+
+    def _rewrap(self, execute: Execute, job: _Job) -> bool:
+        newest = self._keys.org_version
+        rows = execute(
+            "SELECT room_id, version, org_version, wrapped FROM room_keys"
+            " WHERE (room_id, version) > (?, ?) AND org_version <> ? AND wrapped IS NOT NULL ORDER BY room_id, version LIMIT ?",
+            (job.cursor_room, job.cursor_seq, newest, STEP_ROWS),
+        )
+        for room_id, version, org_version, wrapped in rows:
+            job.cursor_room, job.cursor_seq = room_id, version
+            try:
+                data_key = self._keys.unwrap_room_key(room_id, version, org_version, wrapped)
+            except Damaged:
+                job.damaged += 1
+                log.error("a stored key is damaged", extra={"room": room_id, "version": version})  # noqa: TRY400 - tells nothing
+                continue
+            again = self._keys.wrap_room_key(room_id, version, newest, data_key)
+            execute(
+                "UPDATE room_keys SET org_version = ?, wrapped = ? WHERE room_id = ? AND version = ?",
+                (newest, again, room_id, version),
+            )
+            job.done += 1
+        return len(rows) < STEP_ROWS
+
+    @staticmethod
+    def _erase(execute: Execute, job: _Job) -> bool:
+        """Leave of each message what a deletion leaves."""
+        rows = execute(
+            "UPDATE entries SET body = NULL, sealed = NULL, deleted_seq = ? WHERE room_id = ? AND seq IN (SELECT seq FROM entries"
+            " WHERE room_id = ? AND seq > ? AND seq < ? AND (body IS NOT NULL OR sealed IS NOT NULL) ORDER BY seq LIMIT ?)"
+            " RETURNING seq",
+            (job.until_seq, job.room_id, job.room_id, job.cursor_seq, job.until_seq, STEP_ROWS),
+        )
+        last = max((row[0] for row in rows), default=job.cursor_seq)
+        end = job.until_seq if len(rows) < STEP_ROWS else last + 1
+        execute("DELETE FROM reactions WHERE room_id = ? AND seq > ? AND seq < ?", (job.room_id, job.cursor_seq, end))
+        job.cursor_seq = last
+        job.done += len(rows)
+        return len(rows) < STEP_ROWS
+
+    def _finish(self, execute: Execute, job: _Job) -> None:
+        execute("UPDATE storage_jobs SET finished_at = ? WHERE id = ?", (self._clock.now_ms(), job.id))
+        if job.kind == "reseal" and not job.damaged:
+            execute("DELETE FROM room_keys WHERE retired_at IS NOT NULL AND destroyed_at IS NULL", ())
+
+    async def _clean_up(self, job: _Job) -> None:
+        """Remove from the files what is no longer in the tables."""
+        if job.kind == "reseal":
+            self._keys.forget_all()
+        await self._db.erase()
+        log.info("storage job finished", extra={"job": job.kind, "rows": job.done, "damaged": job.damaged})
+
+    def _recorded(self) -> bool:
+        rows = self._db.read("SELECT value FROM settings WHERE key = ?", (SETTING,))
+        return bool(rows) and rows[0][0] == "on"
+
+
+def _add_job(execute: Execute, kind: str, at: int) -> None:
+    execute(
+        "INSERT INTO storage_jobs (kind, room_id, cursor_room, cursor_seq, done, damaged, started_at)"
+        " VALUES (?, '', '', 0, 0, 0, ?)",
+        (kind, at),
+    )
+
+
+def _told(job: _Job) -> StorageJob:
+    return StorageJob(
+        kind=job.kind, room=job.room_id, done=job.done, total=job.total, damaged=job.damaged, started_at=job.started_at,
+        finished_at=job.finished_at,
+    )  # fmt: skip
