@@ -155,10 +155,12 @@ def test_an_authority_that_refuses_leaves_the_server_running_with_a_warning_and_
     assert state.fingerprint != refused.fingerprint
 
     # A server that starts again and again does not ask again and again.
-    asked = server.log.count("no new certificate")
     server.stop()
+    asked = server.log.count("no new certificate")
     server.start()
     assert "could not check" in certificate(server).problem
+    server.stop()
+    assert asked == 2
     assert server.log.count("no new certificate") == asked
 
 

@@ -186,7 +186,7 @@ async def test_a_broken_certificate_is_refused_said_everywhere_and_forgotten_whe
             assert _ready(own) == (200, [])
             assert _state(own).problem == ""
             assert "securechat_certificate_problem 0.0" in _metrics(own)
-    assert own.log.count("certificate refused, the old one stays") >= 3
+    wait_until(lambda: own.log.count("certificate refused, the old one stays") >= 3, "the log")
 
 
 async def test_while_a_name_is_checked_only_the_authority_gets_the_challenge(tmp_path: Path, files: Files) -> None:

@@ -21,9 +21,10 @@ from securechat.ops.health import Health
 from securechat.ops.logger import ConsoleFormatter, JsonFormatter, Logger
 from securechat.protocol.frames import COMMANDS, name_of
 from securechat.rest.routes import ROUTES
-from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager
+from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.server import IMPATIENT_S, Server
+from securechat.server.wiring import knows_host
 
 ROOT = Path(__file__).parents[2]
 
@@ -234,6 +235,15 @@ def test_a_data_folder_has_one_owner(tmp_path: Path) -> None:
     first.close()
     second.open()
     second.close()
+
+
+def test_a_sealed_session_takes_the_names_that_the_settings_say() -> None:
+    any_name, by_acme = Settings(), Settings(tls_domains=["chat.example.org"])
+
+    assert knows_host(any_name, "whatever.example")
+    assert knows_host(by_acme, "chat.example.org:8443")
+    assert knows_host(by_acme, "localhost:8443")
+    assert not knows_host(by_acme, "evil.example")
 
 
 def test_signals_that_come_together_are_one_wish_and_a_later_one_is_impatience(monkeypatch: pytest.MonkeyPatch) -> None:

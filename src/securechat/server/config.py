@@ -62,7 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
     )
     hosts: list[str] = _setting(
-        [], "Names under which clients reach this server, besides that of public_url; empty with no public_url: any.", reload=True
+        [],
+        "Names under which clients reach this server, besides public_url and tls_domains; empty without those: any.",
+        reload=True,
     )
     identity_bits: Literal[2048, 3072] = _setting(2048, "Size of new RSA identity keys.")
     session_key_s: Annotated[int, Meta(ge=60, le=1_800)] = _setting(1_800, "Seconds after which a session's keys end.", reload=True)

@@ -194,10 +194,10 @@ def _session_layer(settings: Callable[[], Settings], data: DataDir, limiter: Rat
 
 def knows_host(settings: Settings, host: str) -> bool:
     """Return whether a host (`name[:port]`) that a client dialled is this server, as far as one can know."""
-    if not settings.hosts and not settings.public_url:
+    if not settings.hosts and not settings.public_url and not settings.tls_domains:
         return True
     name = urlsplit(f"//{host}").hostname or ""
-    known = {*map(str.lower, settings.hosts), "localhost", "127.0.0.1", "::1", settings.host}
+    known = {*map(str.lower, settings.hosts), *settings.tls_domains, "localhost", "127.0.0.1", "::1", settings.host}
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
 
