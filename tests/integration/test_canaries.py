@@ -20,6 +20,7 @@ import pytest
 
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
+from securechat.domain.audit import AuditEvent
 from securechat.domain.secret import Secret
 from securechat.errors import Conflict, Shutdown
 from securechat.ops.health import Health
@@ -294,6 +295,32 @@ async def test_a_backup_that_fails_is_refused_and_remembered_and_the_server_goes
     await world.parts.auditor.flush()
     page = await world.parts.dispatcher.perform(OPERATOR, c.AuditList(action="backup."), "local")
     assert [(record.result, record.reason) for record in page.records] == [("failed", "Shutdown"), ("done", "")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_backup_made_while_the_audit_log_is_signed_and_pruned_is_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+) -> None:
+    auditor, copy = world.parts.auditor, world.parts.maintenance.backup
+    await auditor.record(AuditEvent(action="server.start"))
+
+    async def busy() -> None:
+        await auditor.record(AuditEvent(action="server.start"))
+        await auditor.prune(2**50, AuditEvent(action="audit.prune"))
+        await auditor.record(AuditEvent(action="server.start"))
+        await auditor.checkpoint()
+
+    async def backup(path: str) -> None:
+        if when == "before":
+            await busy()
+        await copy(path)
+        if when == "after":
+            await busy()
+
+    monkeypatch.setattr(world.parts.maintenance, "backup", backup)
+    made = await world.parts.dispatcher.perform(OPERATOR, c.BackupCreate(path=str(tmp_path / "b")), "local")
+
+    assert made.audit == ""
 
 
 def test_the_canaries_would_be_found(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ KEEP: Final = 2_000
 FILE_MAX: Final = 4_096
 _CHECKPOINT: Final = ".checkpoint.json"
 _PRUNED: Final = ".pruned.json"
+PRUNED_FILES: Final = f"*{_PRUNED}"
+"""What the files of statements about pruning are called."""
 
 S = TypeVar("S", Checkpoint, PruneStatement)
 

@@ -310,10 +310,12 @@ def _seal(scope: Scope) -> Scope:
     taken = {b"authorization": Secret(""), b"cookie": Secret("")}
     kept = []
     for name, value in scope.get("headers", ()):
-        if name in taken:
-            taken[name] = Secret(value.decode("latin-1"))
-        else:
+        if name not in taken:
             kept.append((name, value))
+        elif name == b"cookie":  # A client may send several: they are one list.
+            taken[name] = Secret(f"{taken[name].reveal()}; {value.decode('latin-1')}")
+        elif not taken[name]:
+            taken[name] = Secret(value.decode("latin-1"))
     return {**scope, "headers": kept, _AUTHORIZATION: taken[b"authorization"], _COOKIE: taken[b"cookie"]}
 
 

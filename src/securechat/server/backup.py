@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -20,6 +21,7 @@ from securechat.crypto.key_provider import FileKeys
 from securechat.domain.commands import Backup
 from securechat.domain.ports import Maintenance
 from securechat.errors import Conflict, InvalidInput, Shutdown, Unavailable
+from securechat.ops.checkpoints import PRUNED_FILES
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
 from securechat.store.keys import org_aad
@@ -49,10 +51,22 @@ async def create_backup(store: Maintenance, data: DataDir, path: str) -> Backup:
     """
     target = _new_file(path)
     with tempfile.TemporaryDirectory(dir=data.root, prefix="backup-") as folder:
-        copy = Path(folder) / DATABASE
-        await store.backup(str(copy))
+        copy, audit = Path(folder) / DATABASE, Path(folder) / data.audit.name
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, _pack, copy, data, target)
+        # A checkpoint that is younger than the copy would tell of records that the copy lacks; a statement about pruning that
+        # is younger says nothing about it, and one that is older is needed.
+        await loop.run_in_executor(None, _copy_files, data.audit, audit, "*")
+        await store.backup(str(copy))
+        await loop.run_in_executor(None, _copy_files, data.audit, audit, PRUNED_FILES)
+        return await loop.run_in_executor(None, _pack, copy, data, audit, target)
+
+
+def _copy_files(source: Path, target: Path, pattern: str) -> None:
+    target.mkdir(mode=0o700, exist_ok=True)
+    for path in source.glob(pattern):
+        if path.is_file() and not path.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):  # The oldest checkpoints go when new ones come.
+                shutil.copy2(path, target)
 
 
 def _new_file(path: str) -> Path:
@@ -64,9 +78,9 @@ def _new_file(path: str) -> Path:
     return target
 
 
-def _pack(copy: Path, data: DataDir, target: Path) -> Backup:
+def _pack(copy: Path, data: DataDir, audit: Path, target: Path) -> Backup:
     files = {DATABASE: copy}
-    for folder in (data.keys, data.tls, data.audit):
+    for folder in (data.keys, data.tls, audit):
         files |= {
             f"{folder.name}/{path.name}": path for path in sorted(folder.glob("[!.]*")) if path.is_file()
         }  # not what is being written
