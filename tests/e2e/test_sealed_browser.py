@@ -208,6 +208,7 @@ async def test_a_server_that_does_without_sealing_is_refused_once_it_was_sealed(
 ) -> None:
     async with person(browser, size=PHONE) as ana:
         await set_up(ana, server)
+        await expect(ana.get_by_role("button", name="Sealed", exact=True)).to_be_visible()
         server.stop()
         change_setting(server, session_layer="off")
         server.start()
