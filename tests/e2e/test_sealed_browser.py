@@ -11,12 +11,25 @@ import httpx2 as httpx
 import pytest
 from playwright.async_api import Browser, Page, ViewportSize, WebSocket, expect
 
+from securechat.crypto.identity import IdentityKey
 from securechat.domain import commands as c
+from securechat.server.identity import IdentityKeys
 from support.browsing import DESKTOP, PHONE, Look, create_room, message, person, register, set_up, write
 from support.running import PASSWORD, RunningServer
 
 RECORDS = 1_024
 OTHER_PIN = "5c" * 32
+
+
+KNOWN_ROOT = """([key, root]) => new Promise((done, fail) => {
+    const opening = indexedDB.open("securechat");
+    opening.onerror = fail;
+    opening.onsuccess = () => {
+        const db = opening.result;
+        const asked = db.transaction("settings").objectStore("settings").get(key);
+        asked.onsuccess = () => { db.close(); done(asked.result?.root === root); };
+    };
+})"""
 
 
 class Wire:
@@ -165,11 +178,37 @@ async def test_a_server_with_another_key_is_refused_until_somebody_compared_it(
         assert await fingerprint(ana, "Fingerprint") == new
 
 
+async def test_a_key_that_the_servers_root_signed_is_taken_without_a_word(browser: Browser, server: RunningServer) -> None:
+    root = IdentityKey.generate(3_072)
+    host = f"localhost:{server.http_port}"
+    keys = IdentityKeys(server.data / "keys")
+    keys.load()
+    keys.publish(host, root)
+    async with person(browser) as ana:
+        async with ana.expect_response(re.compile("securechat-identity$")) as asked:
+            await set_up(ana, server)
+        assert (await asked.value).ok
+        await create_room(ana, "ops")
+        old = key_of(server)
+        await ana.wait_for_function(KNOWN_ROOT, arg=[f"server-key:{host}", root.key_id.hex()])
+
+        server.stop()
+        new = keys.add(not_before=0).kid
+        keys.publish(host, root)
+        server.start()
+        await write(ana, "with the next key")
+        await expect(message(ana, "with the next key")).to_be_visible()
+        await expect(ana.get_by_role("button", name="Sealed connection")).to_be_visible()
+        await details(ana)
+        assert await fingerprint(ana, "Fingerprint") == new[:32] != old
+
+
 async def test_a_server_that_does_without_sealing_is_refused_once_it_was_sealed(
     browser: Browser, server: RunningServer, tmp_path: Path
 ) -> None:
     async with person(browser, size=PHONE) as ana:
         await set_up(ana, server)
+        await expect(ana.get_by_role("button", name="Sealed", exact=True)).to_be_visible()
         server.stop()
         change_setting(server, session_layer="off")
         server.start()
