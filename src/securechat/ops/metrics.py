@@ -26,6 +26,8 @@ class Counters:
     """Connections closed with 4008."""
     connections_opened: int = 0
     """WebSocket connections since the start."""
+    connections_refused: int = 0
+    """Connections refused because there were too many."""
     http_requests: int = 0
     """REST and static requests."""
     auth_failures: int = 0

@@ -13,13 +13,13 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 
 from securechat.domain import commands as c
 from securechat.domain.accounts import User
-from securechat.domain.entries import Entry, Page
+from securechat.domain.entries import Entry, EntryType, Page
 from securechat.errors import NotFound, Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
@@ -110,6 +110,14 @@ class Room:
     async def members(self) -> list[c.Member]:
         """Return the members."""
         return (await self._client.ask(c.MemberList(room=self.id), c.Members)).members
+
+    async def set_role(self, user: str, role: Literal["owner", "moderator", "member", "guest"]) -> None:
+        """Give a member (user id) another role in this room."""
+        await self._client.call(c.MemberRole(room=self.id, user=user, role=role))
+
+    async def permit(self, action: str, role: Literal["owner", "moderator", "member", "guest"] | None) -> None:
+        """Say which role an action needs here at least; None: the default."""
+        self.summary = await self._client.ask(c.RoomPermit(room=self.id, action=action, role=role), c.RoomSummary)
 
     async def page(
         self, *, before: int | None = None, after: int | None = None, around: int | None = None, limit: int = 50
@@ -295,6 +303,10 @@ class ChatClient:
             if user.username == name:
                 return user
         raise NotFound(f"No user {username}.")
+
+    async def explain(self, action: str, *, user: str = "", room: str = "") -> c.Explanation:
+        """Say whether somebody (oneself, without a user id) may do something, and which rule decides."""
+        return await self.ask(c.PolicyExplain(action=action, user=user, room=room), c.Explanation)
 
     async def me(self) -> c.Identity:
         """Return who one is."""
@@ -500,6 +512,10 @@ class ChatClient:
                 room.summary.name = entry.name
             if entry.topic is not None:
                 room.summary.topic = entry.topic
+            if entry.permissions is not None:
+                room.summary.permissions = entry.permissions
+            if entry.type is EntryType.MEMBER_CHANGED and self.user is not None and entry.member == self.user.id:
+                room.summary.role = entry.role
         self._events.put_nowait(entry)
 
     def _take_signal(self, signal: f.SignalFrame) -> None:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from securechat import __version__
+from securechat.auth.addresses import networks
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.errors import Conflict, Shutdown
-from securechat.gateway.listener import Listener
+from securechat.gateway.listener import Listener, Proxies
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
 from securechat.ops.metrics import MetricsCollector
@@ -31,7 +32,7 @@ from securechat.rest.static import StaticFiles
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.tls import TLSContext
-from securechat.server.wiring import Parts, build
+from securechat.server.wiring import Parts, build, caps_of
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,9 @@ class Server:
                 [*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])]
             )
 
+        def proxies() -> Proxies:
+            return Proxies(networks(tuple(self.settings.trusted_proxies)), self.settings.proxy_header)
+
         rest = RestApp(parts.dispatcher, parts.auth, parts.limiter, health, parts.counters, static, origins)
         metrics = MetricsCollector(
             parts.counters,
@@ -138,7 +142,7 @@ class Server:
             __version__,
         )
         tls = TLSContext(parts.data.tls).context(cert=settings.tls_cert, key=settings.tls_key, host=settings.host)
-        public = Listener(rest.asgi, parts.gateway, origins)
+        public = Listener(rest.asgi, parts.gateway, origins, proxies)
         admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins)
         listeners = [public, admin]
         try:
@@ -223,7 +227,7 @@ class Server:
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates
-        parts.gateway.max_connections = settings.max_connections
+        parts.gateway.pending.caps = caps_of(settings)
         logger.set_level(settings.log_level)
 
 

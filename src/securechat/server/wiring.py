@@ -19,6 +19,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ids import new_id
 from securechat.domain.policy import require_operator
+from securechat.gateway.admission import Caps, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.ops.metrics import Counters
@@ -27,6 +28,7 @@ from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
 from securechat.services.dispatcher import CommandDispatcher
+from securechat.services.explain import ExplainService
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
 from securechat.services.presence import PresenceService
@@ -92,8 +94,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         lambda: settings().registration == "open", add_to_rooms,
     )  # fmt: skip
     await accounts.load()
-    messaging = MessagingService(accounts.is_blocked)
+    messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
+    explainer = ExplainService(log_store, account_store)
     presence = PresenceService(log_store, bus, clock)
 
     async def status(who: Principal, _command: c.ServerStatus) -> c.Status:
@@ -123,7 +126,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts) | {c.ServerStatus: status, c.BackupCreate: backup},
+        asks=_asks(rooms, history, presence, auth, accounts)
+        | {c.ServerStatus: status, c.BackupCreate: backup, c.PolicyExplain: explainer.explain},
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -137,9 +141,29 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         clock=clock,
     )
     gateway = Gateway(
-        hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections, lambda: accounts.server_name
+        hub,
+        auth,
+        account_store,
+        log_store,
+        history,
+        dispatcher,
+        counters,
+        limiter,
+        Pending(caps_of(settings())),
+        lambda: accounts.server_name,
     )
     return Parts(data, database, maintenance, room_log, hub, gateway, dispatcher, auth, accounts, passwords, limiter, counters)
+
+
+def caps_of(settings: Settings) -> Caps:
+    """Return the limits of connections."""
+    return Caps(
+        connections=settings.max_connections,
+        address=settings.max_connections_address,
+        account=settings.max_connections_account,
+        pending=settings.max_pending,
+        pending_address=settings.max_pending_address,
+    )
 
 
 def _asks(
@@ -161,6 +185,8 @@ def _asks(
         c.MemberList: rooms.list_members,
         c.MemberAdd: rooms.add,
         c.MemberRemove: rooms.remove,
+        c.MemberRole: rooms.change_role,
+        c.RoomPermit: rooms.permit,
         c.CommandList: rooms.list_commands,
         c.CommandSet: accounts.set_commands,
         c.UserGet: accounts.get_users,
@@ -178,6 +204,7 @@ def _asks(
         c.InviteRevoke: accounts.revoke_invite,
         c.UserCreate: accounts.create_user,
         c.UserList: accounts.list_users,
+        c.UserRole: accounts.change_role,
         c.UserDisable: accounts.disable,
         c.UserEnable: accounts.enable,
         c.UserReset: accounts.reset_link,
