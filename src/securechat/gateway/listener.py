@@ -236,14 +236,16 @@ class FrontProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
+        # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
+        # be somebody else's.
         if len(self.connections) > HTTP_CONNECTIONS:
-            transport.abort()
+            self.loop.call_soon(transport.abort)
             return
         peer = self.client[0] if self.client else ""
         key = "" if self.proxies().trust(peer) else source_of(peer)  # A proxy stands for many sources.
         if self.gateway.pending.full(key):
             self.gateway.counters.connections_refused += 1
-            transport.abort()
+            self.loop.call_soon(transport.abort)
             return
         self.gateway.pending.enter(key)
         self._pending_key = key
@@ -330,6 +332,10 @@ class FrontProtocol(HttpToolsProtocol):
         own = f"{scheme}://{request.headers.get('Host', '')}"
         if request.path != PATH:
             return _refuse(HTTPStatus.NOT_FOUND)
+        if self.scope["http_version"] != "1.1" or request.method != b"GET":
+            return _refuse(HTTPStatus.BAD_REQUEST)
+        if request.headers.get("Sec-WebSocket-Version") != "13":
+            return _refuse(HTTPStatus.UPGRADE_REQUIRED)
         if origin is not None and origin != own and origin not in self.origins():
             return _refuse(HTTPStatus.FORBIDDEN)
         if f.SUBPROTOCOL_CLEAR not in offered:
@@ -348,7 +354,9 @@ class FrontProtocol(HttpToolsProtocol):
 
 def _refuse(status: HTTPStatus, retry_after_ms: int = 1_000) -> WSUpgradeResponseWithListener:
     wait = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-    headers = {"Retry-After": str(-(-retry_after_ms // 1_000))} if status in wait else None
+    headers = {"Retry-After": str(-(-retry_after_ms // 1_000))} if status in wait else {}
+    if status is HTTPStatus.UPGRADE_REQUIRED:
+        headers["Sec-WebSocket-Version"] = "13"
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, status.phrase.encode(), headers), None)
 
 
