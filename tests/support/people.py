@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx2 as httpx
 import msgspec
@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from securechat.domain import commands as c
 from securechat.domain.accounts import Role
 from securechat.domain.matrix import KINDS, Kind
-from securechat.domain.rooms import RoomRole
+from securechat.domain.rooms import RoomKind, RoomRole
 from securechat.protocol.frames import name_of
 from securechat.rest.routes import BASE, ROUTES
 from support.running import PASSWORD, RunningServer
@@ -157,7 +157,8 @@ class People:
         kind = person.kind
         inside = kind.inside is not None or kind.was_inside
         members = [self.member.user, *([person.user] if inside else [])]
-        room = str(self.perform(c.RoomCreate(name=f"room {self.number()}", kind=kind.room.value, topic=topic, members=members)).id)
+        public: Literal["public", "private"] = "public" if kind.room is RoomKind.PUBLIC else "private"
+        room = str(self.perform(c.RoomCreate(name=f"room {self.number()}", kind=public, topic=topic, members=members)).id)
         if kind.was_inside:
             self.perform(c.MemberRemove(room=room, user=person.user))
         elif kind.inside not in {None, RoomRole.MEMBER}:

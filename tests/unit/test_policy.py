@@ -120,7 +120,7 @@ class PolicyMachine(RuleBasedStateMachine):
                         self.room.kind.value,
                         self.permissions,
                         action,
-                        author == name,
+                        author=author == name,
                     )
                     got = "yes" if found.refusal is None else str(found.refusal.status)
                     assert got == wanted, (name, action, author, self.roles[name], self.inside, self.room.kind, self.permissions)
