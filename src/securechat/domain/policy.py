@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from securechat.domain.accounts import Principal, Role
@@ -179,6 +180,9 @@ OPEN: Final = frozenset(action for action, rule in RULES.items() if rule.open)
 """What a room may decide for itself."""
 
 
+_Permissions = tuple[tuple[str, RoomRole], ...]
+
+
 class Decision(NamedTuple):
     """Yes or no, and why.
 
@@ -202,22 +206,23 @@ class Decision(NamedTuple):
 
 def level(user_id: str, role: Role, room: RoomState) -> Level:
     """Return how much somebody may do in a room; nobody is anything in a room that they are not in, but the operator."""
+    return _level(role, room.members.get(user_id), room.kind)
+
+
+def _level(role: Role, inside: RoomRole | None, kind: RoomKind) -> Level:
     if role is Role.OPERATOR:
         return Level.OPERATOR
-    inside = room.members.get(user_id)
     if inside is None:
         return Level.OUTSIDE
     own = LEVEL[inside]
-    if room.kind is RoomKind.DIRECT:
+    if kind is RoomKind.DIRECT:
         return min(own, Level.MEMBER)
-    if role is Role.MEMBER:
-        return own
     return min(max(own, _FLOOR.get(role, own)), _CEILING.get(role, Level.OPERATOR))
 
 
-def _need(action: str, rule: Rule, room: RoomState) -> tuple[Level, bool]:
+def _need(action: str, rule: Rule, permissions: _Permissions) -> tuple[Level, bool]:
     """Return the level that an action needs in a room, and whether the room set it."""
-    set_here = room.permissions.get(action) if rule.open else None
+    set_here = dict(permissions).get(action) if rule.open else None
     return (rule.room or Level.OUTSIDE, False) if set_here is None else (LEVEL[set_here], True)
 
 
@@ -227,20 +232,10 @@ def _in_words(action: str, need: Level, *, set_here: bool) -> str:
 
 def at_the_door(who: Principal, action: str) -> Decision:
     """Decide what can be decided without knowing a room: the same for every door."""
-    rule = RULES.get(action)
-    if rule is None:
-        return Decision(action, "default: no rule, so nobody may", Forbidden, "Nobody may do this.")
-    if rule.who is None:
-        return Decision(action, f"{action}: everybody")
-    if not who.user_id:
-        return Decision(action, f"{action}: {WORDS[rule.who]}", Unauthorized, Unauthorized.title)
-    if who.role in rule.who:
-        return Decision(action, action)
-    words = WORDS[rule.who]
-    return Decision(action, f"{action}: {words}", Forbidden, f"This is for {words}.")
+    return _door(action, who.role if who.user_id else None)
 
 
-def decide(  # noqa: C901 - the one decision, read from top to bottom
+def decide(
     who: Principal, action: str, room: RoomState | None = None, *, author: str = "", target: int = -1, grant: int = -1
 ) -> Decision:
     """Decide whether somebody may do something.
@@ -253,42 +248,82 @@ def decide(  # noqa: C901 - the one decision, read from top to bottom
         target: Rank or level of the person that it is done to; -1: nobody, or oneself.
         grant: Rank or level of the role that it gives; -1: none.
     """
-    door = at_the_door(who, action)
+    role = who.role if who.user_id else None
+    if room is None or not room.last_seq:
+        return _judge(action, role, None, None, (), True, target, grant)  # noqa: FBT003 - positional, for the cache
+    permissions = tuple(room.permissions.items()) if room.permissions else ()
+    own = not author or author == who.user_id
+    return _judge(action, role, room.kind, room.members.get(who.user_id), permissions, own, target, grant)
+
+
+@lru_cache(maxsize=1_024)
+def _door(action: str, role: Role | None) -> Decision:
     rule = RULES.get(action)
-    if rule is None or door.refusal is not None:
+    if rule is None:
+        return Decision(action, "default: no rule, so nobody may", Forbidden, "Nobody may do this.")
+    if rule.who is None:
+        return Decision(action, f"{action}: everybody")
+    words = WORDS[rule.who]
+    if role is None:
+        return Decision(action, f"{action}: {words}", Unauthorized, Unauthorized.title)
+    if role in rule.who:
+        return Decision(action, action)
+    return Decision(action, f"{action}: {words}", Forbidden, f"This is for {words}.")
+
+
+@lru_cache(maxsize=8_192)
+def _judge(  # noqa: C901 - the one decision, read from top to bottom
+    action: str, role: Role | None, kind: RoomKind | None, inside: RoomRole | None, permissions: _Permissions,
+    own: bool, target: int, grant: int,  # noqa: FBT001 - positional, for the cache
+) -> Decision:  # fmt: skip
+    """Decide on plain facts; the same facts have the same answer, so it is remembered: a message asks for it on the hot path.
+
+    Args:
+        action: A key of `RULES`.
+        role: On the server; None: a stranger.
+        kind: Of the room; None: there is no such room.
+        inside: Role in the room; None: not in it.
+        permissions: What the room has set.
+        own: Whether it is about one's own message.
+        target: As in `decide`.
+        grant: As in `decide`.
+    """
+    door = _door(action, role)
+    rule = RULES.get(action)
+    if rule is None or door.refusal is not None or role is None:
         return door
     if rule.room is None:
-        own, words = RANK[who.role], action if rule.who is None else f"{action}: {WORDS[rule.who]}"
+        held, words = RANK[role], action if rule.who is None else f"{action}: {WORDS[rule.who]}"
     else:
-        if room is None or not room.last_seq:
+        if kind is None:
             return Decision(action, "room.get: such a room does not exist", NotFound)
-        own = level(who.user_id, who.role, room)
-        if own is Level.OUTSIDE:
-            if room.kind is not RoomKind.PUBLIC or who.role is Role.GUEST:
+        held = _level(role, inside, kind)
+        if held is Level.OUTSIDE:
+            if kind is not RoomKind.PUBLIC or role is Role.GUEST:
                 return Decision(action, "room.get: only members see this room", NotFound)
             if rule.room is not Level.OUTSIDE:
                 return Decision(action, f"{action}: members of the room", Forbidden, "Join the room first.")
-        if author and author != who.user_id:
+        if not own:
             if rule.own:
                 return Decision(action, f"{action}: only one's own", Forbidden, "This message is not yours.")
             if rule.others:
-                return decide(who, rule.others, room)
-        need, set_here = _need(action, rule, room)
+                return _judge(rule.others, role, kind, inside, permissions, True, target, grant)  # noqa: FBT003 - as above
+        need, set_here = _need(action, rule, permissions)
         words = _in_words(action, need, set_here=set_here) if set_here else action
-        if own < need:
+        if held < need:
             words = _in_words(action, need, set_here=set_here)
             return Decision(action, words, Forbidden, f"This is for a {need.name.lower()} of the room or above.")
-        if room.kind is RoomKind.DIRECT and not rule.direct:
+        if kind is RoomKind.DIRECT and not rule.direct:
             return Decision(
                 action, f"{action}: not in a direct room", Conflict, "A direct room stays as it is, between two people."
             )
         if rule.also:
-            also = decide(who, rule.also, room)
+            also = _judge(rule.also, role, kind, inside, permissions, True, -1, -1)  # noqa: FBT003 - as above
             if not also.allowed:
                 return also
-    if rule.below and target >= own and who.role is not Role.OPERATOR:
+    if rule.below and target >= held and role is not Role.OPERATOR:
         return Decision(action, f"{action}: only on whoever stands below", Forbidden, "They have the same rights as you, or more.")
-    if grant > own:
+    if grant > held:
         return Decision(
             action, f"{action}: nobody gives more than they have", Forbidden, "You cannot give more rights than you have."
         )
@@ -303,7 +338,7 @@ def because(who: Principal, decision: Decision, room: RoomState | None) -> str:
     words = f"{decision.action}: {'everybody' if rule.who is None else WORDS[rule.who]}"
     if rule.room is None or room is None:
         return words
-    need, set_here = _need(decision.action, rule, room)
+    need, set_here = _need(decision.action, rule, tuple(room.permissions.items()))
     if need is Level.OUTSIDE:
         return f"{words} who may see the room"
     held = level(who.user_id, who.role, room).name.lower().replace("_", " ")
