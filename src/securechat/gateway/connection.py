@@ -175,9 +175,8 @@ class ClientConnection(WSListener):
         elif kind == _CONTINUATION:
             self._continue(frame)
         elif kind in (_PING, _PONG):
-            if (
-                self._allowed() and kind == _PING and not self._blocked
-            ):  # Who does not read gets no pongs: they would gather without a limit.
+            # Who does not read gets no pongs: they would gather without a limit.
+            if self._allowed() and kind == _PING and not self._blocked:
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == _CLOSE:
             if not self._closing:
