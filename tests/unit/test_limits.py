@@ -15,7 +15,7 @@ from securechat.auth import rate_limiter
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.domain import commands as c
 from securechat.errors import ChatError, RateLimited
-from securechat.gateway.admission import PATIENCE_BURST, Caps, Connections, Patience, Pending
+from securechat.gateway.connection_limits import PATIENCE_BURST, Caps, Connections, Patience, Pending
 from securechat.server.config import DEFAULT_RATES
 from securechat.services import costs
 from securechat.services.coalescing import Latest, Seldom

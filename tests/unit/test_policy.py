@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from securechat.auth.rate_limiter import RateLimiter
+from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import OPERATOR, STRANGER, Principal, Role
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.matrix import KINDS, answer
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
+from securechat.errors import Forbidden, Unauthorized
 from securechat.protocol.frames import COMMANDS, name_of
-from support.fakes import principal
+from securechat.services.dispatcher import CommandDispatcher
+from support.fakes import ManualClock, principal
 
 NAMES = ["ana", "bob", "cyd", "dan"]
 ROLES = [role for role in Role if role is not Role.OPERATOR]
@@ -196,3 +203,41 @@ def test_a_room_that_has_an_owner_keeps_one() -> None:
     assert policy.keeps_an_owner(room, "usr_bob", RoomRole.GUEST)
     room.members["usr_bob"] = RoomRole.OWNER
     assert policy.keeps_an_owner(room, "usr_ana", RoomRole.MEMBER)
+
+
+class _NobodyWaits:
+    def submit(self, _operation: object, done: Any) -> None:
+        done(None)
+
+
+class Forge(c.Command, tag="message.forge"):
+    """A command that somebody registered and forgot to give a rule."""
+
+
+async def test_the_door_asks_before_any_handler_and_a_command_without_a_rule_is_nobodys() -> None:
+    called: list[object] = []
+
+    async def ask(_who: object, command: object) -> None:
+        called.append(command)
+
+    def to_operation(_who: object, command: object) -> object:
+        called.append(command)
+        return object()
+
+    asks = {c.UserList: ask, Forge: ask, c.RoomList: ask}
+    dispatcher = CommandDispatcher({c.MessageSend: to_operation}, asks, {}, _NobodyWaits(), RateLimiter({}), ManualClock())  # type: ignore[arg-type, dict-item]
+    send = c.MessageSend(room="rm_1", cmid="1", body="x")
+    member, owner = principal("ana"), principal("own", role=Role.OWNER)
+    for who, command, refusal in (
+        (member, c.UserList(), Forbidden), (owner, Forge(), Forbidden), (OPERATOR, Forge(), Forbidden), (STRANGER, c.RoomList(), Unauthorized),
+        (STRANGER, send, Unauthorized), (OPERATOR, send, Forbidden),
+    ):  # fmt: skip
+        with pytest.raises(refusal):
+            await dispatcher.perform(who, command, "")
+        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        dispatcher.dispatch(who, command, "", answered.set_result)
+        assert isinstance(await answered, refusal)
+
+    assert called == []
+    await dispatcher.perform(member, c.RoomList(), "")
+    assert len(called) == 1

@@ -17,7 +17,7 @@ from securechat.domain.commands import Command, Done
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, Unauthorized
-from securechat.gateway.admission import Connections, Patience
+from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f

@@ -31,8 +31,8 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.errors import RateLimited, Unauthorized
-from securechat.gateway.admission import Connections, Pending
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.connection_limits import Connections, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters

@@ -19,7 +19,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ids import new_id
 from securechat.domain.policy import require_operator
-from securechat.gateway.admission import Caps, Pending
+from securechat.gateway.connection_limits import Caps, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.ops.metrics import Counters

@@ -1,4 +1,4 @@
-"""Admission: how many may be connected, and how many may be on their way in; and how long somebody who is told to wait may go on.
+"""Limits of connections: how many may be connected or on their way in, and how long somebody who is told to wait may go on.
 
 Every count is kept by source (`auth.addresses.source_of`) and in all, in memory that is bounded by the counts themselves.
 """
