@@ -49,8 +49,15 @@ ROOMS: Final = 10
 ROOM: Final = 100
 READERS: Final = 16
 RAISED: Final[dict[str, Any]] = {
-    "rates": {"message": {"burst": 1e9, "per_s": 1e9}, "command": {"burst": 1e9, "per_s": 1e9}},
+    "rates": {
+        name: {"burst": 1e9, "per_s": 1e9}
+        for name in ("message", "command", "room", "address", "connect.address", "connect.account")
+    },
     "max_connections": 20_000,
+    "max_connections_address": 20_000,
+    "max_connections_account": 20_000,
+    "max_pending": 20_000,
+    "max_pending_address": 20_000,
 }
 """Limits raised for the run: one user sends and asks more than people do."""
 

@@ -4,6 +4,7 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
 
     ChatError
     ├── InvalidInput          400  invalid_input         the words of the request are wrong
+    │   ├── TooDeep                too_deep              nested deeper than anything that has a meaning
     │   └── ProtocolViolation      protocol_violation    not even the protocol: the connection ends with 4400
     ├── Unauthorized          401  unauthorized          no, wrong, expired or revoked credentials
     ├── Forbidden             403  forbidden             known, and not allowed
@@ -64,6 +65,13 @@ class InvalidInput(ChatError):
     code = "invalid_input"
     title = "The request is not valid"
     status = 400
+
+
+class TooDeep(InvalidInput):
+    """Nested deeper than anything that has a meaning."""
+
+    code = "too_deep"
+    title = "Nested too deeply"
 
 
 class ProtocolViolation(InvalidInput):

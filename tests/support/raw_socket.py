@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -113,6 +114,11 @@ class RawSocket:
     def end(self) -> None:
         """Drop the connection."""
         self._writer.transport.abort()
+
+    async def gone(self) -> None:
+        """Wait until the dropped connection is closed."""
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
 
 def noise(rng: random.Random) -> bytes:

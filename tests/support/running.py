@@ -18,6 +18,7 @@ import httpx2 as httpx
 
 from securechat.cli.operator import Operator
 from securechat.domain import commands as c
+from securechat.server.config import DEFAULT_RATES
 
 SECURECHAT = str(Path(sys.executable).parent / "securechat")
 READY_S = 20.0
@@ -47,10 +48,7 @@ class RunningServer:
         self.url = f"http://localhost:{self.http_port}"
         self.tls_url = f"https://localhost:{self.port}"
         self.config = data.parent / f"{data.name}.json"
-        rates = {
-            name: {"burst": 100_000, "per_s": 100_000}
-            for name in ("message", "command", "login.address", "login.account", "register.address")
-        }
+        rates = {name: {"burst": 100_000, "per_s": 100_000} for name in DEFAULT_RATES}
         self.config.write_text(json.dumps({"rates": rates} | (settings or {})))
         self._command = [SECURECHAT, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
         self._command += ["--config", str(self.config), *flags]

@@ -17,13 +17,15 @@ from typing import Any, Final
 
 from securechat.cli.operator import Operator
 from securechat.domain import commands as c
+from securechat.server.config import DEFAULT_RATES
 from securechat.server.datadir import DataDir
 from securechat.store.migrate import migrate
 
 TESTS: Final = Path(__file__).parent.parent
 START_S: Final = 40.0
 CONFIG: Final = {
-    "rates": {"message": {"burst": 1_000_000, "per_s": 1_000_000}, "command": {"burst": 1_000_000, "per_s": 1_000_000}},
+    "rates": {name: {"burst": 1_000_000, "per_s": 1_000_000} for name in DEFAULT_RATES},
+    "max_pending_address": 500,
 }  # fmt: skip
 
 

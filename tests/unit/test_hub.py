@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from securechat.domain.accounts import Role, User
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
@@ -173,3 +174,45 @@ async def test_a_connection_is_flushed_once_per_turn_however_much_it_got() -> No
     assert flushed == []
     await asyncio.sleep(0)
     assert flushed == ["flush", "flush"]
+
+
+class ManualLoop:
+    """A loop whose time a test moves; what is to be called later is called by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay_s: float, _call: Any) -> float:
+        return delay_s
+
+
+def test_who_comes_and_goes_all_the_time_is_shown_at_most_once_in_three_seconds() -> None:
+    loop = ManualLoop()
+    hub = Hub(cast("Any", loop), Counters())
+    watcher = attach(hub, "ana", "rm_1")
+    flapping = attach(hub, "bob", "rm_1")
+    for _ in range(20):  # Ten seconds, a change every half second.
+        hub._show_presence()
+        loop.now += 0.5
+        if hub.is_online("usr_bob"):
+            hub.detach(cast("ClientConnection", flapping), "usr_bob")
+        else:
+            flapping = attach(hub, "bob", "rm_1")
+    loop.now += 4
+    hub._show_presence()
+    shown = [cast("Any", block.frames[0]).presence.get("usr_bob") for block in watcher.ephemeral]
+
+    assert len([each for each in shown if each]) <= 5
+    assert shown[-1] == "online"
+    assert hub.is_online("usr_bob")
+
+
+async def test_a_role_that_changes_changes_on_open_connections(hub: Hub) -> None:
+    ana, bob = attach(hub, "ana", "rm_1"), attach(hub, "bob", "rm_1")
+    hub.show(Signal(User(id="usr_ana", username="ana", display_name="Ana", role=Role.ADMIN), user="usr_ana", ephemeral=False))
+
+    assert (ana.principal.role, bob.principal.role) == (Role.ADMIN, Role.MEMBER)
+    assert ana.told == ["user.updated"]

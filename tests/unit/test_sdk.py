@@ -52,6 +52,7 @@ REPLIES: dict[type, Any] = {
     c.UserPage: c.UserPage(users=PEOPLE),
     c.Link: c.Link(url="u", expires_at=1),
     c.BotCreated: c.BotCreated(user=PEOPLE[0], token="t"),
+    c.Explanation: c.Explanation(user=BOB, action="fetch", room=ROOM, allowed=True, rule="r"),
     c.AuditPage: c.AuditPage(records=[], names={}),
     c.Done: c.Done(),
 }
@@ -88,6 +89,8 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.MemberList(room=ROOM), lambda x: x.room.members()),
     (c.MemberAdd(room=ROOM, user=BOB), lambda x: x.room.add(BOB)),
     (c.MemberRemove(room=ROOM, user=BOB), lambda x: x.room.remove(BOB)),
+    (c.MemberRole(room=ROOM, user=BOB, role="guest"), lambda x: x.room.set_role(BOB, "guest")),
+    (c.RoomPermit(room=ROOM, action="message.send", role="owner"), lambda x: x.room.permit("message.send", "owner")),
     (c.CommandList(room=ROOM), lambda x: x.room.commands()),
     (
         c.RoomCreate(name="ops", kind="public", topic="t", members=[BOB]),
@@ -123,6 +126,8 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.BotCreate(username="b", display_name="B", rooms=[ROOM]), lambda x: x.create_bot("b", display_name="B", rooms=[ROOM])),
     (c.BotRotate(user=BOB), lambda x: x.rotate_bot(BOB)),
     (c.BotRevoke(user=BOB), lambda x: x.revoke_bot(BOB)),
+    (c.UserRole(user=BOB, role="guest"), lambda x: x.change_role(BOB, "guest")),
+    (c.PolicyExplain(action="fetch", user=BOB, room=ROOM), lambda x: x.explain("fetch", user_id=BOB, room_id=ROOM)),
     (c.AuditList(before=9, action="user.", limit=3), lambda x: x.list_audit(before=9, action="user.", limit=3)),
     (
         c.SetupComplete(token=Secret("t"), username="b", password=Secret("p"), display_name="B", server_name="S", device_name="D"),

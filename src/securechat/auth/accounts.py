@@ -225,11 +225,20 @@ class AccountService:
     async def get_users(self, who: Principal, command: c.UserGet) -> c.Users:
         """Get users by id."""
         policy.require_account(who)
-        return c.Users(users=await self._accounts.users(command.users))
+        found = await self._accounts.users(command.users)
+        if who.role is Role.GUEST:
+            known = await self._known_to(who)
+            found = [user for user in found if user.id in known]
+        return c.Users(users=found)
 
     async def find_users(self, who: Principal, command: c.UserFind) -> c.Users:
         """Find users by the beginning of a name."""
         policy.require_account(who)
+        if who.role is Role.GUEST:
+            key = command.query.removeprefix("@").casefold()
+            people = sorted((await self._known_to(who)).values(), key=lambda user: user.username)
+            near = [user for user in people if user.username.startswith(key) or user.display_name.casefold().startswith(key)]
+            return c.Users(users=[user for user in near if not user.disabled][: command.limit])
         found = await self._accounts.find_users(prefix=command.query.removeprefix("@"), limit=command.limit)
         return c.Users(users=[user for user in found if not user.disabled])
 
@@ -261,7 +270,7 @@ class AccountService:
 
     async def create_user(self, who: Principal, command: c.UserCreate) -> c.UserCreated:
         """Create an account; without a password, with a link to set one."""
-        policy.require_admin(who)
+        policy.require(who, "user.create", grant=policy.RANK[Role(command.role)])
         username, display_name = _names(command.username, command.display_name)
         event = by(who, "user.create", role=command.role, link=not command.password)
         user = await self._create(username, display_name, Role(command.role), command.password, event)
@@ -276,11 +285,32 @@ class AccountService:
         users = users[: command.limit]
         return c.UserPage(users=users, next_cursor=users[-1].username if more else None)
 
+    async def change_role(self, who: Principal, command: c.UserRole) -> c.Users:
+        """Give an account another role on the server, also where it is connected now.
+
+        Raises:
+            Forbidden: They stand as high as oneself, or the role is more than one has.
+            Conflict: It is the last owner, or a bot.
+        """
+        user, role = await self._user(command.user), Role(command.role)
+        target = -1 if user.id == who.user_id else policy.RANK[user.role]
+        policy.require(who, "user.role", target=target, grant=policy.RANK[role])
+        if user.role is Role.BOT:
+            raise Conflict("A bot stays a bot.")
+        accounts = self._accounts.recording(by(who, "user.role", subject=user.id, role=role.value))
+        if not await accounts.set_role(user.id, role):
+            raise Conflict("A server keeps an owner: make somebody else owner first.")
+        user = await self._user(user.id)
+        self._bus.signal(Signal(user, user=user.id, ephemeral=False))
+        for summary in await self._rooms.heads(user.id):
+            self._bus.signal(Signal(user, room=summary.id, ephemeral=False, except_user=user.id))
+        return c.Users(users=[user])
+
     async def disable(self, who: Principal, command: c.UserDisable) -> c.Done:
         """Lock an account and close its connections."""
         policy.require_admin(who)
         user = await self._user(command.user)
-        _require_below(who, user)
+        policy.require(who, "user.disable", target=policy.RANK[user.role])
         accounts = self._accounts.recording(by(who, "user.disable", subject=user.id))
         await accounts.update_user(user.id, disabled_at=self._clock.now_ms())
         await self._auth.end_sessions(user.id)
@@ -289,7 +319,7 @@ class AccountService:
     async def enable(self, who: Principal, command: c.UserEnable) -> c.Done:
         """Unlock an account."""
         policy.require_admin(who)
-        _require_below(who, await self._user(command.user))
+        policy.require(who, "user.enable", target=policy.RANK[(await self._user(command.user)).role])
         await self._accounts.recording(by(who, "user.enable", subject=command.user)).update_user(command.user, enable=True)
         return c.Done()
 
@@ -297,7 +327,7 @@ class AccountService:
         """Make a link to set a new password."""
         policy.require_admin(who)
         user = await self._user(command.user)
-        _require_below(who, user)
+        policy.require(who, "user.reset", target=policy.RANK[user.role])
         if user.role is Role.BOT:
             raise NotFound("No such user.")
         return await self._link("reset", user.id, RESET_MS, by(who, "user.reset", subject=user.id))
@@ -370,7 +400,14 @@ class AccountService:
     async def _require_may_add(self, who: Principal, rooms: Sequence[str]) -> None:
         """An administrator brings others only into rooms that are theirs to see."""
         for room_id in rooms:
-            policy.require_may_add(await self._rooms.room(room_id, user_id=who.user_id), room_id, who)
+            policy.require_in(who, "member.add", await self._rooms.room(room_id, user_id=who.user_id), room_id)
+
+    async def _known_to(self, who: Principal) -> dict[str, User]:
+        """Return whom a guest knows: themselves, and whoever is in a room with them."""
+        known = {user.id: user for user in await self._accounts.users([who.user_id])}
+        for summary in await self._rooms.heads(who.user_id):
+            known |= {user.id: user for user, _ in await self._rooms.members(summary.id)}
+        return known
 
     async def _user(self, user_id: str) -> User:
         account = await self._accounts.account(user_id=user_id) if user_id else None
@@ -397,14 +434,3 @@ def _names(username: str, display_name: str) -> tuple[str, str]:
 
 def _code(text: Secret) -> Secret:
     return Secret(text.reveal().strip().upper())
-
-
-def _require_below(who: Principal, user: User) -> None:
-    """An administrator does not lock, unlock or reset an owner.
-
-    Raises:
-        Forbidden: The account is the owner's, or another administrator's and one is no owner.
-    """
-    ranks = {Role.OPERATOR: 3, Role.OWNER: 2, Role.ADMIN: 1}
-    if who.role is not Role.OPERATOR and ranks.get(user.role, 0) >= ranks.get(who.role, 0):
-        raise Forbidden("This account has the same rights as you, or more.")

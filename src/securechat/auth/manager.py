@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Callable
 from typing import Final
 
+from securechat.auth.addresses import source_of
 from securechat.auth.jwt_handler import LIFETIME_S, JWTHandler
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
@@ -88,7 +89,7 @@ class AuthManager:
         except InvalidInput:
             username = ""
         self._limiter.take("login.address", address, now)
-        self._limiter.take("login.account", f"{username} {address}", now)
+        self._limiter.take("login.account", f"{username} {source_of(address)}", now)
         account = await self._accounts.account(username=username) if username else None
         stored = account.password_hash if account is not None and not account.user.disabled else None
         # In NFC, as `clean_password` did when it was set.

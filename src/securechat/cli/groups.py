@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from securechat.cli import admin
+from securechat.cli import admin, permissions
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.operator import data_root
 from securechat.cli.output import say, say_json, table
@@ -52,6 +52,15 @@ def user_create(
     """Create an account; the answer is a link to set the first password."""
     password = Secret(sys.stdin.readline().rstrip("\n")) if password_stdin else None
     admin.user_create(data, username, name, admin=make_admin, password=password, as_json=json)
+
+
+RoleName = Annotated[str, typer.Argument(help="owner, admin, moderator, member or guest.")]
+
+
+@user.command("role")
+def user_role(username: Username, role: RoleName, *, data: Data = None) -> None:
+    """Give an account another role on the server; it holds at once."""
+    permissions.user_role(data, username, role)
 
 
 @user.command("disable")
@@ -130,6 +139,31 @@ def room_add(room_name: RoomName, username: Username, *, data: Data = None) -> N
 def room_remove(room_name: RoomName, username: Username, *, data: Data = None) -> None:
     """Remove somebody from a room."""
     admin.room_member(data, room_name, username, add=False)
+
+
+@room.command("role")
+def room_role(
+    room_name: RoomName,
+    username: Username,
+    role: Annotated[str, typer.Argument(help="owner, moderator, member or guest.")],
+    *,
+    data: Data = None,
+) -> None:
+    """Give a member another role in a room."""
+    permissions.room_role(data, room_name, username, role)
+
+
+@room.command("permit")
+def room_permit(
+    room_name: RoomName,
+    action: Annotated[str, typer.Argument(help="What, for example message.send.")],
+    role: Annotated[str, typer.Argument(help="Least role that may: owner, moderator, member, guest; or default.")],
+    *,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Decide who may do something in a room: post, invite, change the topic, delete others' messages, call everybody."""
+    permissions.room_permit(data, room_name, action, role, as_json=json)
 
 
 @bot.command("create")

@@ -70,6 +70,21 @@ def doctor(*, config: Config = None, data: Data = None, json: Json = False) -> N
     raise typer.Exit(examine(config, data, as_json=json))
 
 
+@app.command(rich_help_panel="People and rooms")
+def explain(
+    username: Annotated[str, typer.Argument(help="Who: a username.")],
+    action: Annotated[str, typer.Argument(help="What: a command's name, for example message.send.")],
+    room: Annotated[str, typer.Argument(help="Where: a room's name or id.", show_default=False)] = "",
+    *,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Say whether somebody may do something, and which rule decides."""
+    from securechat.cli.permissions import explain  # noqa: PLC0415
+
+    explain(data, username, action, room, as_json=json)
+
+
 @app.command("setup-link", rich_help_panel="Server")
 def setup_link(*, data: Data = None, json: Json = False) -> None:
     """Make a new link for the first account; earlier ones end."""

@@ -52,6 +52,8 @@ def _told(entry: Entry, name: Callable[[str | None], str], *, folded: bool, dire
             return f"{name(entry.member)} left"
         case EntryType.MEMBER_REMOVED:
             return f"{name(entry.member)} was removed by {who}"
+        case EntryType.MEMBER_CHANGED:
+            return f"{name(entry.member)} is {entry.role} now, by {who}"
         case EntryType.ROOM_ERASED:
             return "everything before this was erased"
         case EntryType.ROOM_CREATED:

@@ -23,7 +23,11 @@ class Role(StrEnum):
     """The command line beside the data folder; no account."""
     OWNER = "owner"
     ADMIN = "admin"
+    MODERATOR = "moderator"
+    """Moderates every room that they are in."""
     MEMBER = "member"
+    GUEST = "guest"
+    """Is in the rooms that somebody brought them into, and knows of nothing else."""
     BOT = "bot"
 
 

@@ -208,6 +208,22 @@ class MemberRemove(Command, kw_only=True, tag="member.remove"):
     user: Id
 
 
+class RoomPermit(Command, kw_only=True, tag="room.permit"):
+    """Say which role in this room an action needs at least; without a role, the default holds again."""
+
+    room: Id
+    action: Text
+    role: Literal["owner", "moderator", "member", "guest"] | None = None
+
+
+class MemberRole(Command, kw_only=True, tag="member.role"):
+    """Give a member another role in a room."""
+
+    room: Id
+    user: Id
+    role: Literal["owner", "moderator", "member", "guest"]
+
+
 class RoomSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A room as one user sees it.
 
@@ -220,6 +236,7 @@ class RoomSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
         members: How many.
         role: One's own role in it; None when not a member.
         read_seq: How far one has read.
+        permissions: Action → the least role for it, where this room differs from the default.
         unread: Messages by others after `read_seq`, at most `limits.unread`.
         peer: The other person of a direct room.
         resumed: In `ready`: whether everything after the given `seq` follows. False means: too far behind, the newest page follows.
@@ -235,6 +252,7 @@ class RoomSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     read_seq: int = 0
     unread: int = 0
     peer: User | None = None
+    permissions: dict[str, str] = {}
     resumed: bool | None = None
 
 
@@ -488,7 +506,7 @@ class UserCreate(Command, kw_only=True, tag="user.create"):
     username: Text
     display_name: Text = ""
     password: Secret | None = None
-    role: Literal["admin", "member"] = "member"
+    role: Literal["owner", "admin", "moderator", "member", "guest"] = "member"
 
 
 class UserList(Command, kw_only=True, tag="user.list"):
@@ -538,6 +556,41 @@ class BotRotate(Command, kw_only=True, tag="bot.rotate"):
 
 class SetupLink(Command, kw_only=True, tag="setup.link"):
     """Make a new setup link, while there is no account."""
+
+
+class UserRole(Command, kw_only=True, tag="user.role"):
+    """Give an account another role on the server; it holds at once, also on open connections."""
+
+    user: Id
+    role: Literal["owner", "admin", "moderator", "member", "guest"]
+
+
+class PolicyExplain(Command, kw_only=True, tag="policy.explain"):
+    """Say whether somebody may do something, and which rule says so; about others only administrators may ask."""
+
+    action: Text
+    user: Id = ""
+    room: Id = ""
+
+
+class Explanation(msgspec.Struct, kw_only=True):
+    """A decision of the policy.
+
+    Attributes:
+        user: Whom it is about.
+        action: A command's name, or a finer right.
+        room: Room id; empty for the server.
+        allowed: Yes or no.
+        rule: The rule that decided.
+        code: What a no would be answered with; empty for a yes.
+    """
+
+    user: str
+    action: str
+    room: str
+    allowed: bool
+    rule: str
+    code: str = ""
 
 
 class UserCreated(MaskedRepr, msgspec.Struct, kw_only=True):
@@ -768,6 +821,7 @@ AnyReply = (
     | AuditPage
     | AuditPruned
     | Storage
+    | Explanation
     | Done
 )
 
@@ -801,6 +855,8 @@ REPLIES: Final[dict[type[Command], type]] = {
     MemberList: Members,
     MemberAdd: Done,
     MemberRemove: Done,
+    MemberRole: Done,
+    RoomPermit: RoomSummary,
     Fetch: Page,
     MessageSend: Sent,
     MessageEdit: Sent,
@@ -819,6 +875,8 @@ REPLIES: Final[dict[type[Command], type]] = {
     UserDisable: Done,
     UserEnable: Done,
     UserReset: Link,
+    UserRole: Users,
+    PolicyExplain: Explanation,
     BotCreate: BotCreated,
     BotRotate: BotCreated,
     BotRevoke: Done,

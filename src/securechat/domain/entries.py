@@ -26,6 +26,7 @@ class EntryType(StrEnum):
     MEMBER_JOINED = "member.joined"
     MEMBER_LEFT = "member.left"
     MEMBER_REMOVED = "member.removed"
+    MEMBER_CHANGED = "member.changed"
 
 
 CHANGES_AUDIENCE = frozenset({EntryType.MEMBER_JOINED, EntryType.MEMBER_LEFT, EntryType.MEMBER_REMOVED})
@@ -70,6 +71,7 @@ class Entry(msgspec.Struct, tag_field="op", tag="event", omit_defaults=True, kw_
         kind: Of a room: `public`, `private` or `direct`.
         name: Of a room.
         topic: Of a room.
+        permissions: Of a room: every action for which it differs from the default → the least role.
         edited: Newest edit of this message, when it was read from the store.
         deleted: `seq` of the entry that deleted this message, or its version.
         reactions: Emoji → users, when it was read from the store.
@@ -91,6 +93,7 @@ class Entry(msgspec.Struct, tag_field="op", tag="event", omit_defaults=True, kw_
     kind: str | None = None
     name: str | None = None
     topic: str | None = None
+    permissions: dict[str, str] | None = None
     edited: Edited | None = None
     deleted: int | None = None
     reactions: dict[str, list[str]] | None = None

@@ -228,6 +228,9 @@ class AccountStore(Protocol):
     ) -> bool:
         """Change what is given; return whether the account exists."""
 
+    async def set_role(self, user_id: str, role: Role) -> bool:
+        """Change a server role, unless it would leave the server without an owner; return whether it is so now."""
+
     async def create_device(
         self,
         device: Device,

@@ -23,7 +23,9 @@ class RoomRole(StrEnum):
     """What a member may do in one room."""
 
     OWNER = "owner"
+    MODERATOR = "moderator"
     MEMBER = "member"
+    GUEST = "guest"
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class RoomState:
         topic: What it is about.
         last_seq: The newest entry's place.
         members: User id → role in this room.
+        permissions: Action → the least role for it, where this room differs from the default.
     """
 
     id: str
@@ -45,6 +48,7 @@ class RoomState:
     topic: str = ""
     last_seq: int = 0
     members: dict[str, RoomRole] = field(default_factory=dict)
+    permissions: dict[str, RoomRole] = field(default_factory=dict)
 
     def apply(self, entry: Entry) -> None:
         """Take the next entry in.
@@ -58,7 +62,7 @@ class RoomState:
         match entry.type:
             case EntryType.MESSAGE_SENT:
                 pass  # By far the most common: named first, so that it is the quickest to leave.
-            case EntryType.MEMBER_JOINED if entry.member:
+            case EntryType.MEMBER_JOINED | EntryType.MEMBER_CHANGED if entry.member:
                 self.members[entry.member] = RoomRole(entry.role or RoomRole.MEMBER)
             case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED if entry.member:
                 self.members.pop(entry.member, None)
@@ -66,3 +70,5 @@ class RoomState:
                 self.kind = RoomKind(entry.kind or self.kind)
                 self.name = self.name if entry.name is None else entry.name
                 self.topic = self.topic if entry.topic is None else entry.topic
+                if entry.permissions is not None:
+                    self.permissions = {action: RoomRole(role) for action, role in entry.permissions.items()}

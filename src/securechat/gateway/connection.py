@@ -18,6 +18,7 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, SessionRefused, Unauthorized
+from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
@@ -43,6 +44,7 @@ _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
+_PONG: Final = WSMsgType.PONG
 _CLOSE: Final = WSMsgType.CLOSE
 
 
@@ -56,7 +58,7 @@ class Session(Protocol):
 
     counters: Counters
     server_name: Callable[[], str]
-    connections: set[ClientConnection]
+    connections: Connections
     draining: bool
 
     def mark(self, connection: ClientConnection) -> None:
@@ -86,8 +88,8 @@ class Session(Protocol):
     async def who(self, token: Secret) -> Principal:
         """Return who holds the token."""
 
-    def charge(self, principal: Principal, cost: int) -> None:
-        """Take tokens of the principal's bucket for commands, or raise `RateLimited`."""
+    def charge(self, who: Principal | None, cost: float, address: str) -> None:
+        """Take tokens for what is no command, of the address and of whoever it is, or raise `RateLimited`."""
 
     def dispatch(self, who: Principal, command: Command, address: str, done: Callable[[Any], None]) -> None:
         """Handle a command."""
@@ -117,8 +119,8 @@ class ClientConnection(WSListener):
 
     __slots__ = (
         "_authenticating", "_blocked", "_catching_up", "_closing", "_dirty", "_fragments", "_fragments_text", "_greeted",
-        "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs", "_paused", "_pinged", "_protocol", "_queue",
-        "_resuming", "_seal", "_session", "_transport", "_writable", "address", "principal",
+        "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs", "_patience", "_paused", "_pinged", "_protocol",
+        "_queue", "_resuming", "_seal", "_session", "_transport", "_writable", "address", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
@@ -149,6 +151,7 @@ class ClientConnection(WSListener):
         self._fragments_text = False
         self._opened_at = self._last_heard = time.monotonic()
         self._pinged = False
+        self._patience = Patience()
 
     @property
     def ending(self) -> bool:
@@ -192,8 +195,9 @@ class ClientConnection(WSListener):
                 self._fragments_text = kind == _TEXT
         elif kind == _CONTINUATION:
             self._continue(frame)
-        elif kind == _PING:
-            if not self._blocked:  # Who does not read gets no pongs: they would gather without a limit.
+        elif kind in (_PING, _PONG):
+            # Who does not read gets no pongs: they would gather without a limit.
+            if self._allowed() and kind == _PING and not self._blocked:
                 transport.send_pong(frame.get_payload_as_bytes())
         elif kind == _CLOSE:
             if not self._closing:
@@ -233,6 +237,8 @@ class ClientConnection(WSListener):
         except SessionRefused as refused:
             self._refuse(refused)
             return
+        if not received and (self._seal is not None or not self._packs):
+            self._allowed()
         for frame in received:
             self._handle(frame)
 
@@ -295,11 +301,21 @@ class ClientConnection(WSListener):
         log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
         self.close(refused.code)
 
+    def _allowed(self, frame_id: str = "") -> bool:
+        """Take tokens for what is no command: pings, empty messages and frames that could not be understood."""
+        try:
+            self._session.charge(self.principal, 1, self.address)
+        except RateLimited as error:
+            self._answer(frame_id, error)
+            return False
+        return True
+
     def _handle(self, frame: Any) -> None:
         if self._authenticating:
             self._hold(frame)
         elif type(frame) is BadFrame:
-            self._answer(frame.id, frame.error)
+            if self._allowed(frame.id):
+                self._answer(frame.id, frame.error)
         elif self.principal is not None:
             self._handle_known(self.principal, frame)
         elif type(frame) is f.Auth:
@@ -327,7 +343,7 @@ class ClientConnection(WSListener):
     def _limited(self, work: Coroutine[Any, Any, None], principal: Principal, frame_id: str, *, cost: int) -> None:
         """Do what only a connection can do, under the limits of a command."""
         try:
-            self._session.charge(principal, cost)
+            self._session.charge(principal, cost, self.address)
         except ChatError as error:
             work.close()
             self._complete(frame_id, error)
@@ -375,9 +391,13 @@ class ClientConnection(WSListener):
         else:
             frame = f.Reply(id=frame_id, data=result)
         self._put_frame(frame)
+        if isinstance(result, RateLimited) and self._patience.ends():
+            log.info("closed: goes on after being told to wait", extra={"address": self.address})
+            self.close(f.CloseCode.TOO_MANY, result.code)
 
     def _pong(self, frame_id: str) -> None:
-        self._put_frame(f.Pong(id=frame_id, time=int(time.time() * 1000)))
+        if self._allowed(frame_id):
+            self._put_frame(f.Pong(id=frame_id, time=int(time.time() * 1000)))
 
     def _put_frame(self, frame: Any) -> None:
         encoded = encode_msgpack(frame) if self._protocol.encoding is Encoding.MSGPACK else encode_json(frame)
@@ -403,7 +423,8 @@ class ClientConnection(WSListener):
         except ChatError as error:
             self._answer(frame_id, error)
             if self.principal is None:
-                self.close(f.CloseCode.UNAUTHORIZED, error.code)
+                code = f.CloseCode.TOO_MANY if isinstance(error, RateLimited) else f.CloseCode.UNAUTHORIZED
+                self.close(code, error.code)
         except Exception:
             log.exception("connection failed")
             self._answer(frame_id, Internal())
@@ -508,7 +529,7 @@ class ClientConnection(WSListener):
     def flush(self) -> None:
         """Write everything that waits in one write; on the sealed sub-protocol, as one record."""
         self._dirty = False
-        if self._blocked or self._closing or self._catching_up:
+        if self._blocked or self._closing or self._catching_up or (self._packs and self._seal is None):
             return
         messages = self._queue.take(self._protocol.encoding or Encoding.JSON, packed=self._packs)
         if messages or (self._seal is not None and self._seal.outgoing):

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from securechat.domain.accounts import User
 from securechat.domain.commands import ReadState, RoomSummary
 from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
@@ -21,6 +23,8 @@ from securechat.protocol.frames import SignalFrame
 
 PRESENCE_DELAY_S: Final = 0.5
 """Changes of presence gather this long: a storm of logins becomes one signal per room."""
+FLAP_S: Final = 3.0
+"""Who comes and goes all the time is shown at most once in this time, as what they are in the end."""
 
 
 class Hub:
@@ -39,6 +43,7 @@ class Hub:
         self._rooms_of: dict[str, set[str]] = {}
         self._presence: dict[str, None] = {}
         self._shown: set[str] = set()
+        self._shown_at: dict[str, float] = {}
         self._presence_timer: asyncio.TimerHandle | None = None
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -65,6 +70,10 @@ class Hub:
         if not connections:
             del self._users[user_id]
             self._changed(user_id)
+
+    def connections_of(self, user_id: str) -> list[ClientConnection]:
+        """Return the connections of a user, oldest first."""
+        return list(self._users.get(user_id, ()))
 
     def is_online(self, user_id: str) -> bool:
         """Return whether a user has a connection here."""
@@ -104,6 +113,8 @@ class Hub:
 
     def show(self, signal: Signal) -> None:
         """Send a signal to those whom it is for."""
+        if isinstance(signal.payload, User):
+            self._change_role(signal.payload)
         block = Block([_signal_frame(signal.payload)])
         audience = self._users.get(signal.user, {}) if signal.user else self._rooms.get(signal.room, {})
         for connection in tuple(audience):  # As in `_send`.
@@ -113,6 +124,12 @@ class Hub:
                 connection.push_ephemeral(block)
             else:
                 connection.push(block)
+
+    def _change_role(self, user: User) -> None:
+        """Let a new server role hold on open connections at once."""
+        for connection in self._users.get(user.id, ()):
+            if connection.principal is not None and connection.principal.role is not user.role:
+                connection.principal = msgspec.structs.replace(connection.principal, role=user.role)
 
     def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
         """Close connections of a user: of these devices, or all."""
@@ -175,16 +192,24 @@ class Hub:
     def _show_presence(self) -> None:
         self._presence_timer = None
         by_room: dict[str, dict[str, str]] = {}
+        now = self._loop.time()
+        flapping = {user_id: None for user_id in self._presence if now - self._shown_at.get(user_id, -FLAP_S) < FLAP_S}
         for user_id in self._presence:
+            if user_id in flapping:
+                continue
             online = user_id in self._users
             if online == (user_id in self._shown):
                 continue  # Came and went, or the other way round, while it gathered.
+            self._shown_at[user_id] = now
             (self._shown.add if online else self._shown.discard)(user_id)
             for room_id in self._rooms_of.get(user_id, ()):
                 by_room.setdefault(room_id, {})[user_id] = "online" if online else "offline"
             if not online:
                 self._rooms_of.pop(user_id, None)
-        self._presence.clear()
+        self._presence = flapping
+        self._shown_at = {user_id: at for user_id, at in self._shown_at.items() if now - at < FLAP_S}
+        if flapping:
+            self._presence_timer = self._loop.call_later(PRESENCE_DELAY_S, self._show_presence)
         for room_id, presence in by_room.items():
             self._show_in_room(room_id, presence)
 

@@ -11,7 +11,8 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,16 +23,19 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from securechat.auth.addresses import Network, client_address, peer_in, source_of
 from securechat.auth.manager import AuthManager
+from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
-from securechat.errors import Unauthorized
+from securechat.errors import RateLimited, Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.connection_limits import Connections, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
@@ -84,7 +88,8 @@ class Gateway:
         history: Catching up.
         dispatcher: Commands.
         counters: What is counted.
-        max_connections: More are refused with 503.
+        limiter: For connecting again and again.
+        pending: Connections on their way in; its caps are those of all connections.
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
     """
@@ -98,7 +103,8 @@ class Gateway:
         history: HistoryService,
         dispatcher: CommandDispatcher,
         counters: Counters,
-        max_connections: int,
+        limiter: RateLimiter,
+        pending: Pending,
         server_name: Callable[[], str],
         session_layer: SessionLayer,
     ) -> None:
@@ -113,10 +119,11 @@ class Gateway:
         self.charge = dispatcher.charge
         self.who = auth.authenticate
         self.counters = counters
-        self.max_connections = max_connections
+        self.pending = pending
         self.server_name = server_name
         self.session_layer = session_layer
-        self.connections: set[ClientConnection] = set()
+        self.connections = Connections(pending)
+        self._limiter = limiter
         self.draining = False
 
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
@@ -133,6 +140,7 @@ class Gateway:
         account = await self._accounts.account(user_id=principal.user_id)
         if account is None:
             raise Unauthorized
+        self._make_room(principal)
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
         ready = f.Ready(
             user=account.user,
@@ -144,8 +152,43 @@ class Gateway:
         )
         return principal, ready
 
+    def admit(self, address: str, subprotocol: str) -> WSUpgradeResponseWithListener:
+        """Accept an upgrade from this address to one of our sub-protocols, or refuse it, before anything is allocated for it."""
+        if self.draining:
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        status, wait_ms = self.connections.refused(address), 5_000
+        if status is None:
+            try:
+                self._limiter.take("connect.address", address, time.monotonic())
+            except RateLimited as error:
+                status, wait_ms = HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_ms or wait_ms
+        if status is not None:
+            self.counters.connections_refused += 1
+            return _refuse(HTTPStatus(status), wait_ms)
+        self.counters.connections_opened += 1
+        response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": subprotocol})
+        handshake = self.session_layer.handshake() if subprotocol == f.SUBPROTOCOL else None
+        return WSUpgradeResponseWithListener(response, ClientConnection(self, address, handshake))
+
+    def _make_room(self, principal: Principal) -> None:
+        """Keep an account within its number of connections.
+
+        Raises:
+            RateLimited: It connects too often, or has too many connections and none of this device that could be replaced.
+        """
+        self._limiter.take("connect.account", principal.user_id, time.monotonic())
+        own = self._hub.connections_of(principal.user_id)
+        if len(own) < self.pending.caps.account:
+            return
+        for connection in own:  # Oldest first.
+            if connection.principal is not None and connection.principal.device_id == principal.device_id:
+                connection.close(f.CloseCode.REPLACED, "replaced by a newer connection of this device")
+                return
+        raise RateLimited("This account has too many connections.", retry_after_ms=60_000)
+
     def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> dict[str, str]:
         """See `Session.attach`."""
+        self.connections.known(connection)
         rooms = list(rooms)
         self._hub.attach(connection, user_id, rooms)
         return self._hub.online_in(rooms)
@@ -156,7 +199,7 @@ class Gateway:
 
     async def newest(self, principal: Principal, room: str) -> int:
         """See `Session.newest`."""
-        state = policy.require_member(await self._log_store.room(room, user_id=principal.user_id), room, principal)
+        state = policy.require_in(principal, "fetch", await self._log_store.room(room, user_id=principal.user_id), room)
         return state.last_seq
 
     async def missed(self, principal: Principal, room: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
@@ -172,20 +215,23 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             now, wall = time.monotonic(), time.time()
-            for connection in list(self.connections):
+            for connection in self._connections():
                 connection.look_after(now, wall)
 
     def drain(self, spread_ms: int) -> None:
         """Tell every client to come back, spread over a time, and close."""
         self.draining = True
-        connections = list(self.connections)
+        connections = self._connections()
         for index, connection in enumerate(connections):
             connection.drain(spread_ms * (index + 1) // len(connections))
 
     def abort(self) -> None:
         """End what is left."""
-        for connection in list(self.connections):
+        for connection in self._connections():
             connection.close(f.CloseCode.DRAIN)
+
+    def _connections(self) -> list[ClientConnection]:
+        return [each for each in self.connections if isinstance(each, ClientConnection)]
 
 
 class FrontProtocol(HttpToolsProtocol):
@@ -193,15 +239,28 @@ class FrontProtocol(HttpToolsProtocol):
 
     gateway: Gateway | None
     origins: Callable[[], frozenset[str]]
+    proxies: Callable[[], Proxies]
+    _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
+        # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
+        # be somebody else's.
         if len(self.connections) > HTTP_CONNECTIONS:
-            transport.abort()
+            self.loop.call_soon(transport.abort)
             return
+        peer = self.client[0] if self.client else ""
+        key = "" if self.proxies().trust(peer) else source_of(peer)  # A proxy stands for many sources.
+        if self.gateway is not None:
+            if self.gateway.pending.full(key):
+                self.gateway.counters.connections_refused += 1
+                self.loop.call_soon(transport.abort)
+                return
+            self.gateway.pending.enter(key)
+            self._pending_key = key
         self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -223,6 +282,9 @@ class FrontProtocol(HttpToolsProtocol):
         """The head is there."""
         self._stop_timer()
         self._head_bytes = 0
+        if self.client:
+            # Only now are the headers known that say for whom a trusted proxy speaks; each request of a connection has its own.
+            self.scope["client"] = (self.proxies().client(self.client[0], self.headers), self.client[1])
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -241,7 +303,7 @@ class FrontProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             head += [name, b": ", value, b"\r\n"]
         head.append(b"\r\n")
-        address = self.client[0] if self.client else ""
+        address = self.scope["client"][0] if self.scope["client"] else ""
         scheme = self.scheme or "https"
 
         def upgrade(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -285,26 +347,54 @@ class FrontProtocol(HttpToolsProtocol):
         own = f"{scheme}://{request.headers.get('Host', '')}"
         if request.path != PATH:
             return _refuse(HTTPStatus.NOT_FOUND)
+        if self.scope["http_version"] != "1.1" or request.method != b"GET":
+            return _refuse(HTTPStatus.BAD_REQUEST)
+        if request.headers.get("Sec-WebSocket-Version") != "13":
+            return _refuse(HTTPStatus.UPGRADE_REQUIRED)
         if origin is not None and origin != own and origin not in self.origins():
             return _refuse(HTTPStatus.FORBIDDEN)
         subprotocol = gateway.session_layer.choose(offered)
         if subprotocol is None:
             return _refuse(HTTPStatus.BAD_REQUEST)
-        if gateway.draining or len(gateway.connections) >= gateway.max_connections:
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE)
-        gateway.counters.connections_opened += 1
-        response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": subprotocol})
-        handshake = gateway.session_layer.handshake() if subprotocol == f.SUBPROTOCOL else None
-        return WSUpgradeResponseWithListener(response, ClientConnection(gateway, address, handshake))
+        return gateway.admit(address, subprotocol)
 
     def _stop_timer(self) -> None:
+        """The head is there, or will never be."""
+        if self._pending_key is not None and self.gateway is not None:
+            self.gateway.pending.leave(self._pending_key)
+            self._pending_key = None
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
 
-def _refuse(status: HTTPStatus) -> WSUpgradeResponseWithListener:
-    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, status.phrase.encode()), None)
+def _refuse(status: HTTPStatus, retry_after_ms: int = 1_000) -> WSUpgradeResponseWithListener:
+    wait = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+    headers = {"Retry-After": str(-(-retry_after_ms // 1_000))} if status in wait else {}
+    if status is HTTPStatus.UPGRADE_REQUIRED:
+        headers["Sec-WebSocket-Version"] = "13"
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, status.phrase.encode(), headers), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The proxies in front of this server.
+
+    Attributes:
+        trusted: Their networks.
+        header: What they write: a key of `auth.addresses.HEADERS`.
+    """
+
+    trusted: tuple[Network, ...] = ()
+    header: str = "x-forwarded-for"
+
+    def trust(self, peer: str) -> bool:
+        """Return whether a peer is one of them."""
+        return bool(self.trusted) and any(peer_in(peer, network) for network in self.trusted)
+
+    def client(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
+        """Return whose request it is."""
+        return client_address(peer, headers, self.trusted, self.header)
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:
@@ -349,10 +439,19 @@ class Listener:
         app: The ASGI application for everything but the gateway.
         gateway: WebSocket connections; None where there is no gateway.
         origins: Origins of browsers that are allowed besides the server's own, read at each upgrade.
+        proxies: The proxies in front, read at each request.
         guarded: Whether request heads have a deadline: everywhere but on the admin socket and listener.
     """
 
-    def __init__(self, app: Any, gateway: Gateway | None, origins: Callable[[], frozenset[str]], *, guarded: bool = True) -> None:
+    def __init__(
+        self,
+        app: Any,
+        gateway: Gateway | None,
+        origins: Callable[[], frozenset[str]],
+        proxies: Callable[[], Proxies] = Proxies,
+        *,
+        guarded: bool = True,
+    ) -> None:
         self._config = Config(
             app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
             date_header=False, proxy_headers=False, timeout_keep_alive=60, h11_max_incomplete_event_size=16_384,
@@ -360,7 +459,7 @@ class Listener:
         self._config.load()
         self._state = ServerState()
         self._servers: list[asyncio.AbstractServer | Acceptor] = []
-        attributes: dict[str, Any] = {"gateway": gateway, "origins": staticmethod(origins)}
+        attributes: dict[str, Any] = {"gateway": gateway, "origins": staticmethod(origins), "proxies": staticmethod(proxies)}
         base = FrontProtocol if guarded else HttpToolsProtocol
         self._protocol = type("Front", (base,), attributes)
 

@@ -30,6 +30,8 @@ class Counters:
     """Sealed sessions since the start."""
     sessions_refused: int = 0
     """Sealed sessions ended because of what came."""
+    connections_refused: int = 0
+    """Connections refused because there were too many."""
     http_requests: int = 0
     """REST and static requests."""
     auth_failures: int = 0

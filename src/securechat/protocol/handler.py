@@ -6,17 +6,26 @@ record after `codec` encoded it.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import decode_hook
-from securechat.errors import InvalidInput, ProtocolViolation
+from securechat.errors import InvalidInput, ProtocolViolation, TooDeep
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
 
 F = TypeVar("F")
+
+
+DEPTH_MAX: Final = 32
+"""Levels of arrays and objects."""
+_DEEP: Final = f"too_deep: at most {DEPTH_MAX} levels."
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
+_CURLY_AS_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class BadFrame:
@@ -86,7 +95,9 @@ class ProtocolHandler(Generic[F]):
         raws: list[msgspec.Raw]
         try:
             raws = (_RAWS_JSON if text else _RAWS_MSGPACK).decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except RecursionError as error:
+            raise ProtocolViolation(_DEEP) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolViolation("Not an array of frames.") from error
         if len(raws) > LIMITS.frames_per_message:
             raise ProtocolViolation("Too many frames in one message.")
@@ -95,7 +106,8 @@ class ProtocolHandler(Generic[F]):
             try:
                 found.append(self._one_json.decode(raw) if text else self._one_msgpack.decode(raw))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                found.append(BadFrame(_id_of(raw, text=text), invalid_input(error)))
+                deep = isinstance(error, RecursionError) or (text and too_deep(bytes(raw)))
+                found.append(BadFrame(_id_of(raw, text=text), TooDeep(_DEEP) if deep else invalid_input(error)))
         return found
 
 
@@ -119,6 +131,17 @@ def invalid_input(error: Exception) -> InvalidInput:
     _, _, path = words.partition(" - at `$.")
     field = path.rstrip("`").removeprefix("[...].") or None
     return InvalidInput(words.replace(" - at `$.", ", at `").replace(" - at `$`", "") or "Not understood.", field=field)
+
+
+def too_deep(text: bytes) -> bool:
+    """Return whether JSON is nested deeper than `DEPTH_MAX`: without parsing it, in time that grows with its size only."""
+    brackets = _STRING.sub(b"", text).translate(_CURLY_AS_SQUARE, _NO_BRACKETS)
+    for _ in range(DEPTH_MAX):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    return bool(brackets) and (b"[]" in brackets or brackets.count(b"[") > DEPTH_MAX)
 
 
 def _handler_parts(frames: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:

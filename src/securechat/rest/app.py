@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import re
 import time
@@ -25,16 +26,17 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import STRANGER, Principal
 from securechat.domain.ids import new_id
 from securechat.domain.secret import Secret, decode_hook
-from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, TooLarge, Unauthorized
+from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, RateLimited, TooDeep, TooLarge, Unauthorized
 from securechat.ops.health import Health
 from securechat.ops.metrics import Counters
 from securechat.protocol import key_list as key_list_module
-from securechat.protocol.handler import invalid_input
+from securechat.protocol.handler import invalid_input, too_deep
 from securechat.rest import docs
 from securechat.rest.openapi import Problem, document
 from securechat.rest.routes import BASE, ROUTES, Route
 from securechat.rest.static import StaticFiles
-from securechat.services.dispatcher import COMMAND_RATE, MESSAGE_RATE, CommandDispatcher
+from securechat.services import costs
+from securechat.services.dispatcher import CommandDispatcher
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class RestApp:
             ),
             counters,
             strict_for,
+            self._knock,
         )
 
     def _at(self, methods: dict[str, Route]) -> Callable[[Request], Awaitable[Response]]:
@@ -137,7 +140,9 @@ class RestApp:
         except Unauthorized:
             self._counters.auth_failures += 1
             raise
-        headers = self._limit_headers(route, who)
+        except RateLimited as error:
+            return _problem(error, headers=self._limit_headers(who, command, address))
+        headers = self._limit_headers(who, command, address)
         response = Response(b"", status_code=route.status, media_type="application/json", headers=headers)
         if cookies:
             reply = _move_token_to_cookie(response, request, reply)
@@ -163,17 +168,20 @@ class RestApp:
         if origin != f"{request.url.scheme}://{request.headers.get('host', '')}" and origin not in self._origins():
             raise Forbidden("This origin is not allowed.")
 
-    def _limit_headers(self, route: Route, who: Principal) -> dict[str, str]:
-        name = MESSAGE_RATE if route.reply is c.Sent else COMMAND_RATE
-        rate = self._limiter.rates.get(name)
-        left = self._limiter.left(name, who.user_id)
-        if rate is None or left is None or not who.user_id:
-            return {}
-        window = max(1, round(rate.burst / rate.per_s))
-        return {
-            "RateLimit-Policy": f'"{name}";q={int(rate.burst)};w={window}',
-            "RateLimit": f'"{name}";r={int(left)};t={window}',
-        }
+    def _limit_headers(self, who: Principal, command: c.Command, address: str) -> dict[str, str]:
+        wanted = [(costs.ADDRESS, address)]
+        if who.user_id:
+            wanted = [*costs.buckets_of(who, is_entry=c.REPLIES[type(command)] is c.Sent), *wanted]
+        return self._limiter.headers(wanted, time.monotonic())
+
+    def _knock(self, address: str) -> Response | None:
+        """Charge an address for a request before anything is done for it; return the answer when there is nothing left."""
+        try:
+            self._dispatcher.knock(address)
+        except RateLimited as error:
+            self._counters.refused += 1
+            return _problem(error, headers=self._limiter.headers([(costs.ADDRESS, address)], time.monotonic()))
+        return None
 
     async def _healthz(self, _request: Request) -> Response:
         return Response(b'{"alive":true}', media_type="application/json")
@@ -254,13 +262,22 @@ async def _read_body(request: Request) -> dict[str, Any]:
         return {}
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise InvalidInput("Send application/json.")
+    if too_deep(body):
+        raise TooDeep
     try:
+        json.loads(body, object_pairs_hook=_once)  # Only this parser says when a name comes twice; each parser takes another value.
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidInput("The body is not JSON.") from error
     if not isinstance(fields, dict):
         raise InvalidInput("The body is not an object.")
     return fields
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise InvalidInput("A name is given twice.")
 
 
 def _cookie_name(request: Request) -> str:
@@ -341,8 +358,11 @@ _CODE_IN_PATH: Final = re.compile(r"(/invites/|^/i/)[^/]+")
 class _Borders:
     """Around everything: request id, headers that every answer has, errors → problem+json."""
 
-    def __init__(self, app: ASGIApp, counters: Counters, strict_for: Callable[[str], int]) -> None:
+    def __init__(
+        self, app: ASGIApp, counters: Counters, strict_for: Callable[[str], int], knock: Callable[[str], Response | None]
+    ) -> None:
         self._app = app
+        self._knock = knock
         self._counters = counters
         self._strict_for = strict_for
 
@@ -366,7 +386,10 @@ class _Borders:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            refusal = None
+            if scope["path"] not in _PROBES:
+                refusal = self._knock(scope["client"][0] if scope["client"] else "")
+            await (refusal or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = 499
         except Exception:
@@ -389,6 +412,8 @@ def _host(scope: Scope) -> str:
     return ""
 
 
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Who watches the server has to see it also when somebody floods it from the same address."""
 _HEADERS: Final = (
     (b"cache-control", b"no-store, private"),
     (b"x-content-type-options", b"nosniff"),

@@ -322,6 +322,25 @@ class Commands(ABC):
         """
         await self.call(c.BotRevoke(user=user_id))
 
+    async def change_role(self, user_id: str, role: Literal["owner", "admin", "moderator", "member", "guest"]) -> None:
+        """Give an account another role on the server; it holds at once, also where it is connected.
+
+        Raises:
+            Forbidden: They stand as high as oneself, or the role is more than one has.
+            Conflict: It is a bot, or the server's last owner.
+        """
+        await self.call(c.UserRole(user=user_id, role=role))
+
+    async def explain(self, action: str, *, user_id: str = "", room_id: str = "") -> c.Explanation:
+        """Say whether somebody (oneself, without a user id) may do something, and which rule decides.
+
+        Raises:
+            Forbidden: About others only administrators may ask.
+            NotFound: No such user or room.
+            InvalidInput: There is no such action.
+        """
+        return await self.ask(c.PolicyExplain(action=action, user=user_id, room=room_id), c.Explanation)
+
     async def list_audit(
         self, *, before: int | None = None, after: int | None = None, action: str = "", limit: int = 50
     ) -> c.AuditPage:

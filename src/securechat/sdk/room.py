@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from securechat.domain import commands as c
 from securechat.domain.entries import Entry, Page
@@ -214,6 +214,25 @@ class Room:
             Conflict: It is a direct room.
         """
         await self._client.call(c.MemberRemove(room=self.id, user=user_id))
+
+    async def set_role(self, user_id: str, role: Literal["owner", "moderator", "member", "guest"]) -> None:
+        """Give a member another role in this room; it holds at once.
+
+        Raises:
+            NotFound: They are not a member.
+            Forbidden: They stand as high as oneself, or the role is more than one has.
+            Conflict: The room would have no owner.
+        """
+        await self._client.call(c.MemberRole(room=self.id, user=user_id, role=role))
+
+    async def permit(self, action: str, role: Literal["owner", "moderator", "member", "guest"] | None) -> None:
+        """Say which role an action needs here at least; None: the default holds again.
+
+        Raises:
+            InvalidInput: A room does not decide about this action.
+            Forbidden: Only an owner of the room may.
+        """
+        self.summary = await self._client.ask(c.RoomPermit(room=self.id, action=action, role=role), c.RoomSummary)
 
     async def commands(self) -> list[c.BotCommand]:
         """Return what the bots of this room answer to, by name."""

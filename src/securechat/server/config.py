@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from securechat.auth.addresses import networks
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
 from securechat.domain.secret import Secret, decode_hook
@@ -44,6 +45,11 @@ DEFAULT_RATES: Final = {
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
     "handshake.address": Rate(burst=200, per_s=20),
+    "room": Rate(burst=600, per_s=150),
+    "mention_all": Rate(burst=3, per_s=1 / 60),
+    "address": Rate(burst=3_000, per_s=600),
+    "connect.address": Rate(burst=300, per_s=30),
+    "connect.account": Rate(burst=60, per_s=2),
 }
 
 
@@ -87,6 +93,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         365, "How long browsers remember to use HTTPS only, for real domains; 0: not at all.", reload=True
     )
     max_connections: Annotated[int, Meta(ge=1)] = _setting(10_000, "WebSocket connections; more are refused with 503.", reload=True)
+    max_connections_address: Annotated[int, Meta(ge=1)] = _setting(
+        1_000, "The same of one source: an IPv4 address or an IPv6 /64; more are refused with 429.", reload=True
+    )
+    max_connections_account: Annotated[int, Meta(ge=1)] = _setting(
+        32, "The same of one account; then the oldest of the same device is replaced, else the new one refused.", reload=True
+    )
+    max_pending: Annotated[int, Meta(ge=1)] = _setting(
+        500, "Connections whose request head or auth is not there yet; more are ended at once.", reload=True
+    )
+    max_pending_address: Annotated[int, Meta(ge=1)] = _setting(50, "The same of one source.", reload=True)
+    trusted_proxies: list[str] = _setting(
+        [], "Addresses or CIDR blocks of proxies in front of the server: only they may say whose request it is.", reload=True
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = _setting(
+        "x-forwarded-for", "The header in which they say it; the other one is ignored.", reload=True
+    )
     rates: dict[str, Rate] = _setting(
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
     )
@@ -258,6 +280,11 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):
         found.append("public_url: begins with https:// or http://")
+    for text in settings.trusted_proxies:
+        try:
+            networks((text,))
+        except ValueError:
+            found.append(f"trusted_proxies: {text} is no address and no CIDR block")
     found += [f"rates.{name}: unknown bucket" for name in settings.rates if name not in DEFAULT_RATES]
     found += [
         f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0

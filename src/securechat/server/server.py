@@ -22,12 +22,13 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from securechat import __version__
+from securechat.auth.addresses import networks
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent, Result
 from securechat.errors import ChatError, Conflict, Shutdown
 from securechat.gateway.acceptor import quiet_about_strangers
-from securechat.gateway.listener import Listener
+from securechat.gateway.listener import Listener, Proxies
 from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
@@ -40,7 +41,7 @@ from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.renewal import Renewal, in_daemon_thread
 from securechat.server.tls import TLSContext
-from securechat.server.wiring import Parts, build
+from securechat.server.wiring import Parts, build, caps_of
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,9 @@ class Server:
                 [*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])]
             )
 
+        def proxies() -> Proxies:
+            return Proxies(networks(tuple(self.settings.trusted_proxies)), self.settings.proxy_header)
+
         def strict_for(host: str) -> int:
             return self.settings.hsts_days * 86_400 if parts.tls.strict_for(host) else 0
 
@@ -191,7 +195,7 @@ class Server:
             },
             __version__,
         )
-        public = Listener(rest.asgi, parts.gateway, origins)
+        public = Listener(rest.asgi, parts.gateway, origins, proxies)
         admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins, guarded=False)
         listeners = [public, admin]
         try:
@@ -199,11 +203,11 @@ class Server:
             if settings.http_port:
                 plain = public
                 if settings.tls_domains:
-                    plain = Listener(self._to_https(parts, local=rest.asgi), parts.gateway, origins)
+                    plain = Listener(self._to_https(parts, local=rest.asgi), parts.gateway, origins, proxies)
                     listeners.append(plain)
                 self.http_port = await plain.listen("127.0.0.1", settings.http_port, None)
             if settings.redirect_port:
-                redirect = Listener(self._to_https(parts), None, origins)
+                redirect = Listener(self._to_https(parts), None, origins, proxies)
                 listeners.append(redirect)
                 await redirect.listen(settings.host, settings.redirect_port, None)
             with contextlib.suppress(FileNotFoundError):
@@ -332,7 +336,7 @@ class Server:
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates
-        parts.gateway.max_connections = settings.max_connections
+        parts.gateway.pending.caps = caps_of(settings)
         logger.set_level(settings.log_level)
 
 

@@ -21,6 +21,7 @@ from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
 from securechat.gateway.admission import HandshakeAdmission
+from securechat.gateway.connection_limits import Caps, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
 from securechat.gateway.session_layer import SessionLayer
@@ -38,6 +39,7 @@ from securechat.server.server_desk import ServerDesk
 from securechat.server.tls import TLSContext
 from securechat.services.audit import AuditService
 from securechat.services.dispatcher import CommandDispatcher
+from securechat.services.explain import ExplainService
 from securechat.services.history import HistoryService
 from securechat.services.messaging import MessagingService
 from securechat.services.presence import PresenceService
@@ -124,8 +126,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         lambda: settings().registration == "open", add_to_rooms,
     )  # fmt: skip
     await accounts.load()
-    messaging = MessagingService(accounts.is_blocked)
+    messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
+    explainer = ExplainService(log_store, account_store)
     presence = PresenceService(log_store, bus, clock)
     keeper = StorageService(storage, room_log)
 
@@ -151,6 +154,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.StorageStatus: keeper.status,
             c.StorageRotate: keeper.rotate,
             c.StorageShred: keeper.shred,
+            c.PolicyExplain: explainer.explain,
         },
         opens={
             c.SetupComplete: accounts.setup,
@@ -167,7 +171,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     )
     session_layer = _session_layer(settings, data, limiter, clock)
     gateway = Gateway(
-        hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections,
+        hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
         lambda: accounts.server_name, session_layer,
     )  # fmt: skip
     return Parts(
@@ -224,6 +228,17 @@ def _key_provider(settings: Settings, data: DataDir) -> KeyProvider:
     return FileKeys(Path(settings.at_rest_keys) if settings.at_rest_keys else data.keys)
 
 
+def caps_of(settings: Settings) -> Caps:
+    """Return the limits of connections."""
+    return Caps(
+        connections=settings.max_connections,
+        address=settings.max_connections_address,
+        account=settings.max_connections_account,
+        pending=settings.max_pending,
+        pending_address=settings.max_pending_address,
+    )
+
+
 def _asks(
     rooms: RoomService, history: HistoryService, presence: PresenceService, auth: AuthManager, accounts: AccountService
 ) -> dict[type[c.Command], Any]:
@@ -243,6 +258,8 @@ def _asks(
         c.MemberList: rooms.list_members,
         c.MemberAdd: rooms.add,
         c.MemberRemove: rooms.remove,
+        c.MemberRole: rooms.change_role,
+        c.RoomPermit: rooms.permit,
         c.CommandList: rooms.list_commands,
         c.CommandSet: accounts.set_commands,
         c.UserGet: accounts.get_users,
@@ -260,6 +277,7 @@ def _asks(
         c.InviteRevoke: accounts.revoke_invite,
         c.UserCreate: accounts.create_user,
         c.UserList: accounts.list_users,
+        c.UserRole: accounts.change_role,
         c.UserDisable: accounts.disable,
         c.UserEnable: accounts.enable,
         c.UserReset: accounts.reset_link,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from securechat.domain import commands as c
@@ -15,12 +15,10 @@ from securechat.domain import policy
 from securechat.domain.accounts import OPERATOR, Principal
 from securechat.domain.ports import Clock
 from securechat.errors import ChatError, Draining, Internal, InvalidInput
+from securechat.services import costs
 from securechat.services.room_log import Done, Operation, Refused, RoomLog
 
 log = logging.getLogger(__name__)
-
-MESSAGE_RATE: Final = "message"
-COMMAND_RATE: Final = "command"
 
 _AUDITED: Final = frozenset({c.MessageDelete})
 """Commands that become entries and may be remembered in the audit log: they need to know where they came from."""
@@ -38,6 +36,9 @@ class Limiter(Protocol):
 
     def take(self, what: str, who: str, now: float, cost: float = 1.0) -> float:
         """Take tokens or raise `RateLimited`."""
+
+    def take_all(self, wanted: Sequence[tuple[str, str]], now: float, cost: float = 1.0) -> None:
+        """Take tokens from all of these buckets or from none, and raise `RateLimited`."""
 
 
 class CommandDispatcher:
@@ -80,28 +81,47 @@ class CommandDispatcher:
 
     def dispatch(self, who: Principal, command: c.Command, address: str, done: Done) -> None:
         """Handle a command of a connection; `done` gets the reply or the `ChatError`, once."""
-        to_operation = self._operations.get(type(command))
+        kind = type(command)
+        to_operation = self._operations.get(kind)
         if to_operation is None:
+            try:
+                self.knock(address)
+            except ChatError as error:
+                done(error)
+                return
             task = asyncio.create_task(self._answer(who, command, address, done))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
         try:
-            self._limiter.take(MESSAGE_RATE, who.user_id, self._clock.monotonic())
-            operation = to_operation(who.at(address) if type(command) in _AUDITED else who, command)
+            self._require(who, kind)
+            wanted = [(costs.ADDRESS, address), *costs.buckets_of(who, is_entry=True)]
+            self._limiter.take_all(wanted, self._clock.monotonic())
+            operation = to_operation(who.at(address) if kind in _AUDITED else who, command)
         except ChatError as error:
             done(error)
             return
         operation.origin = (who, command, address)
         self._room_log.submit(operation, done)
 
-    def charge(self, who: Principal, cost: int) -> None:
-        """Take tokens for something that is no command but costs as much.
+    def knock(self, address: str, cost: float = 1.0) -> None:
+        """Take tokens of an address: what a door does with every request before it looks at it.
 
         Raises:
             RateLimited: There are not enough.
         """
-        self._limiter.take(COMMAND_RATE, who.user_id, self._clock.monotonic(), float(cost))
+        self._limiter.take(costs.ADDRESS, address, self._clock.monotonic(), cost)
+
+    def charge(self, who: Principal | None, cost: float, address: str) -> None:
+        """Take tokens for what is no command: a ping, a resume, a frame that could not be understood.
+
+        Raises:
+            RateLimited: There are not enough.
+        """
+        wanted = [(costs.ADDRESS, address)]
+        if who is not None:
+            wanted.append((costs.COMMAND, who.user_id))
+        self._limiter.take_all(wanted, self._clock.monotonic(), cost)
 
     async def perform(self, who: Principal, command: c.Command, address: str) -> Any:
         """Handle a command and return its reply.
@@ -119,19 +139,20 @@ class CommandDispatcher:
     async def _perform(self, who: Principal, command: c.Command, address: str) -> Any:
         if self._draining:
             raise Draining(retry_after_ms=1_000)
-        opened = self._opens.get(type(command))
+        kind = type(command)
+        self._require(who, kind)
+        opened = self._opens.get(kind)
         if opened is not None:
             return await opened(command, address)
-        policy.require_account(who)
+        to_operation = self._operations.get(kind)
         if who is not OPERATOR:
-            rate = MESSAGE_RATE if type(command) in self._operations else COMMAND_RATE
-            self._limiter.take(rate, who.user_id, self._clock.monotonic())
-        to_operation = self._operations.get(type(command))
+            wanted = costs.buckets_of(who, is_entry=to_operation is not None)
+            self._limiter.take_all(wanted, self._clock.monotonic(), costs.COSTS.get(kind, 1.0))
         if to_operation is not None:
             operation = to_operation(who.at(address), command)
             operation.origin = (who, command, address)
             return await self._room_log.perform(operation)
-        ask = self._asks.get(type(command))
+        ask = self._asks.get(kind)
         if ask is None:
             raise InvalidInput("There is no such command here.", field="op")
         return await ask(who.at(address), command)
@@ -142,6 +163,13 @@ class CommandDispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._room_log.drain()
+
+    @staticmethod
+    def _require(who: Principal, kind: type[c.Command]) -> None:
+        """Ask the policy at the door: a command without a rule is nobody's."""
+        decision = policy.at_the_door(who, str(kind.__struct_config__.tag))
+        if decision.refusal is not None:
+            raise decision.refusal(decision.detail)
 
     async def _answer(self, who: Principal, command: c.Command, address: str, done: Done) -> None:
         try:

@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from securechat.domain import policy
-from securechat.domain.accounts import Principal, Role
+from securechat.domain.accounts import Principal
 from securechat.domain.commands import Fetch, ReadMark, ReadState
 from securechat.domain.entries import Entry, Page
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import LogStore, LogTransaction, MessageBus, Signal
 from securechat.errors import InvalidInput
+from securechat.services.coalescing import Latest
 from securechat.services.room_log import Operation, RoomLog
 
 NEWEST_PAGE: Final = 50
 """Entries given to a client that is too far behind."""
 CATCH_UP_PAGE: Final = 50
 """Entries read at once for a client that catches up: at most 800 KiB."""
+READ_EVERY_S: Final = 1.0
+"""A read marker that moves all the time is told to the user's other devices at most this often; the newest place wins."""
 
 
 class HistoryService:
@@ -33,6 +36,7 @@ class HistoryService:
         self._room_log = room_log
         self._log_store = log_store
         self._bus = bus
+        self._told = Latest(READ_EVERY_S)
 
     async def fetch(self, who: Principal, command: Fetch) -> Page:
         """Read a page of a room's log."""
@@ -40,8 +44,7 @@ class HistoryService:
         if len(given) > 1:
             raise InvalidInput("Give one of before, after and around.")
         room = await self._log_store.room(command.room, user_id=who.user_id)
-        if who.role is not Role.OPERATOR:
-            policy.require_member(room, command.room, who)
+        policy.require_in(who, "fetch", room, command.room)
         read, room_id, limit = self._log_store.page, command.room, command.limit
         if command.around is None:
             return await read(room_id, before=command.before, after=command.after, limit=limit)
@@ -69,11 +72,11 @@ class HistoryService:
         """Move a read marker, and tell all devices of the user where it is now."""
 
         def decide(transaction: LogTransaction, _now: int) -> None:
-            room = policy.require_member(transaction.room(command.room), command.room, who)
+            room = policy.require_in(who, "read.mark", transaction.room(command.room), command.room)
             transaction.mark_read(who.user_id, command.room, min(command.seq, room.last_seq), back=command.back)
 
         await self._room_log.perform(Operation(decide, (command.room,)))
         read_seq, unread = await self._log_store.read_state(who.user_id, command.room)
         state = ReadState(room=command.room, read_seq=read_seq, unread=unread)
-        self._bus.signal(Signal(state, user=who.user_id, ephemeral=False))
+        self._told.call((who.user_id, command.room), lambda: self._bus.signal(Signal(state, user=who.user_id, ephemeral=False)))
         return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Final
@@ -15,8 +16,10 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.ports import LogTransaction
 from securechat.domain.rooms import RoomKind, RoomState
 from securechat.errors import CmidConflict, Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from securechat.services import costs
 from securechat.services.room_log import Operation
 
+_EVERYBODY: Final = re.compile(r"(?<![\w@.])@(?:all|everyone|here|room)(?![\w.-]*\w)", re.IGNORECASE)
 _ZWJ_AND_SELECTORS: Final = frozenset("\u200d\ufe0f\u20e3")
 
 
@@ -25,18 +28,23 @@ class MessagingService:
 
     Args:
         blocks: Whom the service asks whether one user blocked another; must not wait.
+        charge: Takes a token of a room (`costs.ROOM`, `costs.MENTION`), or raises `RateLimited`; must not wait.
     """
 
-    def __init__(self, blocks: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self, blocks: Callable[[str, str], bool], charge: Callable[[str, str], object] = lambda _bucket, _room: None
+    ) -> None:
         self._blocks = blocks
+        self._charge = charge
 
     def send(self, who: Principal, command: MessageSend) -> Operation:
         """Add a message to the room's log."""
         body = check_body(command.body)
         key = (command.room, who.device_id, command.cmid)
+        mentions_all = mentions_everybody(body)
 
         def decide(transaction: LogTransaction, now: int) -> Sent:
-            room = policy.require_member(transaction.room(command.room), command.room, who)
+            room = policy.require_in(who, "message.send", transaction.room(command.room), command.room)
             earlier = transaction.sent(key)
             if earlier is not None:
                 return _same(earlier, EntryType.MESSAGE_SENT, body=body, reply_to=command.reply_to)
@@ -44,6 +52,10 @@ class MessagingService:
                 raise InvalidInput("There is no such message to reply to.", field="reply_to")
             if room.kind is RoomKind.DIRECT:
                 self._require_not_blocked(room, who)
+            elif mentions_all:
+                policy.require_in(who, "message.mention_all", room, command.room)
+                self._charge(costs.MENTION, command.room)
+            self._charge(costs.ROOM, command.room)
             entry = Entry(
                 type=EntryType.MESSAGE_SENT,
                 room=command.room,
@@ -63,9 +75,12 @@ class MessagingService:
     def edit(self, who: Principal, command: MessageEdit) -> Operation:
         """Replace the text of one's own message."""
         body = check_body(command.body)
+        mentions_all = mentions_everybody(body)
 
         def decide(room: RoomState, target: Entry) -> dict[str, str] | Sent:
-            policy.require_may_change(room, who, author=target.user, delete=False)
+            policy.require_in(who, "message.edit", room, command.room, author=target.user)
+            if mentions_all and room.kind is not RoomKind.DIRECT:
+                policy.require_in(who, "message.mention_all", room, command.room)
             return {"body": body}
 
         return self._change(who, command, EntryType.MESSAGE_EDITED, decide, body=body)
@@ -74,7 +89,7 @@ class MessagingService:
         """Erase a message; deleting twice answers the first deletion."""
 
         def decide(room: RoomState, target: Entry) -> dict[str, str] | Sent:
-            policy.require_may_change(room, who, author=target.user, delete=True)
+            policy.require_in(who, "message.delete", room, command.room, author=target.user)
             return {}
 
         return self._change(who, command, EntryType.MESSAGE_DELETED, decide)
@@ -116,9 +131,10 @@ class MessagingService:
     ) -> Operation:
         """Make the operation of an entry that changes a message: `decide` gives its fields, or an answer without an entry."""
         key = None if command.cmid is None else (command.room, who.device_id, command.cmid)
+        action = command.__struct_config__.tag
 
         def run(transaction: LogTransaction, now: int) -> Sent:
-            room = policy.require_member(transaction.room(command.room), command.room, who)
+            room = policy.require_in(who, str(action), transaction.room(command.room), command.room)
             earlier = None if key is None else transaction.sent(key)
             if earlier is not None:
                 return _same(earlier, entry_type, body=body, emoji=emoji, target=command.seq)
@@ -134,6 +150,7 @@ class MessagingService:
                 return found
             if room.kind is RoomKind.DIRECT and entry_type is EntryType.MESSAGE_EDITED:
                 self._require_not_blocked(room, who)
+            self._charge(costs.ROOM, command.room)
             entry = Entry(
                 type=entry_type,
                 room=command.room,
@@ -192,6 +209,11 @@ def check_body(body: str) -> str:
     if "\x00" in body or body.isspace():
         raise InvalidInput("A message has some text, and no NUL character.", field="body")
     return body
+
+
+def mentions_everybody(body: str) -> bool:
+    """Return whether a message calls everybody in the room: `@all`, `@everyone`, `@here` or `@room` as a word."""
+    return "@" in body and _EVERYBODY.search(body) is not None
 
 
 def check_emoji(emoji: str) -> str:

@@ -8,10 +8,10 @@ from securechat.domain import policy
 from securechat.domain.accounts import Principal
 from securechat.domain.commands import Done, TypingStart
 from securechat.domain.ports import Clock, LogStore, MessageBus, Signal, Typing
+from securechat.services.coalescing import Seldom
 
-QUIET_S: Final = 2.0
+QUIET_S: Final = 3.0
 """One typing signal per user and room in this time is enough."""
-REMEMBERED_MAX: Final = 10_000
 
 
 class PresenceService:
@@ -27,16 +27,11 @@ class PresenceService:
         self._log_store = log_store
         self._bus = bus
         self._clock = clock
-        self._shown: dict[tuple[str, str], float] = {}
+        self._shown = Seldom(QUIET_S)
 
     async def typing(self, who: Principal, command: TypingStart) -> Done:
         """Tell the others in the room."""
-        policy.require_member(await self._log_store.room(command.room, user_id=who.user_id), command.room, who)
-        now = self._clock.monotonic()
-        key = (command.room, who.user_id)
-        if now - self._shown.get(key, -QUIET_S) >= QUIET_S:
-            if len(self._shown) >= REMEMBERED_MAX:
-                self._shown.clear()
-            self._shown[key] = now
+        policy.require_in(who, "typing.start", await self._log_store.room(command.room, user_id=who.user_id), command.room)
+        if self._shown.now((command.room, who.user_id), self._clock.monotonic()):
             self._bus.signal(Signal(Typing(command.room, who.user_id), room=command.room, except_user=who.user_id))
         return Done()

@@ -51,9 +51,7 @@ class RoomService:
 
     async def create(self, who: Principal, command: c.RoomCreate) -> c.RoomSummary:
         """Create a room with its first members."""
-        policy.require_account(who)
-        if who.role is Role.BOT:
-            raise Forbidden("A bot may not create rooms.")
+        policy.require(who, "room.create")
         name = clean_name(command.name.removeprefix("#"), "name")
         topic = clean_name(command.topic, "topic", most=LIMITS.topic_chars) if command.topic.strip() else ""
         room_id = self._new_id(ROOM)
@@ -75,10 +73,12 @@ class RoomService:
 
     async def direct(self, who: Principal, command: c.RoomDirect) -> c.RoomSummary:
         """Open the direct room with somebody."""
-        policy.require_account(who)
+        policy.require(who, "room.direct")
         if command.user == who.user_id:
             raise InvalidInput("A direct room is with somebody else.", field="user")
         await self._require_users([command.user])
+        if who.role is Role.GUEST and not await self._meet(who.user_id, command.user):
+            raise NotFound(f"No user {command.user}.")
         if who.user_id in await self._accounts.blocks(command.user):
             raise Forbidden("This person does not take messages from you.")
         room_id = direct_room_id(who.user_id, command.user)
@@ -104,9 +104,11 @@ class RoomService:
             topic = clean_name(topic, "topic", most=LIMITS.topic_chars) if topic.strip() else ""
 
         def decide(transaction: LogTransaction, now: int) -> None:
-            room = policy.require_manager(transaction.room(command.room), command.room, who)
-            if room.kind is RoomKind.DIRECT:
-                raise Conflict("A direct room has no name.")
+            room = policy.require_in(who, "room.update", transaction.room(command.room), command.room)
+            if name is not None:
+                policy.require_in(who, "room.rename", room, command.room)
+            if topic is not None:
+                policy.require_in(who, "room.topic", room, command.room)
             new_name = None if name == room.name else name
             new_topic = None if topic == room.topic else topic
             if new_name is not None or new_topic is not None:
@@ -119,11 +121,10 @@ class RoomService:
 
     async def join(self, who: Principal, command: c.RoomJoin) -> c.RoomSummary:
         """Join a public room; being in it already is fine."""
-        policy.require_account(who)
         await self._require_space([who.user_id])
 
         def decide(transaction: LogTransaction, now: int) -> None:
-            room = policy.require_may_join(transaction.room(command.room), command.room, who)
+            room = policy.require_in(who, "room.join", transaction.room(command.room), command.room)
             _add_member(transaction, room, who, who.user_id, now)
 
         await self._room_log.perform(Operation(decide, (command.room,)))
@@ -133,9 +134,7 @@ class RoomService:
         """Leave a room."""
 
         def decide(transaction: LogTransaction, now: int) -> None:
-            room = policy.require_member(transaction.room(command.room), command.room, who)
-            if room.kind is RoomKind.DIRECT:
-                raise Conflict("A direct room cannot be left; block the person instead.")
+            room = policy.require_in(who, "room.leave", transaction.room(command.room), command.room)
             _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_LEFT, member=who.user_id)
 
         await self._room_log.perform(Operation(decide, (command.room,)))
@@ -143,11 +142,13 @@ class RoomService:
 
     async def add(self, who: Principal, command: c.MemberAdd) -> c.Done:
         """Bring somebody in; their being in it already is fine."""
+        # A room that is not theirs to see answers before the person does: neither says that the other exists.
+        policy.require_in(who, "member.add", await self._log_store.room(command.room, user_id=who.user_id), command.room)
         await self._require_users([command.user])
         await self._require_space([command.user])
 
         def decide(transaction: LogTransaction, now: int) -> None:
-            room = policy.require_may_add(transaction.room(command.room), command.room, who)
+            room = policy.require_in(who, "member.add", transaction.room(command.room), command.room)
             if _add_member(transaction, room, who, command.user, now):
                 transaction.record(by(who, "member.add", subject=command.user, room=room.id))
 
@@ -155,25 +156,57 @@ class RoomService:
         return c.Done()
 
     async def remove(self, who: Principal, command: c.MemberRemove) -> c.Done:
-        """Remove somebody."""
+        """Remove somebody who stands below."""
+        role = await self._role_of(command.user)
 
         def decide(transaction: LogTransaction, now: int) -> None:
-            room = policy.require_manager(transaction.room(command.room), command.room, who)
-            if room.kind is RoomKind.DIRECT:
-                raise Conflict("A direct room stays between two people.")
-            if command.user not in room.members:
-                raise NotFound("This person is not a member.")
+            room = self._with_target(who, "member.remove", transaction.room(command.room), command, role)
             _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_REMOVED, member=command.user)
             transaction.record(by(who, "member.remove", subject=command.user, room=room.id))
 
         await self._room_log.perform(Operation(decide, (command.room,)))
         return c.Done()
 
+    async def change_role(self, who: Principal, command: c.MemberRole) -> c.Done:
+        """Give a member another role; having it already is fine."""
+        role = await self._role_of(command.user)
+        wanted = RoomRole(command.role)
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            grant = policy.LEVEL[wanted]
+            room = self._with_target(who, "member.role", transaction.room(command.room), command, role, grant=grant)
+            if not policy.may_hold(role, wanted):
+                raise Forbidden(f"A {role.value} cannot be {wanted.value} of a room.")
+            if not policy.keeps_an_owner(room, command.user, wanted):
+                raise Conflict("A room keeps an owner: make somebody else owner first.")
+            if room.members[command.user] is not wanted:
+                _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_CHANGED, member=command.user, role=wanted.value)
+                transaction.record(by(who, "member.role", subject=command.user, room=room.id, role=wanted.value))
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return c.Done()
+
+    async def permit(self, who: Principal, command: c.RoomPermit) -> c.RoomSummary:
+        """Say which role an action needs here."""
+        if command.action not in policy.OPEN:
+            raise InvalidInput(f"A room decides about {', '.join(sorted(policy.OPEN))}.", field="action")
+
+        def decide(transaction: LogTransaction, now: int) -> None:
+            room = policy.require_in(who, "room.permit", transaction.room(command.room), command.room)
+            found = {action: role.value for action, role in room.permissions.items() if action != command.action}
+            if command.role is not None:
+                found[command.action] = command.role
+            if found != room.permissions:
+                _Writer(transaction, room.id, who, now).add(EntryType.ROOM_UPDATED, permissions=found)
+                transaction.record(by(who, "room.permit", room=room.id, right=command.action, role=command.role or "default"))
+
+        await self._room_log.perform(Operation(decide, (command.room,)))
+        return await self._summary(who, command.room)
+
     async def list_members(self, who: Principal, command: c.MemberList) -> c.Members:
         """List the members of a room."""
         room = await self._log_store.room(command.room, user_id=who.user_id)
-        if who.role is not Role.OPERATOR:
-            policy.require_member(room, command.room, who)
+        policy.require_in(who, "member.list", room, command.room)
         found = await self._log_store.members(command.room)
         return c.Members(
             members=[
@@ -188,7 +221,7 @@ class RoomService:
 
     async def browse(self, who: Principal, command: c.RoomBrowse) -> c.Rooms:
         """List public rooms."""
-        policy.require_account(who)
+        policy.require(who, "room.browse")
         rooms = await self._log_store.browse(
             user_id=who.user_id, query=command.query.removeprefix("#"), after=command.cursor, limit=command.limit + 1
         )
@@ -198,29 +231,52 @@ class RoomService:
 
     async def get(self, who: Principal, command: c.RoomGet) -> c.RoomSummary:
         """Get a room that one may see."""
-        policy.require_account(who)
         return await self._summary(who, command.room)
 
     async def lookup(self, who: Principal, command: c.RoomLookup) -> c.RoomSummary:
         """Find a room by name."""
-        policy.require_account(who)
         name = clean_name(command.name.removeprefix("#"), "name")
         room_id = await self._log_store.lookup(who.user_id, name)
         if room_id is None:
             raise NotFound(f"No room {name} that you can see.")
-        return await self._summary(who, room_id)
+        return await self._summary(who, room_id, command.name)
 
     async def list_commands(self, who: Principal, command: c.CommandList) -> c.BotCommands:
         """List what the bots of a room answer to."""
-        policy.require_member(await self._log_store.room(command.room, user_id=who.user_id), command.room, who)
+        policy.require_in(who, "command.list", await self._log_store.room(command.room, user_id=who.user_id), command.room)
         return c.BotCommands(commands=await self._accounts.commands(command.room))
 
-    async def _summary(self, who: Principal, room_id: str) -> c.RoomSummary:
+    async def _summary(self, who: Principal, room_id: str, what: str = "") -> c.RoomSummary:
+        what = what or room_id
+        policy.require_in(who, "room.get", await self._log_store.room(room_id, user_id=who.user_id), what)
         summary = await self._log_store.head(who.user_id, room_id)
-        visible = summary is not None and (summary.role is not None or summary.kind == RoomKind.PUBLIC or who.role is Role.OPERATOR)
-        if summary is None or not visible:
-            raise NotFound(f"No room {room_id} that you can see.")
+        if summary is None:
+            raise NotFound(f"No room {what} that you can see.")
         return summary
+
+    async def _role_of(self, user_id: str) -> Role:
+        account = await self._accounts.account(user_id=user_id) if user_id else None
+        return Role.GUEST if account is None else account.user.role
+
+    @staticmethod
+    def _with_target(
+        who: Principal, action: str, room: RoomState | None, command: c.MemberRemove | c.MemberRole, role: Role, *, grant: int = -1
+    ) -> RoomState:
+        """Return the room if somebody may do this to one of its members."""
+        oneself = command.user == who.user_id and action == "member.role"
+        target = -1 if room is None or oneself else policy.level(command.user, role, room)
+        room = policy.require_in(who, action, room, command.room, target=target, grant=grant)
+        if command.user not in room.members:
+            raise NotFound("This person is not a member.")
+        return room
+
+    async def _meet(self, one: str, other: str) -> bool:
+        """Return whether two people are in a room together."""
+        for summary in await self._log_store.heads(one):
+            room = await self._log_store.room(summary.id, user_id=other)
+            if room is not None and other in room.members:
+                return True
+        return False
 
     async def _require_space(self, user_ids: list[str]) -> None:
         for user_id in user_ids:
@@ -254,6 +310,7 @@ class _Writer:
         kind: str | None = None,
         name: str | None = None,
         topic: str | None = None,
+        permissions: dict[str, str] | None = None,
     ) -> None:
         room = self._transaction.room(self._room_id)
         # Whom the operator brings in, an invitation mostly, joins: nobody in the room knows the operator.
@@ -270,6 +327,7 @@ class _Writer:
                 kind=kind,
                 name=name,
                 topic=topic,
+                permissions=permissions,
             )
         )
 

@@ -107,6 +107,15 @@ class SqliteAccounts:
         )
         return bool(rows)
 
+    async def set_role(self, user_id: str, role: Role) -> bool:
+        """See `AccountStore.set_role`."""
+        rows = await self._write(
+            "UPDATE users SET role = ? WHERE id = ? AND (role <> 'owner' OR ? = 'owner' OR EXISTS (SELECT 1 FROM users o"
+            " WHERE o.role = 'owner' AND o.disabled_at IS NULL AND o.id <> users.id)) RETURNING id",
+            (role.value, user_id, role.value),
+        )
+        return bool(rows)
+
     async def create_device(
         self,
         device: Device,

@@ -45,7 +45,7 @@ _UNREAD: Final = (
 _USER: Final = "u.id, u.username, u.display_name, u.role, u.disabled_at"
 _SUMMARY: Final = (
     "SELECT r.id, r.kind, r.name, r.topic, (SELECT coalesce(max(seq), 0) FROM entries e WHERE e.room_id = r.id),"
-    " (SELECT count(*) FROM members c WHERE c.room_id = r.id), m.role, coalesce(d.read_seq, 0) FROM rooms r"
+    " (SELECT count(*) FROM members c WHERE c.room_id = r.id), m.role, coalesce(d.read_seq, 0), r.permissions FROM rooms r"
 )
 
 
@@ -59,9 +59,11 @@ class _Extra(msgspec.Struct, omit_defaults=True):
     kind: str | None = None
     name: str | None = None
     topic: str | None = None
+    permissions: dict[str, str] | None = None
 
 
 _extra_of: Final = msgspec.json.Decoder(_Extra).decode
+_decode_permissions: Final = msgspec.json.Decoder(dict[str, RoomRole]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -75,10 +77,16 @@ def name_key(name: str) -> str:
     return name.casefold()
 
 
+def _permissions_of(text: str) -> dict[str, RoomRole]:
+    return {} if text == "{}" else _decode_permissions(text)
+
+
 def _to_row(entry: Entry, sealer: Sealer | None) -> Sequence[object]:
     extra = None
     if entry.type is not EntryType.MESSAGE_SENT or entry.reply_to is not None:
-        found = _encode(_Extra(entry.reply_to, entry.emoji, entry.member, entry.role, entry.kind, entry.name, entry.topic)).decode()
+        found = _encode(
+            _Extra(entry.reply_to, entry.emoji, entry.member, entry.role, entry.kind, entry.name, entry.topic, entry.permissions)
+        ).decode()
         extra = None if found == "{}" else found
     body, sealed = entry.body, None
     if sealer is not None and body is not None:
@@ -103,6 +111,7 @@ def to_entry(room_id: str, row: Row) -> Entry:
         entry.kind = extra.kind
         entry.name = extra.name
         entry.topic = extra.topic
+        entry.permissions = extra.permissions
     return entry
 
 
@@ -181,15 +190,16 @@ class SqliteLog:
     async def room(self, room_id: str, *, user_id: str) -> RoomState | None:
         """See `LogStore.room`."""
         rows = self._db.read(
-            "SELECT r.kind, r.name, r.topic, (SELECT max(seq) FROM entries e WHERE e.room_id = r.id), m.role FROM rooms r"
+            "SELECT r.kind, r.name, r.topic, (SELECT max(seq) FROM entries e WHERE e.room_id = r.id), m.role, r.permissions"
+            " FROM rooms r"
             " LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ? WHERE r.id = ?",
             (user_id, room_id),
         )
         if not rows:
             return None
-        kind, name, topic, last_seq, role = rows[0]
+        kind, name, topic, last_seq, role, permissions = rows[0]
         members = {user_id: RoomRole(role)} if role else {}
-        return RoomState(room_id, RoomKind(kind), name, topic, last_seq, members)
+        return RoomState(room_id, RoomKind(kind), name, topic, last_seq, members, _permissions_of(permissions))
 
     async def heads(self, user_id: str) -> list[RoomSummary]:
         """See `LogStore.heads`."""
@@ -258,10 +268,12 @@ class SqliteLog:
 
     def _summaries(self, sql: str, values: Sequence[object], user_id: str) -> list[RoomSummary]:
         found = []
-        for room_id, kind, name, topic, last_seq, count, role, read_seq in self._db.read(sql, values):
+        for room_id, kind, name, topic, last_seq, count, role, read_seq, permissions in self._db.read(sql, values):
             summary = RoomSummary(
                 id=room_id, kind=kind, name=name, topic=topic, last_seq=last_seq, members=count, role=role, read_seq=read_seq
             )
+            if permissions != "{}":
+                summary.permissions = dict(_permissions_of(permissions))
             if role is not None:
                 summary.unread = self._unread(user_id, room_id, read_seq, last_seq)
             if kind == RoomKind.DIRECT:
@@ -398,15 +410,16 @@ class _Transaction:
             )
 
     def _load_room(self, room_id: str) -> None:
-        rows = self._execute("SELECT kind, name, topic FROM rooms WHERE id = ?", (room_id,))
+        rows = self._execute("SELECT kind, name, topic, permissions FROM rooms WHERE id = ?", (room_id,))
         if not rows:
             return
-        kind, name, topic = rows[0]
+        kind, name, topic, permissions = rows[0]
         last_seq = int(self._execute(_LAST, (room_id,))[0][0])
         members = self._execute("SELECT user_id, role FROM members WHERE room_id = ?", (room_id,))
         self._rooms[room_id] = RoomState(
-            room_id, RoomKind(kind), name, topic, last_seq, {user_id: RoomRole(role) for user_id, role in members}
-        )
+            room_id, RoomKind(kind), name, topic, last_seq, {user_id: RoomRole(role) for user_id, role in members},
+            _permissions_of(permissions),
+        )  # fmt: skip
 
     @staticmethod
     def _change_target(entry: Entry, target: Entry) -> None:
@@ -458,8 +471,8 @@ class _Transaction:
             case EntryType.ROOM_UPDATED:
                 state = self._rooms[entry.room]
                 execute(
-                    "UPDATE rooms SET name = ?, name_key = ?, topic = ? WHERE id = ?",
-                    (state.name, name_key(state.name), state.topic, entry.room),
+                    "UPDATE rooms SET name = ?, name_key = ?, topic = ?, permissions = ? WHERE id = ?",
+                    (state.name, name_key(state.name), state.topic, _encode(state.permissions).decode(), entry.room),
                 )
             case EntryType.MEMBER_JOINED:
                 execute("INSERT INTO members (room_id, user_id, role) VALUES (?, ?, ?)", (entry.room, entry.member, entry.role))
@@ -476,5 +489,7 @@ class _Transaction:
                 )
                 self.erased = True
                 self.shredded.append(entry.room)
+            case EntryType.MEMBER_CHANGED:
+                execute("UPDATE members SET role = ? WHERE room_id = ? AND user_id = ?", (entry.role, entry.room, entry.member))
             case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED:
                 execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (entry.room, entry.member))

@@ -13,7 +13,7 @@ import apsw
 
 from securechat.errors import Shutdown
 
-HEAD: Final = "0003"
+HEAD: Final = "0006"
 """The newest migration. A test compares it with the files."""
 
 

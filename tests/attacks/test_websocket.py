@@ -1,0 +1,342 @@
+"""A-WS, attacks 1 to 18: the upgrade, the frames of RFC 6455, HTTP, proxies.
+
+3, 4, 5 and 7 frame by frame, with close codes, are `tests/faults/test_garbage.py`; 6, 13 and the memory of 8 are
+`tests/integration/test_attacks.py` and `tests/faults/test_slow.py`. 10 for the sealed sub-protocol is the session layer's;
+16 has no object: the server speaks HTTP/1.1 only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from securechat.auth.addresses import client_address, networks, source_of
+from securechat.domain import commands as c
+from support.raw_http import cut_after, head, status_of, talk, upgrade
+from support.raw_socket import PING, PONG, RawSocket, frame
+from support.running import RunningServer, wait_until
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("null", 403), ("https://evil.example", 403), ("http://localhost.evil.example", 403), ("https://localhost", 403),
+        ("http://localhost:1", 403), ("HTTP://LOCALHOST", 403), ("http://localhost/", 403), ("", 403), ("http://localhost", 101),
+    ],
+)  # fmt: skip
+def test_1_2_a_browser_of_another_origin_gets_no_connection(shared_server: RunningServer, origin: str, status: int) -> None:
+    with_cookie = upgrade(Origin=origin, Cookie="securechat-1=sc_ref_x")
+
+    assert status_of(talk(shared_server.http_port, with_cookie)) == status
+
+
+def test_2_a_cookie_opens_no_connection_and_is_for_this_host_only(shared_server: RunningServer) -> None:
+    shared_server.set_up("cookie")
+    body = {"username": "cookie", "password": "correct horse battery"}
+    context = ssl.create_default_context(cafile=shared_server.ca)
+    with httpx.Client(trust_env=False, verify=context, base_url=f"{shared_server.tls_url}/api/v1") as http:
+        cookie = http.post("/sessions", json=body, headers={"X-SecureChat-Session": "cookie"}).headers["set-cookie"]
+        status = http.get("/me").status_code
+
+    assert status == 401
+    assert cookie.startswith("__Host-")
+    assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+
+
+Attach = Callable[[int], Awaitable[RawSocket]]
+
+
+def resident(server: RunningServer) -> int:
+    assert server.process is not None
+    return int(Path(f"/proc/{server.process.pid}/status").read_text().split("VmRSS:")[1].split()[0]) * 1_024
+
+
+async def test_3_4_what_a_frame_claims_is_not_reserved(server: RunningServer, attach: Attach) -> None:
+    sockets = [await attach(server.http_port) for _ in range(20)]
+    before = resident(server)
+    for number, each in enumerate(sockets):
+        await each.receive()
+        each.write([frame(b"", claims=2**62), frame(b"x" * 10, claims=2**32 - 1)][number % 2])
+    codes = [await each.closed() for each in sockets]
+
+    assert set(codes) == {1009}
+    assert resident(server) - before < 2**20
+
+
+async def test_3_a_hundred_thousand_empty_pieces_end_the_connection(server: RunningServer, attach: Attach) -> None:
+    connection = await attach(server.http_port)
+    connection.write(frame(b"[", fin=False) + frame(b"", 0, fin=False) * 100_000)
+
+    assert await connection.closed() == 1002
+
+
+def test_5_compression_is_never_negotiated(shared_server: RunningServer) -> None:
+    answer = talk(shared_server.http_port, upgrade(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits"))
+
+    assert status_of(answer) == 101
+    assert b"extensions" not in answer.lower()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-unknown"])
+def test_6_an_encoded_body_is_refused_unread(shared_server: RunningServer, encoding: str) -> None:
+    answer = httpx.post(
+        f"{shared_server.url}/api/v1/sessions", content=b"\x1f\x8b" + b"x" * 10_000, trust_env=False,
+        headers={"Content-Encoding": encoding, "Content-Type": "application/json"},
+    )  # fmt: skip
+
+    assert answer.status_code == 400
+
+
+@pytest.fixture
+def plain_server(tmp_path: Path) -> Any:
+    """A server with the limits that everybody gets."""
+    running = RunningServer(tmp_path / "data")
+    running.config.write_text("{}")
+    yield running.start()
+    running.stop()
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG], ids=["ping", "pong"])
+@pytest.mark.parametrize("size", [0, 125])
+async def test_8_a_flood_of_control_frames_ends_with_4429(
+    plain_server: RunningServer, opcode: int, size: int, attach: Attach
+) -> None:
+    connection = await attach(plain_server.http_port)
+    reading = asyncio.create_task(connection.closed())
+    for _ in range(100):
+        await connection.flush(frame(b"p" * size, opcode) * 100)
+
+    assert await reading in {4429, 1006}
+    wait_until(lambda: "goes on after being told to wait" in plain_server.log, "the reason is in the log")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (upgrade(Sec_WebSocket_Version="7"), {400, 426}),
+        (upgrade(Sec_WebSocket_Version=None), {400, 426}),
+        (upgrade(Sec_WebSocket_Key=None), {400}),
+        (upgrade(Sec_WebSocket_Key="short"), {400}),
+        (upgrade(Sec_WebSocket_Key="A" * 100), {400}),
+        (upgrade(line="GET /gateway HTTP/1.0"), {400, 404}),
+        (upgrade(line="POST /gateway HTTP/1.1"), {400, 404, 405}),
+        (upgrade(Connection="close"), {400, 404}),
+        (upgrade("/other"), {404}),
+        (upgrade(Sec_WebSocket_Protocol=None), {400}),
+        (upgrade(Sec_WebSocket_Protocol="securechat.v9"), {400}),
+        (upgrade(Sec_WebSocket_Protocol="plain, nothing"), {400}),
+    ],
+)
+def test_9_10_a_wrong_upgrade_is_refused(shared_server: RunningServer, request_: bytes, status: set[int]) -> None:
+    assert status_of(talk(shared_server.http_port, request_)) in status
+
+
+@pytest.mark.parametrize(
+    ("first", "drip", "tls"),
+    [
+        (b"", b"", False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X", False),
+        (b"\x16\x03\x01\x02\x00\x01", b"\x00", True),
+        (b"", b"", True),
+    ],
+    ids=["silence", "slowloris", "a ClientHello in drops", "silence before TLS"],
+)
+def test_11_who_takes_their_time_with_the_handshake_is_cut_off(
+    shared_server: RunningServer, first: bytes, drip: bytes, *, tls: bool
+) -> None:
+    port = shared_server.port if tls else shared_server.http_port
+
+    assert cut_after(port, first, drip, 0.5, 12) < 7.5
+
+
+async def test_11_a_connection_without_auth_is_cut_off(shared_server: RunningServer, attach: Attach) -> None:
+    connection = await attach(shared_server.http_port)
+
+    assert await connection.closed(14) == 4401
+
+
+def test_11_half_handshakes_have_a_number_and_nobody_else_notices(plain_server: RunningServer) -> None:
+    token = plain_server.set_up()["access_token"]
+    half = []
+    for _ in range(120):
+        connection = socket.create_connection(("127.0.0.1", plain_server.http_port), source_address=("127.0.0.9", 0))
+        connection.sendall(b"GET /gateway HTTP/1.1\r\n")
+        half.append(connection)
+    for connection in half:
+        connection.settimeout(3)
+    ended = 0
+    for connection in half[60:]:
+        try:
+            ended += not connection.recv(1)
+        except ConnectionError:
+            ended += 1
+    assert plain_server.request("GET", "/me", token=token)["user"]["username"] == "ana"
+    for connection in half:
+        connection.close()
+
+    assert ended == 60
+
+
+async def test_12_an_address_and_an_account_have_a_number_of_connections(tmp_path: Path, attach: Attach) -> None:
+    caps = {"max_connections_address": 6, "max_connections_account": 3}
+    server = RunningServer(tmp_path / "data", settings=caps).start()
+    try:
+        room = server.room("ops")
+        first = server.bot("first", room)
+        ana = server.set_up()
+        phone = server.post("/sessions", {"username": "ana", "password": "correct horse battery"})["access_token"]
+        own = [await attach(server.http_port) for _ in range(4)]
+        for each in own:
+            await each.authenticate(first)
+        replaced = await own[0].closed()
+        own[0].end()
+        while server.operator().perform(c.ServerStatus()).connections > 3:
+            await asyncio.sleep(0.01)
+        people = [await attach(server.http_port) for _ in range(3)]
+        for each in people:
+            await each.authenticate(ana["access_token"])
+        refused = status_of(talk(server.http_port, upgrade()))
+        own[1].end()
+        while server.operator().perform(c.ServerStatus()).connections > 5:
+            await asyncio.sleep(0.01)
+        fourth = await attach(server.http_port)
+        await fourth.receive()
+        fourth.write(frame(json.dumps([{"op": "auth", "id": "a", "token": phone}]).encode()))
+        (told,) = await fourth.receive()
+        code = await fourth.closed()
+        for each in [*own, *people]:
+            each.end()
+    finally:
+        server.stop()
+
+    assert (replaced, refused) == (4409, 429)
+    assert (told["code"], code) == ("rate_limited", 4429)
+
+
+def test_14_a_token_in_an_address_is_refused_and_in_no_log(server: RunningServer) -> None:
+    token = server.set_up()["access_token"]
+    canary = token[-24:]
+    for path in (f"/gateway?token={token}", f"/gateway?access_token={token}"):
+        assert status_of(talk(server.http_port, upgrade(path))) in {400, 404}
+    for path in (f"/me?token={token}", f"/me?access_token={token}"):
+        with httpx.Client(trust_env=False) as http:
+            assert http.get(f"{server.url}/api/v1{path}").status_code == 401
+            assert http.get(f"{server.url}/api/v1{path}", headers={"Authorization": f"Bearer {token}"}).status_code == 400
+    written = "".join(path.read_text(errors="replace") for path in (server.data / "logs").rglob("*.log"))
+
+    assert canary not in server.log
+    assert canary not in written
+
+
+def request(**headers: str | list[str]) -> bytes:
+    found = {"Host": "localhost", "Content-Type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    return head("POST /api/v1/sessions HTTP/1.1", found)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(Transfer_Encoding="chunked", Content_Length="5") + b"0\r\n\r\n",
+        request(Transfer_Encoding="xchunked") + b"0\r\n\r\n",
+        request(Content_Length=["5", "6"]) + b"hello",
+        request(Content_Length="-1"),
+        request(Content_Length="5x") + b"hello",
+        b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\nBad\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"G\x00T / HTTP/1.1\r\n\r\n",
+        request(Content_Length="200000") + b"x" * 200_000,
+        b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + b"\x7f\x00\x00\x01" * 3,
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\xff\xff",
+    ],
+)
+def test_15_18_a_request_that_is_ambiguous_or_no_http_is_refused_or_ended(shared_server: RunningServer, data: bytes) -> None:
+    assert status_of(talk(shared_server.http_port, data)) in {0, 400, 401, 413}
+    assert status_of(talk(shared_server.http_port, head("GET /healthz HTTP/1.1", {"Host": "x"}))) == 200
+
+
+def test_15_many_small_pieces_of_a_body_are_taken_as_one(shared_server: RunningServer) -> None:
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"username":"nobody","password":"not the password"}')
+    answer = talk(
+        shared_server.http_port, request(Transfer_Encoding="chunked") + pieces + b"0\r\nX-Trailer: %b\r\n\r\n" % (b"t" * 1_000)
+    )
+
+    assert status_of(answer) == 401
+
+
+TRUSTED = networks(("10.0.0.0/8", "fd00::/8", "127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "value", "address"),
+    [
+        ("203.0.113.9", "1.2.3.4", "203.0.113.9"),
+        ("10.0.0.1", "1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", "127.0.0.1, 1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.0.0.2", "1.2.3.4"),
+        ("10.0.0.1", "10.9.9.9, 10.0.0.2", "10.9.9.9"),
+        ("10.0.0.1", "1.2.3.4, garbage", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, unknown, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4:5678", "1.2.3.4"),
+        ("10.0.0.1", "[2001:db8::1]:5678", "2001:db8::1"),
+        ("::ffff:10.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ("fd00::1", "1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", ", ".join(["9.9.9.9"] * 30 + ["10.0.0.3"] * 40), "10.0.0.3"),
+        ("", "1.2.3.4", ""),
+    ],
+)
+def test_17_the_right_most_address_that_no_proxy_has_is_believed(peer: str, value: str, address: str) -> None:
+    headers = [(b"x-forwarded-for", value.encode()), (b"forwarded", b"for=7.7.7.7")]
+
+    assert client_address(peer, headers, TRUSTED, "x-forwarded-for") == address
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("for=1.2.3.4;proto=https", "1.2.3.4"),
+        ('for=6.6.6.6, For="[2001:db8::1]:80";by=x, for=10.0.0.2', "2001:db8::1"),
+        ("for=_hidden", "10.0.0.1"),
+        ("by=1.2.3.4", "10.0.0.1"),
+    ],
+)
+def test_17_forwarded_is_read_as_rfc_7239_says(value: str, address: str) -> None:
+    headers = [(b"forwarded", value.encode()), (b"x-forwarded-for", b"7.7.7.7")]
+
+    assert client_address("10.0.0.1", headers, TRUSTED, "forwarded") == address
+
+
+def test_17_an_ipv6_customer_is_one_source() -> None:
+    assert source_of("2001:db8:1:2:aaaa::1") == source_of("2001:db8:1:2:bbbb::9") != source_of("2001:db8:1:3::1")
+    assert source_of("::ffff:1.2.3.4") == source_of("1.2.3.4") != source_of("1.2.3.5")
+
+
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.1"]], ids=["nobody", "the peer"])
+def test_17_only_a_proxy_of_ours_says_whose_request_it_is(tmp_path: Path, trusted: list[str]) -> None:
+    server = RunningServer(tmp_path / "data", settings={"trusted_proxies": trusted})
+    server.config.write_text(json.dumps({"trusted_proxies": trusted, "rates": {"login.address": {"burst": 2, "per_s": 0.01}}}))
+    server.start()
+    body = {"username": "nobody", "password": "not the password"}
+    with httpx.Client(trust_env=False) as http:
+        found = [
+            http.post(
+                f"{server.url}/api/v1/sessions", json=body, headers={"X-Forwarded-For": f"127.0.0.1, 198.51.100.{number}"}
+            ).status_code
+            for number in range(4)
+        ]
+    server.stop()
+
+    assert found == ([401] * 4 if trusted else [401, 401, 429, 429])
