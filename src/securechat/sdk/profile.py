@@ -17,7 +17,7 @@ import httpx2 as httpx
 import msgspec
 
 from securechat.domain import commands as c
-from securechat.domain.secret import Secret, encode_hook
+from securechat.domain.secret import MaskedRepr, Secret, encode_hook
 from securechat.errors import Unauthorized
 from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
@@ -32,8 +32,10 @@ _PATHS: Final = {
 }
 
 
-class Profile(msgspec.Struct, kw_only=True):
+class Profile(MaskedRepr, msgspec.Struct, kw_only=True):
     """A signed-in device, as kept on disk (mode 0600)."""
+
+    __secrets__ = ("refresh_token",)
 
     url: str
     username: str = ""
