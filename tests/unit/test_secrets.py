@@ -24,6 +24,7 @@ from securechat.ops.logger import ConsoleFormatter, JsonFormatter, redact
 from securechat.protocol.codec import encode_json, encode_msgpack
 from securechat.protocol.frames import Auth
 from securechat.protocol.handler import BadFrame, server_side
+from securechat.sdk.profile import Profile
 from securechat.server import config
 
 CANARY = "canary-9f1c"
@@ -119,6 +120,7 @@ def test_the_hooks_know_no_other_type(hook: Callable[[type], object]) -> None:
     [
         c.Session(user=ANA, device="dev_1", access_token=CANARY, expires_in=1, refresh_token=CANARY),
         c.BotCreated(user=ANA, token=CANARY),
+        Profile(url="http://x", username="ana", device="dev_1", refresh_token=CANARY),
         c.UserCreated(user=ANA, url=f"http://x/reset#t={CANARY}"),
         c.Link(url=f"http://x/setup#t={CANARY}", expires_at=1),
         c.Invite(code=CANARY, uses_left=1, expires_at=1, url=f"http://x/i/{CANARY}"),

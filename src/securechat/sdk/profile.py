@@ -17,7 +17,7 @@ import httpx2 as httpx
 import msgspec
 
 from securechat.domain import commands as c
-from securechat.domain.secret import Secret, encode_hook
+from securechat.domain.secret import MaskedRepr, Secret, encode_hook
 from securechat.errors import Unauthorized
 from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
@@ -34,8 +34,10 @@ _PATHS: Final = {
 """Where a command that needs no account stands in REST; `InviteGet` has its code in the path."""
 
 
-class Profile(msgspec.Struct, kw_only=True):
+class Profile(MaskedRepr, msgspec.Struct, kw_only=True):
     """A signed-in device, as kept on disk (mode 0600)."""
+
+    __secrets__ = ("refresh_token",)
 
     url: str
     username: str = ""
