@@ -250,3 +250,20 @@ async def test_the_key_that_a_link_names_is_the_only_one_taken(browser: Browser,
         await ben.get_by_role("button", name="Create account").click()
         await expect(ben.get_by_role("heading", name="This server shows another key")).to_be_visible()
         assert await fingerprint(ben, "Known key") == OTHER_PIN[:32]
+
+
+async def test_a_server_that_is_set_up_anew_on_this_machine_is_another_server(
+    browser: Browser, server: RunningServer, tmp_path: Path
+) -> None:
+    async with person(browser) as ana:
+        await set_up(ana, server)
+        await expect(ana.get_by_role("button", name="Sealed", exact=True)).to_be_visible()
+        server.stop()
+        fresh = RunningServer(tmp_path / "fresh", ports=(server.port, server.http_port)).start()
+        try:
+            await set_up(ana, fresh)
+            await create_room(ana, "ops")
+            await details(ana)
+            assert await fingerprint(ana, "Fingerprint") == key_of(fresh)
+        finally:
+            fresh.stop()

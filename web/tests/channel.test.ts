@@ -14,6 +14,7 @@ let ends: End[];
 let kept: Map<string, unknown>;
 let server: KnownServer;
 let protocol: string;
+let storage: ConstructorParameters<typeof KnownServer>[0];
 let list: SignedKeyList | null;
 
 const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), { timeout: 5_000, interval: 2 });
@@ -55,7 +56,7 @@ afterAll(() => python.stop());
 beforeEach(() => {
   kept = new Map();
   protocol = "securechat.v1";
-  const storage = {
+  storage = {
     demand: async (_store: string, key: string) => kept.get(key) as never,
     put: async (_store: string, key: string, value: unknown) => {
       kept.set(key, value);
@@ -324,6 +325,21 @@ describe("the keys of a link", () => {
     expect(pinsOf(`#t=abc&pin=${pin.toUpperCase()}&pin=${"cd".repeat(32)}&pin=${pin}`)).toEqual([pin, "cd".repeat(32)]);
     expect(pinsOf("#pin=abc&pin=")).toEqual([]);
     expect(pinsOf("")).toEqual([]);
+  });
+
+  it("are forgotten when a server is set up anew, and only on this machine", async () => {
+    for (const [host, isForgotten] of [
+      ["localhost:8080", true],
+      ["127.0.0.1", true],
+      ["[::1]:8080", true],
+      ["chat.example.org", false],
+      ["localhost.example.org", false],
+    ] as const) {
+      const one = new KnownServer(storage, host);
+      await one.meet(pin);
+      await one.setUp();
+      expect((await one.load()).keys, host).toEqual(isForgotten ? [] : [pin]);
+    }
   });
 
   it("never replace a known key", async () => {

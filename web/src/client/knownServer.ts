@@ -18,6 +18,7 @@ export interface Known {
   list?: string;
 }
 
+const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 const NOBODY: Known = { keys: [], since: 0, how: "first", wasSealed: false };
 
 /** Return the key ids of an invitation's or setup link's fragment: `…&pin=<64 hexadecimal digits>`. */
@@ -43,6 +44,15 @@ export class KnownServer {
   /** Return what is known; throws when this browser's storage cannot be read, since that is not the same as nothing. */
   async load(): Promise<Known> {
     return ((await this.storage.demand("settings", this.key)) as Known | undefined) ?? NOBODY;
+  }
+
+  /**
+   * A server was set up anew just now. On this machine that is another server under the same name, as happens to those who try
+   * things out; elsewhere what is known stays.
+   */
+  async setUp(): Promise<void> {
+    const { hostname } = new URL(`http://${this.host}`);
+    if (LOOPBACK.includes(hostname)) await this.keep(NOBODY);
   }
 
   /** Take the keys that a link names. It never replaces keys that are known: anybody can send a link. */

@@ -49,7 +49,8 @@ export class App {
   }
 
   setup(account: Omit<NewAccount, "device_name">, token: string, serverName: string): Promise<void> {
-    return this.begin(this.api.setup({ ...account, device_name: deviceName(), token, server_name: serverName }));
+    const reply = this.api.setup({ ...account, device_name: deviceName(), token, server_name: serverName });
+    return this.begin(reply, true);
   }
 
   register(account: Omit<NewAccount, "device_name">, code: string): Promise<void> {
@@ -69,16 +70,17 @@ export class App {
     this.leave(false);
   }
 
-  private async begin(reply: Promise<SessionReply>): Promise<void> {
+  private async begin(reply: Promise<SessionReply>, isNewServer = false): Promise<void> {
     this.session.adopt(await reply);
-    await this.enter();
+    await this.enter(isNewServer);
   }
 
-  private async enter(): Promise<void> {
+  private async enter(isNewServer = false): Promise<void> {
     const { user } = this.session;
     if (!user) return;
     this.storage ??= await Storage.open();
     const server = new KnownServer(this.storage, location.host.toLowerCase());
+    if (isNewServer) await server.setUp();
     await server.suggest(this.pins);
     const chat = new Chat(
       user,

@@ -28,14 +28,6 @@ export function ConnectionDetails({ onClose }: { onClose: () => void }) {
     <Dialog title="Connection" onClose={onClose}>
       <div class="connection">
         {seal && ("sealed" in seal ? <SealedWords sealed={seal.sealed} /> : <ClearWords why={seal.clear} />)}
-        <section>
-          <h3>What this cannot do</h3>
-          <ul class="hint">
-            <li>The server itself reads your messages: it stores and delivers them.</li>
-            <li>This page's own program comes from the server too. Whoever can change what it sends can change it.</li>
-            <li>Signing in and invitations are protected by TLS only.</li>
-          </ul>
-        </section>
       </div>
     </Dialog>
   );
@@ -81,6 +73,14 @@ function SealedWords({ sealed }: { sealed: Sealed }) {
           <dd>{suite === Suite.X25519 ? "X25519" : "P-256"}, AES-256-GCM, HMAC-SHA256</dd>
         </div>
       </dl>
+      <section>
+        <h3>What this cannot do</h3>
+        <ul class="hint">
+          <li>The server itself reads your messages: it stores and delivers them.</li>
+          <li>This page's own program comes from the server too. Whoever can change what it sends can change it.</li>
+          <li>Signing in and invitations are protected by TLS only.</li>
+        </ul>
+      </section>
     </>
   );
 }
