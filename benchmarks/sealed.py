@@ -64,6 +64,11 @@ class SealedRow:
         """Return CPU time of the server for each thing that is counted, in µs: busy neighbours change it little."""
         return median(1e6 * each.server_cpu_s / (self.take(each) * each.elapsed_s) for each in results)
 
+    @property
+    def cpu_ratio(self) -> float:
+        """The ratio of what a second of the server's CPU does: `ratio` where nothing but its CPU limits."""
+        return self.cost(self.clear) / self.cost(self.sealed)
+
     def plain(self) -> dict[str, object]:
         """Return the row for the JSON file; CPU in per cent of one core, costs in µs."""
         return {
@@ -71,7 +76,7 @@ class SealedRow:
             "target": ("ratio >=", LEAST) if self.least is None else (">=", self.least), "met": self.met,
             "clear": median(map(self.take, self.clear)), "ratio": self.ratio,
             "ratios": [self.take(one) / self.take(other) for one, other in zip(self.sealed, self.clear, strict=True)],
-            "cost_us": self.cost(self.sealed), "clear_cost_us": self.cost(self.clear),
+            "cost_us": self.cost(self.sealed), "clear_cost_us": self.cost(self.clear), "cpu_ratio": self.cpu_ratio,
             "load_cpu": _load(self.sealed), "clear_load_cpu": _load(self.clear),
             "strangers": median(each.strangers for each in [*self.sealed, *self.clear]),
         }  # fmt: skip
@@ -141,7 +146,7 @@ def print_rows(rows: list[SealedRow]) -> None:
     """Print the table of the sealed sub-protocol."""
     head = [
         "", "sealed against clear, in turn", "sealed", "clear", "unit", "ratio", "of the rounds", "target", "met",
-        "server µs each", "clear", "load CPU %", "clear",
+        "server µs each", "clear", "ratio", "load CPU %", "clear",
     ]  # fmt: skip
     lines = [head]
     for row in rows:
@@ -150,7 +155,7 @@ def print_rows(rows: list[SealedRow]) -> None:
         lines.append([
             LETTER, row.name, number(row.figure), number(median(map(row.take, row.clear))), row.unit, f"{row.ratio:.2f}",
             f"{ratios[0]:.2f}–{ratios[-1]:.2f}", f">= {LEAST}" if row.least is None else f">= {number(row.least)} /s",
-            "yes" if row.met else "NO", number(row.cost(row.sealed)), number(row.cost(row.clear)),
+            "yes" if row.met else "NO", number(row.cost(row.sealed)), number(row.cost(row.clear)), f"{row.cpu_ratio:.2f}",
             f"{found['load_cpu']:.0f}", f"{found['clear_load_cpu']:.0f}",
         ])  # fmt: skip
     say("")
