@@ -8,21 +8,23 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 import msgspec
+from benchmarks import sealed
 from benchmarks import world as w
+from benchmarks.cases import Case, Figure, connections, number, print_aligned, rate, shares
 
 from securechat import __version__
 from securechat.cli.output import note, say
 from securechat.errors import Shutdown
 
-LETTERS: Final = "abcdefgr"
+LETTERS: Final = "abcdefgrs"
 BARE_SECONDS: Final = 3.0
 """Longest window of the bare server: it has no disk whose pauses would have to even out."""
 SETTLE_S: Final = 0.8
@@ -81,40 +83,17 @@ class Row:
             "met": self.met, "bare": self.bare, "ratio": self.ratio,
         }  # fmt: skip
         for side, result in (("", self.result), ("bare_", self.bare_result)):
-            server, load = _shares(result)
+            server, load = shares(result)
             found |= {f"{side}server_cpu": server, f"{side}load_cpu": load, f"{side}strangers": result.strangers}
         return found
-
-
-Figure = tuple[str, str, Callable[[w.Result], float], tuple[str, float] | None]
-"""What is taken from a result: its name, its unit, how, and its target."""
-
-
-@dataclass
-class Case:
-    """One run of the load client against each server.
-
-    Attributes:
-        letter: Of the measurement.
-        mode: Of the client.
-        connections: Made for SecureChat (False) or the bare server (True).
-        figures: What becomes rows.
-        job: Further lines of the job; `bare_job` replaces some of them for the bare server.
-    """
-
-    letter: str
-    mode: str
-    connections: Callable[[bool], list[w.Connection]]
-    figures: list[Figure]
-    job: dict[str, object] = field(default_factory=dict)
-    bare_job: dict[str, object] = field(default_factory=dict)
 
 
 def run(only: str | None, seconds: float, json_path: Path | None) -> None:
     """Measure, print the table, write the JSON.
 
     Args:
-        only: Letters of `abcdefgr`; None for all. The comparison with the bare server (h) belongs to each of them.
+        only: Letters of `abcdefgrs`; None for all. The comparison with the bare server (h) belongs to all but `r`, which compares
+            encryption at rest with none, and `s`, which compares the sealed sub-protocol with the clear one.
         seconds: Length of each measured window.
         json_path: None for `benchmarks/results/<time>.json`.
 
@@ -130,12 +109,13 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
     began = time.time()
     machine = _machine(cores)
     rows: list[Row] = []
+    sealed_rows: list[sealed.SealedRow] = []
     results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="securechat-bench-") as name:
         scratch = Path(name)
         machine["filesystem"] = _filesystem(scratch)
         worlds: dict[str, w.World] = {}
-        for group in ("abcdef", "g", "r"):
+        for group in ("abcdefs", "g", "r"):
             wanted = "".join(letter for letter in letters if letter in group)
             if wanted:
                 note(f"creating accounts and rooms for {wanted}" + (" and 1,000,000 entries" if wanted == "g" else ""))
@@ -143,7 +123,7 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
                 worlds |= dict.fromkeys(wanted, world)
         if "r" in letters:
             worlds["r off"] = w.create_world(scratch / "data-r-off", "r")
-        for letter in letters:
+        for letter in letters.replace(sealed.LETTER, ""):
             cases = CASES[letter](worlds[letter])
             measured = [
                 _measure(CASES[letter](world), start(world, cores, scratch), cores, scratch, min(seconds, most), label)
@@ -152,8 +132,16 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
             for case, result, bare in zip(cases, *measured, strict=True):
                 rows += _rows(case, result, bare)
                 results.append({"letter": letter, "job": case.job, "securechat": result, "bare": bare})
-    faults = sum(_faults(each) for each in results)
+        if sealed.LETTER in letters:
+            world = worlds[sealed.LETTER]
+            sealed_rows = sealed.measure(world, w.secure_chat(world, cores, scratch), cores, scratch, seconds, SETTLE_S)
+            for row in sealed_rows:
+                for one, other in zip(row.sealed, row.clear, strict=True):
+                    results.append({"letter": sealed.LETTER, "name": row.name, "sealed": one, "clear": other})
+    faults = sum(side.faults for side in _results(results))
     _print(rows, machine, seconds)
+    if sealed_rows:
+        sealed.print_rows(sealed_rows)
     say("")
     say(_verdict(results))
     path = json_path or _default_path(began)
@@ -161,7 +149,7 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
     document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)), "took_s": round(time.time() - began, 1), "seconds": seconds,
         "machine": machine, "raised": w.RAISED,
-        "rows": [row.plain() for row in rows], "runs": results,
+        "rows": [row.plain() for row in rows] + [row.plain() for row in sealed_rows], "runs": results,
     }  # fmt: skip
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     say(f"figures in {path}   took {time.time() - began:.0f} s")
@@ -176,8 +164,8 @@ def _sides(letter: str, worlds: dict[str, w.World], seconds: float) -> list[tupl
     return [(w.secure_chat, worlds[letter], seconds, "SecureChat"), (w.bare, worlds[letter], BARE_SECONDS, BARE)]
 
 
-def _faults(run_: dict[str, object]) -> int:
-    return sum(side.faults for side in (run_["securechat"], run_["bare"]) if isinstance(side, w.Result))
+def _results(results: list[dict[str, object]]) -> list[w.Result]:
+    return [side for each in results for side in each.values() if isinstance(side, w.Result)]
 
 
 def _measure(
@@ -190,7 +178,7 @@ def _measure(
             job = {"seconds": seconds, "settle": SETTLE_S, **case.job, **(case.bare_job if is_bare else {})}
             result = w.drive(target, cores, scratch, case.mode, case.connections(is_bare), **job)
             results.append(result)
-            shown = "   ".join(f"{name} {_number(take(result))} {unit}" for name, unit, take, _ in case.figures)
+            shown = "   ".join(f"{name} {number(take(result))} {unit}" for name, unit, take, _ in case.figures)
             note(f"  {label:<11} {case.letter}   {shown}" + _trouble(result))
     return results
 
@@ -206,58 +194,39 @@ def _trouble(result: w.Result) -> str:
 # ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _connections(rooms: Rooms, senders: int, outstanding: int) -> Callable[[bool], list[w.Connection]]:
-    """Return all members of the rooms, room after room in turn; the first `senders` of each room send."""
-
-    def make(is_bare: bool) -> list[w.Connection]:  # noqa: FBT001 - called by position only
-        found = []
-        for place in range(max(len(tokens) for _, tokens in rooms)):
-            for room, tokens in rooms:
-                if place < len(tokens):
-                    token = room if is_bare else tokens[place]
-                    found.append(w.Connection(token, room, outstanding) if place < senders else w.Connection(token))
-        return found
-
-    return make
-
-
-def _rate(count: Callable[[w.Result], int]) -> Callable[[w.Result], float]:
-    return lambda result: count(result) / result.elapsed_s
-
-
 def _accepted(world: w.World) -> list[Case]:
     return [
         Case(
-            "a", "closed", _connections(world.pairs, 1, outstanding),
-            [(f"accepted, 100 senders × {outstanding} outstanding", "/s", _rate(lambda result: result.acked), target)],
+            "a", "closed", connections(world.pairs, 1, outstanding),
+            [(f"accepted, 100 senders × {outstanding} outstanding", "/s", rate(lambda result: result.acked), target)],
         )
         for outstanding, target in ((4, (">=", 12_000)), (1, None), (16, None))
     ]  # fmt: skip
 
 
 def _delivered(world: w.World) -> list[Case]:
-    deliveries = _rate(lambda result: result.deliveries)
+    deliveries = rate(lambda result: result.deliveries)
     cases = [
         Case(
-            "b", "closed", _connections([world.big], outstanding, 1),
+            "b", "closed", connections([world.big], outstanding, 1),
             [(f"deliveries, room of 500, {outstanding} outstanding", "/s", deliveries, (">=", target))],
         )
         for outstanding, target in ((1, 60_000), (16, 400_000), (64, 1_000_000))
     ]  # fmt: skip
     name = "deliveries, 10 rooms of 100, 10 outstanding each"
-    return [*cases, Case("b", "closed", _connections(world.tens, 10, 1), [(name, "/s", deliveries, (">=", 250_000))])]
+    return [*cases, Case("b", "closed", connections(world.tens, 10, 1), [(name, "/s", deliveries, (">=", 250_000))])]
 
 
 def _latency(world: w.World) -> list[Case]:
     cases = []
-    for rate, target in ((2_000, None), (20_000, ("<=", 10.0))):
-        name = f"latency at {rate:,} deliveries/s"
+    for per_s, target in ((2_000, None), (20_000, ("<=", 10.0))):
+        name = f"latency at {per_s:,} deliveries/s"
         figures: list[Figure] = [
             (f"{name}: p50", "ms", lambda result: result.latency_us.p50 / 1000, None),
             (f"{name}: p99", "ms", lambda result: result.latency_us.p99 / 1000, target),
             (f"{name}: max", "ms", lambda result: result.latency_us.max / 1000, None),
         ]
-        cases.append(Case("c", "open", _connections(world.tens, w.ROOM, 1), figures, {"rate": rate / w.ROOM}))
+        cases.append(Case("c", "open", connections(world.tens, w.ROOM, 1), figures, {"rate": per_s / w.ROOM}))
     return cases
 
 
@@ -266,12 +235,12 @@ def _memory(world: w.World) -> list[Case]:
         return (result.rss_after_kib - result.rss_before_kib) * 1024 / 1e6
 
     figure: Figure = ("memory of 1,000 idle connections", "MB", megabytes, ("<=", 60.0))
-    return [Case("d", "idle", _connections(world.tens, 0, 0), [figure], {"seconds": 2, "settle": 1.5})]
+    return [Case("d", "idle", connections(world.tens, 0, 0), [figure], {"seconds": 2, "settle": 1.5})]
 
 
 def _logins(world: w.World) -> list[Case]:
-    figure: Figure = ("connect + log in + ready, full handshakes", "/s", _rate(lambda result: result.connects), (">=", 300))
-    return [Case("e", "connect", _connections(world.tens, 0, 0), [figure])]
+    figure: Figure = ("connect + log in + ready, full handshakes", "/s", rate(lambda result: result.connects), (">=", 300))
+    return [Case("e", "connect", connections(world.tens, 0, 0), [figure])]
 
 
 def _cpu(world: w.World) -> list[Case]:
@@ -279,13 +248,13 @@ def _cpu(world: w.World) -> list[Case]:
         return 100 * result.server_cpu_s / result.elapsed_s
 
     figure: Figure = ("CPU at 1,000 connections, 5,000 deliveries/s", "%", share, ("<=", 15.0))
-    return [Case("f", "open", _connections(world.tens, w.ROOM, 1), [figure], {"rate": 5_000 / w.ROOM})]
+    return [Case("f", "open", connections(world.tens, w.ROOM, 1), [figure], {"rate": 5_000 / w.ROOM})]
 
 
 def _history(world: w.World) -> list[Case]:
-    figure: Figure = ("history pages of 50, room of 1,000,000", "/s", _rate(lambda result: result.pages), None)
+    figure: Figure = ("history pages of 50, room of 1,000,000", "/s", rate(lambda result: result.pages), None)
     job: dict[str, object] = {"first": 1_000, "last": w.HISTORY_ENTRIES}
-    return [Case("g", "fetch", _connections([world.history], w.READERS, 4), [figure], job, {"first": 51, "last": 51})]
+    return [Case("g", "fetch", connections([world.history], w.READERS, 4), [figure], job, {"first": 51, "last": 51})]
 
 
 def _at_rest(world: w.World) -> list[Case]:
@@ -296,16 +265,16 @@ def _at_rest(world: w.World) -> list[Case]:
     for outstanding in (4, 16):
         name = f"encrypted at rest: accepted, 100 senders × {outstanding}"
         figures: list[Figure] = [
-            (name, "/s", _rate(lambda result: result.acked), None),
+            (name, "/s", rate(lambda result: result.acked), None),
             (f"{name}: CPU each", "µs", cpu(lambda result: result.acked), None),
         ]
-        cases.append(Case("r", "closed", _connections(world.pairs, 1, outstanding), figures))
+        cases.append(Case("r", "closed", connections(world.pairs, 1, outstanding), figures))
     figures = [
-        ("encrypted at rest: history pages of 50", "/s", _rate(lambda result: result.pages), None),
+        ("encrypted at rest: history pages of 50", "/s", rate(lambda result: result.pages), None),
         ("encrypted at rest: history pages of 50: CPU each", "µs", cpu(lambda result: result.pages), None),
     ]
     job: dict[str, object] = {"first": 1_000, "last": w.AT_REST_ENTRIES}
-    return [*cases, Case("r", "fetch", _connections([world.history], w.READERS, 4), figures, job)]
+    return [*cases, Case("r", "fetch", connections([world.history], w.READERS, 4), figures, job)]
 
 
 CASES: Final[dict[str, Callable[[w.World], list[Case]]]] = {
@@ -321,26 +290,17 @@ def _rows(case: Case, result: w.Result, bare: w.Result) -> Iterable[Row]:
         yield Row(case.letter, name, take(result), unit, target, result, take(bare), bare)
 
 
-def _shares(result: w.Result) -> tuple[float, float]:
-    """Return the server's and the load client's CPU in per cent of one core."""
-    return 100 * result.server_cpu_s / result.elapsed_s, 100 * result.own_cpu_s / result.elapsed_s
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _print(rows: list[Row], machine: dict[str, Any], seconds: float) -> None:
     head = ["", "measurement", "figure", "unit", "target", "met", "server CPU %", "load CPU %", "bare", "its CPU %", "ratio"]
     lines = [head]
     for row in rows:
         met = {None: "", True: "yes", False: "NO"}[row.met]
-        target = f"{row.target[0]} {_number(row.target[1])}" if row.target else ""
-        server, load = _shares(row.result)
+        target = f"{row.target[0]} {number(row.target[1])}" if row.target else ""
+        server, load = shares(row.result)
         lines.append([
-            row.letter, row.name, _number(row.figure), row.unit, target, met,
-            f"{server:.0f}{_doubt(row.result)}", f"{load:.0f}{_busy(row.result)}", _number(row.bare) + _busy(row.bare_result),
-            f"{_shares(row.bare_result)[0]:.0f}{_doubt(row.bare_result)}", "" if row.ratio is None else f"{row.ratio:.2f}",
+            row.letter, row.name, number(row.figure), row.unit, target, met,
+            f"{server:.0f}{_doubt(row.result)}", f"{load:.0f}{_busy(row.result)}", number(row.bare) + _busy(row.bare_result),
+            f"{shares(row.bare_result)[0]:.0f}{_doubt(row.bare_result)}", "" if row.ratio is None else f"{row.ratio:.2f}",
         ])  # fmt: skip
     say(f"SecureChat {__version__} ({machine['commit']})   {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}")
     say(
@@ -349,14 +309,8 @@ def _print(rows: list[Row], machine: dict[str, Any], seconds: float) -> None:
     )
     say(f"raised for the run: {_raised()}")
     say("")
-    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
-    left = {0, 1, 3, 5}
-    for line in lines:
-        cells = [
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        say("  ".join(cells).rstrip())
+    if rows:
+        print_aligned(lines, left={0, 1, 3, 5})
     if any(row.letter == "r" for row in rows):
         say("r: in place of the bare server stands the same server without encryption at rest")
     if any(_busy(row.result) + _busy(row.bare_result) for row in rows):
@@ -366,7 +320,7 @@ def _print(rows: list[Row], machine: dict[str, Any], seconds: float) -> None:
 
 
 def _busy(result: w.Result) -> str:
-    return "!" if _shares(result)[1] > BUSY else ""
+    return "!" if shares(result)[1] > BUSY else ""
 
 
 def _doubt(result: w.Result) -> str:
@@ -379,7 +333,7 @@ def _raised() -> str:
 
 
 def _verdict(results: list[dict[str, object]]) -> str:
-    sides = [side for each in results for side in (each["securechat"], each["bare"]) if isinstance(side, w.Result)]
+    sides = _results(results)
     checked = sum(side.checked for side in sides)
     faults = sum(side.faults for side in sides)
     deliveries = sum(side.total_deliveries for side in sides)

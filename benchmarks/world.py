@@ -51,7 +51,7 @@ READERS: Final = 16
 RAISED: Final[dict[str, Any]] = {
     "rates": {
         name: {"burst": 1e9, "per_s": 1e9}
-        for name in ("message", "command", "room", "address", "connect.address", "connect.account")
+        for name in ("message", "command", "room", "address", "connect.address", "connect.account", "handshake.address")
     },
     "max_connections": 20_000,
     "max_connections_address": 20_000,
@@ -59,7 +59,7 @@ RAISED: Final[dict[str, Any]] = {
     "max_pending": 20_000,
     "max_pending_address": 20_000,
 }
-"""Limits raised for the run: one user sends and asks more than people do."""
+"""Limits raised for the run: one user sends and asks more than people do, and everybody comes from one address."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,11 @@ async def _create_world(folder: Path, letters: str, at_rest: str) -> World:
     world = World(folder, at_rest=at_rest)
     try:
         await parts.storage.start(on=at_rest == "on")
-        if set("ar") & set(letters):
+        if set("ars") & set(letters):
             world.pairs = [await room_of(2, f"pair {number}") for number in range(PAIRS)]
-        if "b" in letters:
+        if set("bs") & set(letters):
             world.big = await room_of(BIG, "big")
-        if set("bcdef") & set(letters):
+        if set("bcdefs") & set(letters):
             world.tens = [await room_of(ROOM, f"room {number}") for number in range(ROOMS)]
         if set("gr") & set(letters):
             world.history = await room_of(READERS, "history")
@@ -240,7 +240,8 @@ class Target:
 def secure_chat(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
     """Run the real server, as its own process, on its core."""
     config = scratch / "config.json"
-    settings = {**RAISED, "at_rest": world.at_rest, "log_level": "WARN", "log_file": False, "port": 0, "http_port": 0}
+    quiet = {"log_level": "WARN", "log_file": False, "port": 0, "http_port": 0}
+    settings = {**RAISED, **quiet, "at_rest": world.at_rest, "session_layer": "preferred"}
     config.write_bytes(msgspec.json.encode(settings))
     command = [sys.executable, "-m", "securechat", "serve", "--config", str(config), "--data", str(world.data)]
     with _process(command, cores.server, scratch / "server.log", r"https://localhost:(\d+)") as (port, pid):

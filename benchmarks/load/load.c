@@ -15,6 +15,8 @@
  *     rate 200            open: messages per second, all senders together
  *     first 1, last 9     fetch: the pages end before a seq of first … last
  *     parallel 32         connections that are being opened at a time
+ *     sealed 0            1: the sealed sub-protocol with P-256, 2: with X25519; 0: the clear one
+ *     verify 1            0: take the server's signatures without checking them
  *     pid 123             process of the server: its CPU and memory are read at the ends of the window
  *     server_core 0       core of the server, and load_core of this client: how busy they are in the window
  *     acked FILE          gets a line `room seq cmid` for each message that was tried; seq 0: no acknowledgement came
@@ -23,13 +25,15 @@
  * closed   a sender sends its next message when one is acknowledged
  * open     messages go out at scheduled times, round robin over the senders; latency counts from the schedule
  * idle     nothing is sent; the memory of the server before the first connection and at the end is what counts
- * connect  connect, TLS handshake, upgrade, `auth`, `ready`, close, again
+ * connect  connect, TLS handshake, upgrade, the handshake of the sealed session, `auth`, `ready`, close, again
  * fetch    pages of history; N outstanding requests per connection
  *
  * The result is one JSON object on standard output. A delivery counts when its frame was parsed and its `seq` was the next one
  * of its room on its connection. Latencies are in a histogram with steps of less than 1 %.
  */
 #define _GNU_SOURCE
+#include "sealed.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -50,9 +54,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROOMS = 8, ID = 32, READ = 256 * 1024, PLAIN = 4 * 1024 * 1024, SHOWN = 5, FAULTS_MAX = 1000, BODY_MAX = 16384 };
+enum { ROOMS = 8, ID = 32, READ = 256 * 1024, PLAIN = 4 * 1024 * 1024, SHOWN = 5, FAULTS_MAX = 1000, BODY_MAX = 16384,
+       RECORD = 32 * 1024, RECORD_MESSAGES = 256 };
 enum mode { CLOSED, OPEN, IDLE, CONNECT, FETCH };
-enum state { UNUSED, CONNECTING, HANDSHAKE, UPGRADE, HELLO, AUTH, READY, CLOSING, DEAD };
+enum state { UNUSED, CONNECTING, HANDSHAKE, UPGRADE, SEALING, HELLO, AUTH, READY, CLOSING, DEAD };
 
 static void die(const char *what) {
     fprintf(stderr, "load: %s", what);
@@ -121,6 +126,7 @@ struct seen { /* a room as one connection sees it */
 
 struct connection {
     SSL *ssl;
+    struct sealed *sealed; /* NULL on the clear sub-protocol; outlives the connection until the next one */
     int fd, index;
     enum state state;
     bool want_write;
@@ -140,7 +146,7 @@ struct connection {
 };
 
 static char host[64] = "127.0.0.1", name[128] = "localhost", ca[4096], acked_path[4096], tag[32] = "t";
-static int port, pid, server_core = -1, load_core = -1, parallel = 32;
+static int port, pid, server_core = -1, load_core = -1, parallel = 32, sealed, verify = 1;
 static unsigned body_size = 200;
 static double seconds = 5, warmup = 0.5, settle = 0.8, rate = 100;
 static uint64_t first = 51, last = 51;
@@ -244,8 +250,8 @@ static void write_plain(struct connection *c, const char *data, size_t size) {
     if (SSL_write(c->ssl, data, (int)size) <= 0) end(c, "TLS write failed");
 }
 
-/* Put a masked WebSocket frame at `to`, with the mask 0; return its size. */
-static size_t frame(char *to, int opcode, const char *payload, size_t size) {
+/* Put the head of a masked WebSocket frame at `to`, with the mask 0; return its size. */
+static size_t frame_head(char *to, int opcode, size_t size) {
     size_t head;
     to[0] = (char)(0x80 | opcode);
     if (size < 126) {
@@ -258,8 +264,62 @@ static size_t frame(char *to, int opcode, const char *payload, size_t size) {
         head = 4;
     }
     memset(to + head, 0, 4);
-    memmove(to + head + 4, payload, size);
-    return head + 4 + size;
+    return head + 4;
+}
+
+/* Put a whole one; return its size. The payload may be where it will be, or further behind. */
+static size_t frame(char *to, int opcode, const char *payload, size_t size) {
+    char head[8];
+    size_t head_size = frame_head(head, opcode, size);
+    memmove(to + head_size, payload, size);
+    memcpy(to, head, head_size);
+    return head_size + size;
+}
+
+/* ── the sealed sub-protocol: a binary WebSocket message is a message of the handshake or a record ──────────────────── */
+
+enum { FRAME_HEAD = 8, MESSAGE_AT = FRAME_HEAD + SEALED_HEAD }; /* a record is never so small that its frame's head would be less */
+
+static void write_sealed(void *owner, const unsigned char *message, size_t size) {
+    static char out[4096];
+    struct connection *c = owner;
+    if (c->state == DEAD) return;
+    if (size > sizeof out - FRAME_HEAD) die("a message of the session is too big");
+    write_plain(c, out, frame(out, 2, (const char *)message, size));
+}
+
+/* Make what is at `out + MESSAGE_AT` one record; return the size of its WebSocket frame. */
+static size_t seal(struct connection *c, char *out, enum sealed_content kind, size_t size) {
+    size = sealed_seal(c->sealed, kind, (unsigned char *)out + FRAME_HEAD, size);
+    return frame_head(out, 2, size) + size;
+}
+
+static char *put_size(char *to, size_t size) {
+    for (int shift = 24; shift >= 0; shift -= 8) *to++ = (char)(size >> shift);
+    return to;
+}
+
+/* Write one message of text. */
+static void write_text(struct connection *c, const char *text, size_t size) {
+    static char out[MESSAGE_AT + 4 + 4096 + SEALED_TAIL];
+    if (size > 4096) die("a message is too big");
+    if (c->sealed) {
+        memcpy(put_size(out + MESSAGE_AT, size), text, size);
+        write_plain(c, out, seal(c, out, SEALED_APPLICATION, size + 4));
+    } else {
+        write_plain(c, out, frame(out, 1, text, size));
+    }
+}
+
+/* Write a close frame, behind the sealed close record where there is a session. */
+static void write_close(struct connection *c) {
+    static char out[MESSAGE_AT + 64 + SEALED_TAIL];
+    size_t size = 0;
+    if (c->sealed) {
+        memcpy(out + MESSAGE_AT, "\x03\xe8\0\0\0\0", 6);
+        size = seal(c, out, SEALED_CLOSE, 6);
+    }
+    write_plain(c, out, size + frame(out + size, 8, "\x03\xe8", 2));
 }
 
 /* ── sending ────────────────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -273,9 +333,8 @@ static uint64_t random_below(uint64_t limit) {
     return random_state % limit;
 }
 
-/* Write the next command of a connection at `to` as one WebSocket message; return its size. */
-static size_t command(struct connection *c, char *to, uint64_t when) {
-    static char text[BODY_MAX + 512];
+/* Write the next command of a connection at `text` as one message; return its size. */
+static size_t command(struct connection *c, char *text, uint64_t when) {
     if (c->sent == c->send_room) {
         c->send_room = c->send_room ? c->send_room * 2 : 1024;
         c->times = need(realloc(c->times, c->send_room * sizeof *c->times));
@@ -301,19 +360,34 @@ static size_t command(struct connection *c, char *to, uint64_t when) {
         memcpy(text + size, "\"}]", 3);
         size += 3;
     }
-    return frame(to, 1, text, size);
+    return size;
+}
+
+/* Put as many commands as fit into one record; return the size of its frame. */
+static size_t record(struct connection *c, char *to, uint64_t when) {
+    char *at = to + MESSAGE_AT;
+    for (unsigned count = 0; c->due && count < RECORD_MESSAGES && at - to < RECORD; count++, c->due--) {
+        size_t size = command(c, at + 4, when);
+        at = put_size(at, size) + size;
+    }
+    return seal(c, to, SEALED_APPLICATION, (size_t)(at - to - MESSAGE_AT));
 }
 
 static void send_due(struct connection *c, uint64_t when) {
-    size_t size = 0;
+    size_t size = 0, room = c->due * (body_size + 512ul + MESSAGE_AT + SEALED_TAIL);
     if (!c->due) return;
-    if (outgoing_room < c->due * (body_size + 512ul)) {
-        outgoing_room = c->due * (body_size + 512ul);
+    if (outgoing_room < room) {
+        outgoing_room = room;
         outgoing = need(realloc(outgoing, outgoing_room));
     }
     while (c->due) {
-        c->due--;
-        size += command(c, outgoing + size, when);
+        if (c->sealed) {
+            size += record(c, outgoing + size, when);
+        } else {
+            char *text = outgoing + size + FRAME_HEAD;
+            c->due--;
+            size += frame(outgoing + size, 1, text, command(c, text, when));
+        }
     }
     write_plain(c, outgoing, size);
 }
@@ -541,11 +615,10 @@ static void on_ready(struct connection *c, const char *text, size_t size) {
     opening--;
     ready_count++;
     if (mode == CONNECT) {
-        char out[16];
         connects++;
         if (counting) hist_add(now_ns() - c->opened);
-        write_plain(c, out, frame(out, 8, "\x03\xe8", 2));
-        c->state = CLOSING;
+        write_close(c);
+        if (c->state != DEAD) c->state = CLOSING;
     }
 }
 
@@ -575,9 +648,9 @@ static void on_text(struct connection *c, const char *text, size_t size) {
             signals++;
         } else if (is(f.op, "hello")) {
             char out[4096];
-            int length = snprintf(out + 16, sizeof out - 16, "[{\"op\":\"auth\",\"id\":\"a\",\"token\":\"%s\"}]", c->token);
+            int length = snprintf(out, sizeof out, "[{\"op\":\"auth\",\"id\":\"a\",\"token\":\"%s\"}]", c->token);
             c->state = AUTH;
-            write_plain(c, out, frame(out, 1, out + 16, (size_t)length));
+            write_text(c, out, (size_t)length);
         } else if (is(f.op, "ready")) {
             on_ready(c, from, (size_t)(p - from));
         } else {
@@ -590,17 +663,53 @@ static void on_text(struct connection *c, const char *text, size_t size) {
     } while (*p == ',' && c->state != DEAD);
 }
 
+/* Open a message of the sealed sub-protocol, where it is, and take what is inside. */
+static void on_sealed(struct connection *c, char *data, size_t size) {
+    enum sealed_content kind;
+    const unsigned char *content;
+    size_t content_size;
+    if (!c->sealed) {
+        end(c, "a binary message on the clear sub-protocol");
+        return;
+    }
+    const char *wrong = sealed_take(c->sealed, (unsigned char *)data, size, &kind, &content, &content_size);
+    if (wrong) {
+        end(c, wrong);
+        return;
+    }
+    if (c->state == CLOSING || kind != SEALED_APPLICATION) return; /* a close record: the close frame behind it ends the connection */
+    if (c->state == SEALING) c->state = HELLO;
+    const char *p = (const char *)content, *stop = p + content_size;
+    while (c->state != DEAD && c->state != CLOSING && p < stop) {
+        size_t length = 0;
+        for (int index = 0; index < 4 && p < stop; index++) length = length << 8 | (unsigned char)*p++;
+        if (!length || length > (size_t)(stop - p)) {
+            complain("the messages of a record", p, (size_t)(stop - p));
+            return;
+        }
+        on_text(c, p, length);
+        p += length;
+    }
+}
+
 /* Take WebSocket frames from plain text; return how many bytes were used. */
-static size_t on_plain(struct connection *c, const char *data, size_t size) {
+static size_t on_plain(struct connection *c, char *data, size_t size) {
     size_t used = 0;
     if (c->state == UPGRADE) {
-        const char *blank = memmem(data, size, "\r\n\r\n", 4);
+        char *blank = memmem(data, size, "\r\n\r\n", 4);
         if (!blank) return 0;
         if (size < 12 || memcmp(data, "HTTP/1.1 101", 12)) {
             end(c, "the upgrade was refused");
             return size;
         }
         c->state = HELLO;
+        if (sealed) {
+            char dialled[160];
+            snprintf(dialled, sizeof dialled, "%s:%d", name, port);
+            c->state = SEALING;
+            sealed_hello(c->sealed, dialled);
+            if (c->state == DEAD) return size;
+        }
         used = (size_t)(blank + 4 - data);
     }
     while (c->state != DEAD && size - used >= 2) {
@@ -617,9 +726,13 @@ static size_t on_plain(struct connection *c, const char *data, size_t size) {
             start = 10;
         }
         if (size - used < start + length) break;
-        const char *payload = (const char *)head + start;
+        char *payload = data + used + start;
         switch (head[0]) {
-        case 0x81: on_text(c, payload, length); break;
+        case 0x81:
+            if (c->sealed) end(c, "a text message on the sealed sub-protocol");
+            else on_text(c, payload, length);
+            break;
+        case 0x82: on_sealed(c, payload, length); break;
         case 0x89: {
             char out[256];
             write_plain(c, out, frame(out, 10, payload, length));
@@ -650,7 +763,8 @@ static void handshake(struct connection *c) {
         int size = snprintf(
             request, sizeof request,
             "GET /gateway HTTP/1.1\r\nHost: %s:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: c2VjdXJlY2hhdCBsb2FkIQ==\r\nSec-WebSocket-Protocol: securechat.v1.clear\r\n\r\n", name, port);
+            "Sec-WebSocket-Key: c2VjdXJlY2hhdCBsb2FkIQ==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", name, port,
+            sealed ? "securechat.v1" : "securechat.v1.clear");
         c->state = UPGRADE;
         write_plain(c, request, (size_t)size);
     } else if (SSL_get_error(c->ssl, result) != SSL_ERROR_WANT_READ) {
@@ -725,6 +839,8 @@ static void start(struct connection *c) {
     SSL_set_tlsext_host_name(c->ssl, name);
     SSL_set1_host(c->ssl, name);
     SSL_set_connect_state(c->ssl);
+    sealed_free(c->sealed);
+    c->sealed = sealed ? sealed_new(c, write_sealed, sealed, verify) : NULL;
     opening++;
 }
 
@@ -887,6 +1003,8 @@ static void read_job(void) {
         else if (!strcmp(key, "server_core")) server_core = atoi(word);
         else if (!strcmp(key, "load_core")) load_core = atoi(word);
         else if (!strcmp(key, "parallel")) parallel = atoi(word);
+        else if (!strcmp(key, "sealed")) sealed = atoi(word);
+        else if (!strcmp(key, "verify")) verify = atoi(word);
         else if (!strcmp(key, "body")) body_size = (unsigned)atoi(word);
         else if (!strcmp(key, "seconds")) seconds = atof(word);
         else if (!strcmp(key, "warmup")) warmup = atof(word);
@@ -916,7 +1034,8 @@ static void read_job(void) {
         }
     }
     free(line);
-    if (!connection_count || !port || body_size > BODY_MAX || last < first || first < 51) die("the job is not complete");
+    if (!connection_count || !port || body_size > BODY_MAX || last < first || first < 51 || sealed < 0 || sealed > 2)
+        die("the job is not complete");
     senders = need(calloc((size_t)connection_count, sizeof *senders));
     tokens = need(calloc((size_t)connection_count, sizeof *tokens));
     for (int index = 0; index < connection_count; index++) {

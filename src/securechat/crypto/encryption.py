@@ -30,6 +30,9 @@ RESERVED: Final = 16
 """The last sequence numbers are for rekey and close."""
 _RECORD: Final = 0x10
 _VERSION: Final = 1
+_BOUND: Final = struct.Struct(f">22s{HEADER.format.removeprefix('>')}")
+"""What a record is bound to: "SCSL1" ‖ direction ‖ session id, then its header."""
+_BIND_BYTES: Final = _BOUND.size - HEADER_BYTES
 
 
 class Direction(IntEnum):
@@ -47,11 +50,15 @@ class Content(IntEnum):
     CLOSE = 3
 
 
+_APPLICATION: Final = Content.APPLICATION
+_PADDED: Final = (64, *(max(64, 1 << (size - 1).bit_length()) for size in range(1, 1_025)))
+_ENDS: Final = tuple(bytes((kind,)) + bytes(1_024) for kind in range(max(Content) + 1))
+"""By content type: its byte, and more zeros than padding ever takes."""
+
+
 def padded(size: int) -> int:
     """Return the size of an inner plaintext after padding: 64, 128, … 1,024, then multiples of 1,024."""
-    if size <= 1_024:
-        return max(64, 1 << (size - 1).bit_length())
-    return -(-size // 1_024) * 1_024
+    return _PADDED[size] if size <= 1_024 else -(-size // 1_024) * 1_024
 
 
 class Exhausted(Exception):
@@ -106,18 +113,17 @@ class EncryptionManager:
             Exhausted: The limit of these keys is reached.
         """
         seq = self.seq
-        last = self._records_max if kind is not Content.APPLICATION else self._records_max - RESERVED
+        last = self._records_max - RESERVED if kind is _APPLICATION else self._records_max
         size = len(content) + 1
         full = padded(size)
         if seq >= last or self.sealed_bytes + full > BYTES_MAX:
             raise Exhausted
         self.seq = seq + 1
         self.sealed_bytes += full
-        header = HEADER.pack(_RECORD, _VERSION, 0, self.epoch, seq, timestamp_ms, full + TAG_BYTES)
-        bound = self._bind + header
-        inner = b"%b%c%b" % (content, kind, bytes(full - size))
+        bound = _BOUND.pack(self._bind, _RECORD, _VERSION, 0, self.epoch, seq, timestamp_ms, full + TAG_BYTES)
+        inner = content + _ENDS[kind][: full - size + 1]
         ciphertext = self._cipher.encrypt((self._iv ^ seq).to_bytes(12, "big"), inner, bound)
-        return b"%b%b%b" % (header, ciphertext, self._mac.tag(bound, ciphertext))
+        return b"".join((bound[_BIND_BYTES:], ciphertext, self._mac.tag(bound, ciphertext)))
 
     def authentic(self, record: bytes, size_max: int) -> tuple[int, int, int]:
         """Check lengths, fixed fields and the HMAC of a record; return its epoch, sequence number and timestamp.
