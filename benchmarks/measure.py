@@ -35,7 +35,6 @@ STRANGERS: Final = 10.0
 
 BARE: Final = "bare"
 
-Rooms = Sequence[tuple[str, list[str]]]
 Start = Callable[[w.World, w.Cores, Path], AbstractContextManager[w.Target]]
 
 
