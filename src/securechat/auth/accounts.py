@@ -261,7 +261,7 @@ class AccountService:
         """Lock an account and close its connections."""
         policy.require_admin(who)
         user = await self._user(command.user)
-        _require_below(who, user)
+        policy.require_below(who, user)
         await self._accounts.update_user(user.id, disabled_at=self._clock.now_ms())
         await self._auth.end_sessions(user.id)
         return c.Done()
@@ -269,7 +269,7 @@ class AccountService:
     async def enable(self, who: Principal, command: c.UserEnable) -> c.Done:
         """Unlock an account."""
         policy.require_admin(who)
-        _require_below(who, await self._user(command.user))
+        policy.require_below(who, await self._user(command.user))
         await self._accounts.update_user(command.user, enable=True)
         return c.Done()
 
@@ -277,7 +277,7 @@ class AccountService:
         """Make a link to set a new password."""
         policy.require_admin(who)
         user = await self._user(command.user)
-        _require_below(who, user)
+        policy.require_below(who, user)
         if user.role is Role.BOT:
             raise NotFound("No such user.")
         return await self._link("reset", user.id, RESET_MS)
@@ -372,14 +372,3 @@ def _names(username: str, display_name: str) -> tuple[str, str]:
 
 def _code(text: str) -> str:
     return text.strip().upper()
-
-
-def _require_below(who: Principal, user: User) -> None:
-    """An administrator does not lock, unlock or reset an owner.
-
-    Raises:
-        Forbidden: The account is the owner's, or another administrator's and one is no owner.
-    """
-    ranks = {Role.OPERATOR: 3, Role.OWNER: 2, Role.ADMIN: 1}
-    if who.role is not Role.OPERATOR and ranks.get(user.role, 0) >= ranks.get(who.role, 0):
-        raise Forbidden("This account has the same rights as you, or more.")

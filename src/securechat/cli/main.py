@@ -102,6 +102,7 @@ def bench(
 def _groups() -> None:
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
     from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
+    from securechat.cli.identity import clear_factors, token_keys  # noqa: PLC0415
 
     app.add_typer(user, name="user", rich_help_panel="People and rooms")
     app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
@@ -112,6 +113,8 @@ def _groups() -> None:
     app.add_typer(keys, name="keys", rich_help_panel="Server")
     app.add_typer(backup, name="backup", rich_help_panel="Server")
     app.add_typer(servers, name="servers", rich_help_panel="Chat")
+    app.add_typer(token_keys, name="token-keys", rich_help_panel="Server")
+    user.command("clear-factors")(clear_factors)
 
 
 @app.command(rich_help_panel="Chat")

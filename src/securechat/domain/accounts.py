@@ -45,6 +45,7 @@ class Principal(msgspec.Struct, frozen=True):
         role: The server role at that moment.
         username: For logs of the operator's own actions; never used to decide.
         expires_at: Seconds since 1970 at which the token ends, or None for a token without an end.
+        enrolling: The role wants a second factor and the account has none: may set one up, and nothing else.
     """
 
     user_id: str
@@ -52,6 +53,7 @@ class Principal(msgspec.Struct, frozen=True):
     role: Role
     username: str
     expires_at: float | None = None
+    enrolling: bool = False
 
 
 OPERATOR: Final = Principal("usr_operator", "dev_operator", Role.OPERATOR, "operator")

@@ -6,10 +6,10 @@ return False. A room that somebody may not see answers exactly as a room that do
 
 from __future__ import annotations
 
-from securechat.domain.accounts import Principal, Role
+from securechat.domain.accounts import Principal, Role, User
 from securechat.domain.entries import EntryType
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import Conflict, Forbidden, NotFound, Unauthorized
+from securechat.errors import Conflict, EnrolmentRequired, Forbidden, NotFound, Unauthorized
 
 _ADMINS = frozenset({Role.OPERATOR, Role.OWNER, Role.ADMIN})
 
@@ -42,6 +42,23 @@ def require_person(who: Principal) -> None:
     require_account(who)
     if who.role is Role.BOT:
         raise Forbidden("A bot may not do this.")
+
+
+def require_below(who: Principal, user: User) -> None:
+    """An administrator does not lock, unlock or reset an owner.
+
+    Raises:
+        Forbidden: The account is the owner's, or another administrator's and one is no owner.
+    """
+    ranks = {Role.OPERATOR: 3, Role.OWNER: 2, Role.ADMIN: 1}
+    if who.role is not Role.OPERATOR and ranks.get(user.role, 0) >= ranks.get(who.role, 0):
+        raise Forbidden("This account has the same rights as you, or more.")
+
+
+def require_enrolled(who: Principal, *, setting_up: bool) -> None:
+    """Raise `EnrolmentRequired` for who has to set a second factor up first, unless the command does that."""
+    if who.enrolling and not setting_up:
+        raise EnrolmentRequired("Your role wants a second factor. Set one up first.")
 
 
 def require_room(room: RoomState | None, what: str) -> RoomState:

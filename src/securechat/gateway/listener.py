@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from securechat.domain.accounts import Principal
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
-from securechat.errors import Unauthorized
+from securechat.errors import ChatError, Unauthorized
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
 from securechat.gateway.sealing import Sealing
@@ -86,6 +86,7 @@ class Gateway:
         max_connections: More are refused with 503.
         server_name: What `hello` says.
         sealing: The sealed sub-protocol.
+        ended: Returns (user id, device id) of the sessions that ended a moment ago.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Gateway:
         max_connections: int,
         server_name: Callable[[], str],
         sealing: Sealing,
+        ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -110,7 +112,7 @@ class Gateway:
         self.mark = self._writer.mark
         self.dispatch = dispatcher.dispatch
         self.charge = dispatcher.charge
-        self.who = auth.authenticate
+        self._ended = ended
         self.counters = counters
         self.max_connections = max_connections
         self.server_name = server_name
@@ -122,10 +124,16 @@ class Gateway:
         """See `Session.answer`."""
         return await self.sealing.admission.answer(handshake, address)
 
+    async def who(self, token: str) -> Principal:
+        """See `Session.who`."""
+        principal = await self._auth.authenticate(token)
+        policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
+        return principal
+
     async def authenticate(self, token: str) -> tuple[Principal, f.Ready]:
         """See `Session.authenticate`."""
         try:
-            principal = await self._auth.authenticate(token)
+            principal = await self.who(token)
         except Unauthorized:
             self.counters.auth_failures += 1
             raise
@@ -170,9 +178,18 @@ class Gateway:
         """Ping, and end what is dead, for ever."""
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
+            await self._close_ended()
             now, wall = time.monotonic(), time.time()
             for connection in list(self.connections):
                 connection.look_after(now, wall)
+
+    async def _close_ended(self) -> None:
+        """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
+        try:
+            for user_id, device_id in await self._ended():
+                self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=f.CloseCode.UNAUTHORIZED)
+        except ChatError as error:
+            log.warning("sessions that ended are not known now", extra={"code": error.code})
 
     def drain(self, spread_ms: int) -> None:
         """Tell every client to come back, spread over a time, and close."""

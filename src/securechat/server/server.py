@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
+ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
 """A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
@@ -100,7 +101,7 @@ class Server:
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload)
-            for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config()):
+            for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config(), self._rotate_token_keys(parts)):
                 self._tasks.append(asyncio.create_task(work))
             health.started = True
             gc.collect()
@@ -223,6 +224,14 @@ class Server:
             if (now := _stamp(path)) != seen:
                 seen = now
                 self._reload()
+
+    async def _rotate_token_keys(self, parts: Parts) -> None:
+        while True:
+            try:
+                parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
+            except (OSError, Conflict) as error:
+                log.warning("token key not rotated, the old one stays", extra={"reason": str(error)})
+            await asyncio.sleep(ROTATION_POLL_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates

@@ -6,15 +6,25 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securechat import __version__
 from securechat.auth.accounts import AccountService
+from securechat.auth.confirmation import Confirmation
+from securechat.auth.factors import FactorService
 from securechat.auth.jwt_handler import JWTHandler
+from securechat.auth.key_file import load_key
 from securechat.auth.manager import AuthManager
+from securechat.auth.passkey_check import PasskeyCheck
+from securechat.auth.passkeys import WebAuthn
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
+from securechat.auth.second_factor import SecondFactor
+from securechat.auth.secret_box import FileSecretBox
+from securechat.auth.throttle import Throttle
+from securechat.auth.tickets import Tickets
+from securechat.auth.token_key_service import TokenKeyService
 from securechat.bus.local import LocalBus
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, Principal
@@ -38,10 +48,14 @@ from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
 from securechat.store.accounts import SqliteAccounts
+from securechat.store.factors import SqliteFactors
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
+
+ENDED_MS: Final = 10_000
+"""How far back the gateway looks for sessions that ended without its being told."""
 
 
 @dataclass(slots=True)
@@ -61,6 +75,7 @@ class Parts:
     accounts: AccountService
     passwords: Passwords
     limiter: RateLimiter
+    token_keys: TokenKeyService
     counters: Counters
 
 
@@ -87,7 +102,15 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     room_log = RoomLog(log_store, bus, clock)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
-    auth = AuthManager(account_store, bus, JWTHandler(data.keys / "access-token.pem"), passwords, limiter, clock, new_id)
+    factor_store = SqliteFactors(database)
+    box = FileSecretBox(data.keys / "secrets.key")
+    throttle = Throttle(lambda: settings().rates)
+    second_factor = SecondFactor(factor_store, box, throttle, clock, lambda: settings().second_factor_roles)
+    tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
+    auth = AuthManager(
+        account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
+        new_id,
+    )  # fmt: skip
     rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
 
     async def add_to_rooms(user_id: str, room_ids: Sequence[str]) -> None:
@@ -99,6 +122,20 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         lambda: settings().registration == "open", add_to_rooms,
     )  # fmt: skip
     await accounts.load()
+
+    def origins() -> list[str]:
+        here = settings()
+        return [public_url(), *here.origins, *([] if here.public_url else [f"https://localhost:{here.port}"])]
+
+    tickets = Tickets(box, clock)
+    webauthn = WebAuthn(public_url, origins)
+    passkeys = PasskeyCheck(factor_store, account_store, tickets, webauthn, clock)
+    confirmation = Confirmation(factor_store, account_store, auth, second_factor, passkeys, clock)
+    factors = FactorService(
+        factor_store, account_store, auth, second_factor, confirmation, passkeys, webauthn, tickets, limiter, clock,
+        lambda: accounts.server_name,
+    )  # fmt: skip
+    token_keys = TokenKeyService(tokens.keys, clock)
     messaging = MessagingService(accounts.is_blocked)
     history = HistoryService(room_log, log_store, bus)
     presence = PresenceService(log_store, bus, clock)
@@ -130,7 +167,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts) | {c.ServerStatus: status, c.BackupCreate: backup},
+        asks=_asks(rooms, history, presence, auth, accounts)
+        | _factor_asks(factors, confirmation, token_keys)
+        | {c.ServerStatus: status, c.BackupCreate: backup},
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -138,6 +177,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.SessionCreate: auth.log_in,
             c.SessionRefresh: auth.refresh,
             c.PasswordReset: accounts.reset_password,
+            c.PasskeyChallenge: factors.challenge,
+            c.SessionPasskey: factors.log_in,
         },
         room_log=room_log,
         limiter=limiter,
@@ -156,11 +197,11 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     )
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, settings().max_connections,
-        lambda: accounts.server_name, sealing,
+        lambda: accounts.server_name, sealing, lambda: factor_store.ended_since(clock.now_ms() - ENDED_MS),
     )  # fmt: skip
     return Parts(
         data, database, maintenance, room_log, hub, gateway, identities, admission, dispatcher, auth, accounts, passwords, limiter,
-        counters,
+        token_keys, counters,
     )  # fmt: skip
 
 
@@ -171,6 +212,24 @@ def knows_host(settings: Settings, host: str) -> bool:
     name = urlsplit(f"//{host}").hostname or ""
     known = {*map(str.lower, settings.hosts), "localhost", "127.0.0.1", "::1", settings.host}
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
+
+
+def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys: TokenKeyService) -> dict[type[c.Command], Any]:
+    return {
+        c.SessionConfirm: confirmation.confirm,
+        c.PasswordChange: confirmation.change_password,
+        c.FactorList: factors.list_factors,
+        c.TotpBegin: factors.begin_totp,
+        c.TotpConfirm: factors.confirm_totp,
+        c.TotpRemove: factors.remove_totp,
+        c.PasskeyBegin: factors.begin_passkey,
+        c.PasskeyAdd: factors.add_passkey,
+        c.PasskeyRemove: factors.remove_passkey,
+        c.RecoveryCreate: factors.create_codes,
+        c.FactorClear: factors.clear,
+        c.TokenKeyList: token_keys.list_keys,
+        c.TokenKeyRotate: token_keys.rotate,
+    }
 
 
 def _asks(

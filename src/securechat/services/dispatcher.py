@@ -81,6 +81,7 @@ class CommandDispatcher:
             task.add_done_callback(self._tasks.discard)
             return
         try:
+            policy.require_enrolled(who, setting_up=False)
             self._limiter.take(MESSAGE_RATE, who.user_id, self._clock.monotonic())
             operation = to_operation(who, command)
         except ChatError as error:
@@ -108,6 +109,7 @@ class CommandDispatcher:
         if opened is not None:
             return await opened(command, address)
         policy.require_account(who)
+        policy.require_enrolled(who, setting_up=type(command) in c.WHILE_ENROLLING)
         if who is not OPERATOR:
             rate = MESSAGE_RATE if type(command) in self._operations else COMMAND_RATE
             self._limiter.take(rate, who.user_id, self._clock.monotonic())

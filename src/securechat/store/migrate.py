@@ -13,7 +13,7 @@ import apsw
 
 from securechat.errors import Shutdown
 
-HEAD: Final = "0001"
+HEAD: Final = "0004"
 """The newest migration. A test compares it with the files."""
 
 
