@@ -51,6 +51,10 @@ REPLIES: dict[type, Any] = {
     c.UserPage: c.UserPage(users=PEOPLE),
     c.Link: c.Link(url="u", expires_at=1),
     c.BotCreated: c.BotCreated(user=PEOPLE[0], token="t"),
+    c.PasskeyOptions: c.PasskeyOptions(ticket="t", options={}),
+    c.TotpSecret: c.TotpSecret(ticket="t", secret="s", uri="u"),
+    c.Factors: c.Factors(totp=False, passkeys=[], recovery_codes=0, required=False, confirmed=True),
+    c.RecoveryCodes: c.RecoveryCodes(recovery_codes=["A"]),
     c.Done: c.Done(),
 }
 
@@ -133,6 +137,22 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.SessionCreate(username="b", password="p", device_name="D"), lambda x: x.entrance.log_in("b", "p", device_name="D")),
     (c.SessionRefresh(refresh_token="r"), lambda x: x.entrance.refresh("r")),
     (c.PasswordReset(token="t", password="p"), lambda x: x.entrance.reset_password("t", "p")),
+    (c.PasskeyChallenge(), lambda x: x.entrance.passkey_challenge()),
+    (
+        c.SessionPasskey(ticket="t", credential={"id": "i"}, device_name="D"),
+        lambda x: x.entrance.log_in_by_passkey("t", {"id": "i"}, device_name="D"),
+    ),
+    (c.SessionConfirm(password="p", code="1"), lambda x: x.confirm("p", code="1")),
+    (c.PasswordChange(current="p", password="q"), lambda x: x.change_password("p", "q")),
+    (c.FactorList(), lambda x: x.list_factors()),
+    (c.TotpBegin(), lambda x: x.begin_totp()),
+    (c.TotpConfirm(ticket="t", code="1"), lambda x: x.confirm_totp("t", "1")),
+    (c.TotpRemove(), lambda x: x.remove_totp()),
+    (c.PasskeyBegin(), lambda x: x.begin_passkey()),
+    (c.PasskeyAdd(ticket="t", credential={"id": "i"}, name="N"), lambda x: x.add_passkey("t", {"id": "i"}, name="N")),
+    (c.PasskeyRemove(passkey="P"), lambda x: x.remove_passkey("P")),
+    (c.RecoveryCreate(), lambda x: x.create_recovery_codes()),
+    (c.FactorClear(user=BOB), lambda x: x.clear_factors(BOB)),
 ]
 
 
@@ -141,7 +161,9 @@ def test_every_command_of_people_and_bots_has_a_method() -> None:
     people_and_bots = {route.command for route in ROUTES}
 
     assert {type(command) for command, _ in CASES} == people_and_bots
-    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == {"setup.link", "backup.create", "server.status"}
+    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == {
+        "setup.link", "backup.create", "server.status", "token.key.list", "token.key.rotate",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,14 @@ def logout() -> None:
 
 
 @app.command(rich_help_panel="Chat")
+def password() -> None:
+    """Change your password; all other sessions end. Both are asked for, or read from a pipe: the current one, then the new one."""
+    from securechat.cli.signin import change_password  # noqa: PLC0415
+
+    change_password()
+
+
+@app.command(rich_help_panel="Chat")
 def whoami(*, json: Json = False) -> None:
     """Show who one is, and whether the server answers."""
     from securechat.cli.chat import who_am_i  # noqa: PLC0415
