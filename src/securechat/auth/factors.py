@@ -119,11 +119,9 @@ class FactorService:
             raise Conflict("There is an authenticator app already. Remove it first.")
         user = await self._user(who.user_id)
         secret = totp.new_secret()
-        return c.TotpSecret(
-            ticket=self._tickets.issue(_TOTP, who.user_id, secret.encode()),
-            secret=secret,
-            uri=totp.uri_of(secret, user.username, self._server_name()),
-        )
+        uri = totp.uri_of(secret, user.username, self._server_name())
+        ticket = self._tickets.issue(_TOTP, who.user_id, secret.encode())
+        return c.TotpSecret(ticket=ticket, secret=secret, uri=uri, qr=totp.qr_of(uri))
 
     async def confirm_totp(self, who: Principal, command: c.TotpConfirm) -> c.RecoveryCodes:
         """Turn the authenticator app on.

@@ -6,6 +6,7 @@ import hmac
 from typing import Final
 
 import pyotp
+import segno
 
 STEP_S: Final = 30
 WINDOW: Final = 1
@@ -20,6 +21,11 @@ def new_secret() -> str:
 def uri_of(secret: str, username: str, server_name: str) -> str:
     """Return what a QR code for authenticator apps holds."""
     return pyotp.TOTP(secret).provisioning_uri(name=username, issuer_name=server_name)
+
+
+def qr_of(uri: str) -> list[str]:
+    """Return the QR code of a text, one text of `0` and `1` per row, without the quiet zone."""
+    return ["".join("1" if bit else "0" for bit in row) for row in segno.make(uri, error="m", micro=False).matrix]
 
 
 def step_of(secret: str, code: str, now: float) -> int | None:

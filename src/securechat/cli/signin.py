@@ -141,6 +141,8 @@ async def set_up_totp(entrance: Entrance, session: c.Session) -> None:
     """Lead somebody whose role wants a second factor through setting an authenticator app up."""
     begun = await entrance.begin_totp(session)
     note("Your role wants a second factor. Add this to an authenticator app, then type the code that it shows.")
+    if sys.stdout.isatty():
+        note(_drawn(begun.qr))
     say(f"{begun.uri}\nor type the key: {begun.secret}")
     while True:
         try:
@@ -153,6 +155,18 @@ async def set_up_totp(entrance: Entrance, session: c.Session) -> None:
     if codes:
         note("Recovery codes: each signs you in once when the app is lost. They are shown this once; keep them.")
         say("\n".join(codes))
+
+
+def _drawn(rows: list[str]) -> str:
+    """Return a QR code as text for a dark or light terminal: two rows per line, black on white."""
+    width = len(rows[0]) + 8 if rows else 0
+    framed = ["0" * width] * 4 + [f"0000{row}0000" for row in rows] + ["0" * width] * 5
+    blocks = {"00": " ", "01": "▄", "10": "▀", "11": "█"}
+    lines = [
+        "".join(blocks[upper + lower] for upper, lower in zip(framed[row], framed[row + 1], strict=True))
+        for row in range(0, len(framed) - 1, 2)
+    ]
+    return "\n".join(f"\x1b[30;107m{line}\x1b[0m" for line in lines)
 
 
 def change_password() -> None:

@@ -531,11 +531,19 @@ class PasskeyOptions(msgspec.Struct, kw_only=True):
 
 
 class TotpSecret(msgspec.Struct, kw_only=True):
-    """What an authenticator app needs: as text to type, and as the content of a QR code. Ten minutes to confirm it."""
+    """What an authenticator app needs, good for ten minutes.
+
+    Attributes:
+        ticket: For `totp.confirm`.
+        secret: To type, in base 32.
+        uri: The content of a QR code.
+        qr: That code, one text of `0` and `1` per row, without the quiet zone.
+    """
 
     ticket: str
     secret: str
     uri: str
+    qr: list[str] = []
 
 
 class Passkey(msgspec.Struct, kw_only=True):

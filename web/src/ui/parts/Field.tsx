@@ -10,7 +10,8 @@ interface Props {
   type?: "text" | "password" | "number";
   name?: string;
   autoComplete?: string;
-  autoCapitalize?: "none";
+  autoCapitalize?: "none" | "characters";
+  inputMode?: "numeric";
   autoFocus?: boolean;
   spellcheck?: boolean;
   required?: boolean;
