@@ -100,6 +100,7 @@ async def test_an_authenticator_app_is_set_up_used_and_turned_off(browser: Brows
 
     await sign_in(page, server)
     await expect(page.get_by_role("heading", name="One more step")).to_be_visible()
+    await expect(page.get_by_label("Code")).to_be_focused()
     await page.get_by_label("Code").fill("000000")
     await page.get_by_role("button", name="Continue").click()
     await expect(page.get_by_text("The code is wrong or was used.")).to_be_visible()

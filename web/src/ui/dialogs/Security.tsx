@@ -54,7 +54,7 @@ export function Security() {
       <h3 id="settings-security">Sign-in and security</h3>
       {!factors && <div class="skeleton skeleton-line" />}
       {factors && (
-        <ul class="plain-list" aria-label="Ways to sign in">
+        <ul class="plain-list ways" aria-label="Ways to sign in">
           <li>
             <Icon name="lock" />
             <Names name="Password" hint="Changing it signs out all your other devices." />
