@@ -33,7 +33,7 @@ export function Login({ wasIn }: { wasIn: boolean }) {
   });
   const byPasskey = hasPasskeys() && (
     <button type="button" class="button button-wide" aria-disabled={passkey.isBusy} onClick={passkey.onSubmit}>
-      <Icon name="key" size={18} /> Sign in with a passkey
+      <Icon name="key" size={18} /> Use a passkey
     </button>
   );
   if (wantsCode) {
