@@ -27,10 +27,15 @@ class NewPasskey:
     sign_count: int
 
 
+def load() -> None:
+    """Load the library, which takes a moment: in a thread, once the server is up, so that no request waits for it."""
+    import webauthn  # noqa: F401, PLC0415 - see above
+
+
 class WebAuthn:
     """One relying party: this server under the name in its public URL.
 
-    The library loads when it is first needed: it costs a tenth of a second that a start need not wait for.
+    The library loads when it is first needed, or by `load`: a start need not wait for it.
 
     Args:
         public_url: What people type to get here; its host is the relying party's id.

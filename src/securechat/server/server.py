@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from securechat import __version__
+from securechat.auth import passkeys
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.errors import Conflict, Shutdown
@@ -101,7 +102,13 @@ class Server:
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload)
-            for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config(), self._rotate_token_keys(parts)):
+            for work in (
+                parts.gateway.look_after(),
+                health.watch_lag(),
+                self._watch_config(),
+                self._rotate_token_keys(parts),
+                asyncio.to_thread(passkeys.load),
+            ):
                 self._tasks.append(asyncio.create_task(work))
             health.started = True
             gc.collect()

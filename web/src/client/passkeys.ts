@@ -4,10 +4,12 @@ import { PasskeyTrouble } from "./problem";
 
 const NONE = "No passkey was used. You can try again.";
 
-/** Return whether this browser can use passkeys here: it asks for a secure page. */
+/** Return whether this browser can use passkeys here: it asks for a secure page, and for a server with a name. */
 export function hasPasskeys(): boolean {
   return (
-    typeof PublicKeyCredential === "function" && typeof PublicKeyCredential.parseRequestOptionsFromJSON === "function"
+    typeof PublicKeyCredential === "function" &&
+    typeof PublicKeyCredential.parseRequestOptionsFromJSON === "function" &&
+    !/^[\d.]+$|^\[/.test(location.hostname)
   );
 }
 
