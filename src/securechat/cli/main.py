@@ -101,8 +101,8 @@ def bench(
 
 def _groups() -> None:
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
-    from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
     from securechat.cli.identity import clear_factors, token_keys  # noqa: PLC0415
+    from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
 
     app.add_typer(user, name="user", rich_help_panel="People and rooms")
     app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
