@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { hasPasskeys } from "../../client/passkeys";
+import { Refused } from "../../client/problem";
 import type { TotpSecret } from "../../protocol/messages";
 import { deviceName } from "../../state/app";
 import { useApp } from "../context";
@@ -18,8 +19,17 @@ export function Enrol() {
     if (fresh.length) setCodes(fresh);
     else await app.enrolled();
   };
-  const totp = useForm(async () => setBegun(await app.security.beginTotp()));
-  const passkey = useForm(async () => done(await app.security.addPasskey(deviceName())));
+  /** Who signed in long ago signs in once more: there is nothing else that they could do here. */
+  const soon = async (work: () => Promise<void>) => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof Refused) || error.problem.code !== "confirmation_required") throw error;
+      await app.logout();
+    }
+  };
+  const totp = useForm(() => soon(async () => setBegun(await app.security.beginTotp())));
+  const passkey = useForm(() => soon(async () => done(await app.security.addPasskey(deviceName()))));
   if (codes) {
     return (
       <Entrance title="Recovery codes">
