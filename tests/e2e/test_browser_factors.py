@@ -201,6 +201,7 @@ async def test_who_has_to_enrol_is_led_through_it(browser: Browser, server: Runn
     await age_confirmations(server)
     await page.reload()
     await page.get_by_role("button", name="Use an authenticator app").click()
+    await expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
     await sign_in(page, server)  # It was long ago: once more, and then
     await page.get_by_role("button", name="Use an authenticator app").click()
     await set_up_app(page)
@@ -210,6 +211,7 @@ async def test_who_has_to_enrol_is_led_through_it(browser: Browser, server: Runn
     server.operator().perform(c.FactorClear(user=server.operator().user("ana").id))
     await expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
     await sign_in(fresh, server)
+    await expect(fresh.get_by_role("heading", name="Set up a second factor")).to_be_visible()
     await fresh.get_by_role("button", name="Use a passkey").click()
     await fresh.get_by_role("button", name="I kept them").click()
     await expect(chat_of(fresh)).to_be_visible()
