@@ -7,9 +7,12 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
     │   ├── TooDeep                too_deep              nested deeper than anything that has a meaning
     │   └── ProtocolViolation      protocol_violation    not even the protocol: the connection ends with 4400
     ├── Unauthorized          401  unauthorized          no, wrong, expired or revoked credentials
+    │   └── SecondFactorRequired   second_factor_required the password is right; a code or a passkey is wanted besides
     ├── Forbidden             403  forbidden             known, and not allowed
     │   ├── RegistrationClosed     registration_closed
-    │   └── LinkInvalid            link_invalid          an invitation, setup or reset link that no longer works
+    │   ├── LinkInvalid            link_invalid          an invitation, setup or reset link that no longer works
+    │   ├── ConfirmationRequired   confirmation_required authenticate again before a dangerous change
+    │   └── EnrolmentRequired      enrolment_required    the role wants a second factor: set one up before anything else
     ├── NotFound              404  not_found             absent, or not yours to see: the same answer for both
     ├── Conflict              409  conflict              the request contradicts what is stored
     │   ├── CmidConflict           cmid_conflict         the same cmid with another content
@@ -89,6 +92,13 @@ class Unauthorized(ChatError):
     status = 401
 
 
+class SecondFactorRequired(Unauthorized):
+    """The password is right, and the account wants a code or a passkey besides; or the code is wrong."""
+
+    code = "second_factor_required"
+    title = "A second factor is wanted"
+
+
 class Forbidden(ChatError):
     """Known and not allowed."""
 
@@ -109,6 +119,20 @@ class LinkInvalid(Forbidden):
 
     code = "link_invalid"
     title = "This link does not work any more"
+
+
+class ConfirmationRequired(Forbidden):
+    """A dangerous change asks that one authenticated a moment ago: `session.confirm`, then again."""
+
+    code = "confirmation_required"
+    title = "Confirm that it is you"
+
+
+class EnrolmentRequired(Forbidden):
+    """The role wants a second factor and the account has none: nothing but setting one up is allowed."""
+
+    code = "enrolment_required"
+    title = "Set up a second factor first"
 
 
 class NotFound(ChatError):

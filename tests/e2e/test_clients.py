@@ -443,7 +443,7 @@ def test_doctor_and_status_look_at_a_running_server(server: RunningServer) -> No
     assert "0 failed" in run("doctor", "--config", str(server.config), data=server.data, code=1)
     server.set_up()
     assert "0 failed, 0 warnings" in run("doctor", "--config", str(server.config), data=server.data)
-    (server.data / "keys" / "access-token.pem").chmod(0o644)
+    (server.data / "keys" / "access-tokens.json").chmod(0o644)
     shown = run("doctor", "--config", str(server.config), data=server.data, code=2)
     assert "chmod 600" in shown
     assert "connections" in run("status", data=server.data)

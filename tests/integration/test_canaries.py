@@ -278,8 +278,8 @@ async def test_the_parts_of_a_server_show_no_key(world: World) -> None:
     )
 
     refuse(private_keys(parts.data.root), "a repr", shown)
-    key = parts.auth._tokens._key
-    refuse([str(key.as_dict(private=True)["d"])], "a repr", shown + repr(key))
+    key = parts.auth._tokens.keys.signing
+    refuse([str(key.pair.as_dict(private=True)["d"])], "a repr", shown + repr(key))
 
 
 async def test_a_backup_that_fails_is_refused_and_remembered_and_the_server_goes_on(

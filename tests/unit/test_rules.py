@@ -203,18 +203,18 @@ def test_what_is_not_listed_is_not_limited() -> None:
 
 
 def test_a_token_holds_for_its_time_and_no_longer(tmp_path: Path) -> None:
-    handler = JWTHandler(tmp_path / "key.pem")
+    handler = JWTHandler(tmp_path / "keys.json", now=1_000)
     token = handler.issue(user_id="usr_1", device_id="dev_1", now=1_000)
 
     assert handler.verify(Secret(token), now=1_000 + LIFETIME_S - 1) == ("usr_1", "dev_1", 1_000 + LIFETIME_S)
-    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
     with pytest.raises(Unauthorized):
         handler.verify(Secret(token), now=1_000 + LIFETIME_S)
-    assert JWTHandler(tmp_path / "key.pem").verify(Secret(token), now=1_000)
+    assert JWTHandler(tmp_path / "keys.json", now=1_000).verify(Secret(token), now=1_000)
 
 
 def test_a_token_of_another_key_or_changed_or_unsigned_is_refused(tmp_path: Path) -> None:
-    handler, other = JWTHandler(tmp_path / "key.pem"), JWTHandler(tmp_path / "other.pem")
+    handler, other = JWTHandler(tmp_path / "keys.json", now=1_000), JWTHandler(tmp_path / "other.json", now=1_000)
     token = handler.issue(user_id="usr_1", device_id="dev_1", now=1_000)
     head, body, signature = token.split(".")
     none = "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0"

@@ -54,6 +54,10 @@ REPLIES: dict[type, Any] = {
     c.BotCreated: c.BotCreated(user=PEOPLE[0], token="t"),
     c.Explanation: c.Explanation(user=BOB, action="fetch", room=ROOM, allowed=True, rule="r"),
     c.AuditPage: c.AuditPage(records=[], names={}),
+    c.PasskeyOptions: c.PasskeyOptions(ticket="t", options={}),
+    c.TotpSecret: c.TotpSecret(ticket="t", secret="s", uri="u"),
+    c.Factors: c.Factors(totp=False, passkeys=[], recovery_codes=0, required=False, confirmed=True),
+    c.RecoveryCodes: c.RecoveryCodes(recovery_codes=["A"]),
     c.Done: c.Done(),
 }
 
@@ -141,6 +145,22 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.SessionCreate(username="b", password=Secret("p"), device_name="D"), lambda x: x.entrance.log_in("b", "p", device_name="D")),
     (c.SessionRefresh(refresh_token=Secret("r")), lambda x: x.entrance.refresh("r")),
     (c.PasswordReset(token=Secret("t"), password=Secret("p")), lambda x: x.entrance.reset_password("t", "p")),
+    (c.PasskeyChallenge(), lambda x: x.entrance.passkey_challenge()),
+    (
+        c.SessionPasskey(ticket="t", credential={"id": "i"}, device_name="D"),
+        lambda x: x.entrance.log_in_by_passkey("t", {"id": "i"}, device_name="D"),
+    ),
+    (c.SessionConfirm(password=Secret("p"), code=Secret("1")), lambda x: x.confirm("p", code="1")),
+    (c.PasswordChange(current=Secret("p"), password=Secret("q")), lambda x: x.change_password("p", "q")),
+    (c.FactorList(), lambda x: x.list_factors()),
+    (c.TotpBegin(), lambda x: x.begin_totp()),
+    (c.TotpConfirm(ticket="t", code=Secret("1")), lambda x: x.confirm_totp("t", "1")),
+    (c.TotpRemove(), lambda x: x.remove_totp()),
+    (c.PasskeyBegin(), lambda x: x.begin_passkey()),
+    (c.PasskeyAdd(ticket="t", credential={"id": "i"}, name="N"), lambda x: x.add_passkey("t", {"id": "i"}, name="N")),
+    (c.PasskeyRemove(passkey="P"), lambda x: x.remove_passkey("P")),
+    (c.RecoveryCreate(), lambda x: x.create_recovery_codes()),
+    (c.FactorClear(user=BOB), lambda x: x.clear_factors(BOB)),
 ]
 
 
@@ -154,6 +174,8 @@ OPERATORS = {
     "storage.status",
     "storage.rotate",
     "storage.shred",
+    "token.key.list",
+    "token.key.rotate",
 }
 
 

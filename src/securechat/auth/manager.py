@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable
 from typing import Final
 
-from securechat.auth.addresses import source_of
 from securechat.auth.jwt_handler import LIFETIME_S, JWTHandler
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
-from securechat.auth.tokens import BOT, family_of, new_refresh_token, new_token, token_hash
+from securechat.auth.second_factor import SecondFactor
+from securechat.auth.throttle import Throttle, place_of
+from securechat.auth.tokens import BOT, family_of, new_refresh_token, new_token, next_refresh_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username, normal_password
 from securechat.domain.audit import AuditEvent, Result, by
 from securechat.domain.ids import DEVICE
-from securechat.domain.ports import AccountStore, Clock, MessageBus
+from securechat.domain.ports import Account, AccountStore, Clock, DeviceRecord, MessageBus
 from securechat.domain.secret import Secret
-from securechat.errors import InvalidInput, NotFound, Unauthorized
+from securechat.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 
-FORGIVEN_MS: Final = 30_000
-"""A refresh token used a second time within this time is a lost answer or a second tab, not a thief."""
+log = logging.getLogger(__name__)
+
+GRACE_MS: Final = 10_000
+"""The same refresh from the same place within this time is a lost answer or a second tab, not a thief: it gets the same answer."""
 UNAUTHORIZED_CLOSE: Final = 4401
 _WRONG: Final = "The username or the password is wrong."
 
@@ -34,7 +38,10 @@ class AuthManager:
         bus: Who closes connections of a session that ended.
         tokens: Issues access tokens.
         passwords: Checks passwords.
-        limiter: Slows guessing down, by account and address.
+        limiter: Slows strangers down.
+        throttle: Slows guessing down, by account and address.
+        second_factor: What is asked besides the password.
+        refresh_key: Makes the successors of refresh tokens, 32 bytes.
         clock: Time.
         new_id: Makes ids.
     """
@@ -46,6 +53,9 @@ class AuthManager:
         tokens: JWTHandler,
         passwords: Passwords,
         limiter: RateLimiter,
+        throttle: Throttle,
+        second_factor: SecondFactor,
+        refresh_key: bytes,
         clock: Clock,
         new_id: Callable[[str], str],
     ) -> None:
@@ -54,6 +64,9 @@ class AuthManager:
         self._tokens = tokens
         self._passwords = passwords
         self._limiter = limiter
+        self._throttle = throttle
+        self._second_factor = second_factor
+        self._refresh_key = refresh_key
         self._clock = clock
         self._new_id = new_id
 
@@ -74,28 +87,52 @@ class AuthManager:
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
-        return Principal(account.user.id, device.id, account.user.role, account.user.username, expires_at)
+        user = account.user
+        return Principal(
+            user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user)
+        )
 
     async def log_in(self, command: c.SessionCreate, address: str) -> c.Session:
-        """Check a password and open a session.
+        """Check a password, and the second factor if there is one, and open a session.
 
         Raises:
             Unauthorized: The same for an unknown user, a wrong password and a locked account.
-            RateLimited: Too many attempts of this address, or of this address on this account.
+            SecondFactorRequired: The password is right; a code is missing or wrong.
+            RateLimited: Too many attempts of this address, or failures of this address on this account.
         """
-        now = self._clock.monotonic()
         try:
             username = clean_username(command.username)
         except InvalidInput:
             username = ""
-        self._limiter.take("login.address", address, now)
-        self._limiter.take("login.account", f"{username} {source_of(address)}", now)
+        self._limiter.take("login.address", place_of(address), self._clock.monotonic())
         account = await self._accounts.account(username=username) if username else None
-        stored = account.password_hash if account is not None and not account.user.disabled else None
-        # In NFC, as `clean_password` did when it was set.
-        if not await self._passwords.check(stored, normal_password(command.password)) or account is None:
+        if not await self.check_password(account, command.password, f"{username} {place_of(address)}") or account is None:
             raise Unauthorized(_WRONG, about=account.user.id if account is not None else "")
+        await self._second_factor.require(account.user, command.code.reveal())
         return await self.open_session(account.user, command.device_name, address)
+
+    async def check_password(self, account: Account | None, password: Secret, attempt: str) -> bool:
+        """Return whether the password is right; takes as long when there is no account, or a locked one.
+
+        Args:
+            account: Whose.
+            password: As typed.
+            attempt: What slows down when it is wrong: who guesses at what.
+
+        Raises:
+            RateLimited: Too many wrong ones came before.
+            Unavailable: Too many wait.
+        """
+        self._throttle.begin("login.account", attempt, self._clock.monotonic())
+        stored = account.password_hash if account is not None and not account.user.disabled else None
+        try:
+            right = await self._passwords.check(stored, normal_password(password))
+        except Unavailable:
+            self._throttle.withdraw("login.account", attempt)  # Nothing was compared.
+            raise
+        if right:
+            self._throttle.forgive("login.account", attempt)
+        return right
 
     async def open_session(self, user: User, device_name: str, address: str) -> c.Session:
         """Sign a new device in."""
@@ -107,41 +144,56 @@ class AuthManager:
         await self._accounts.recording(event).create_device(
             device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family)
         )
-        return self._session(user, device.id, refresh)
+        return await self._session(user, device.id, refresh)
 
     async def refresh(self, command: c.SessionRefresh, address: str) -> c.Session:
         """Exchange a refresh token.
 
         Raises:
-            Unauthorized: Unknown or used. A token used before, later than a moment ago, ends the session: one of two holders
-                is a thief.
+            Unauthorized: Unknown or used. A token used before ends the session: one of two holders is a thief. Only the same
+                request from the same place, a moment later, gets the same answer again.
         """
-        self._limiter.take("refresh.address", address, self._clock.monotonic())
-        now = self._clock.now_ms()
-        old, family = token_hash(command.refresh_token), family_of(command.refresh_token)
-        device = await self._accounts.device_by_family(token_hash(family))
+        self._limiter.take("refresh.address", place_of(address), self._clock.monotonic())
+        old = token_hash(command.refresh_token)
+        family = token_hash(family_of(command.refresh_token))
+        device = await self._accounts.device_by_family(family)
         if device is None or device.revoked:
             raise Unauthorized("The session has ended.")
-        if not hmac.compare_digest(device.refresh_hash or "", old):
-            just_before = hmac.compare_digest(device.previous_hash or "", old) and now - device.refreshed_at <= FORGIVEN_MS
-            if not just_before:
-                event = AuditEvent(
-                    action="session.reuse",
-                    device=device.id,
-                    address=address,
-                    subject=device.user_id,
-                    result=Result.REFUSED,
-                    reason=Unauthorized.code,
-                )
-                await self.end_sessions(device.user_id, device.id, event=event)
-            raise Unauthorized("This refresh token was used before.", about=device.user_id)
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
-        refresh, _ = new_refresh_token(family.reveal())
-        if not await self._accounts.rotate_refresh(device.id, old, token_hash(refresh), now, address):
-            raise Unauthorized("This refresh token was used before.")
-        return self._session(account.user, device.id, refresh)
+        following = next_refresh_token(self._refresh_key, command.refresh_token)
+        now = self._clock.now_ms()
+        rotated = hmac.compare_digest(device.refresh_hash or "", old) and await self._accounts.rotate_refresh(
+            device.id, old, token_hash(following), now, address
+        )
+        if not rotated:
+            # The token was used before, or an identical request was faster by a moment.
+            device = await self._accounts.device_by_family(family)
+            if device is None or not self._is_repeated(device, old, token_hash(following), address):
+                await self._end_stolen(device, address)
+                raise Unauthorized("This refresh token was used before.", about=account.user.id)
+        return await self._session(account.user, device.id, following)
+
+    def _is_repeated(self, device: DeviceRecord, old: str, following: str, address: str) -> bool:
+        """Return whether this is the request that was answered a moment ago, once more."""
+        return (
+            not device.revoked
+            and hmac.compare_digest(device.previous_hash or "", old)
+            and hmac.compare_digest(device.refresh_hash or "", following)
+            and place_of(device.address) == place_of(address)
+            and self._clock.now_ms() - device.refreshed_at <= GRACE_MS
+        )
+
+    async def _end_stolen(self, device: DeviceRecord | None, address: str) -> None:
+        if device is None:
+            return
+        event = AuditEvent(
+            action="session.reuse", device=device.id, address=address, subject=device.user_id, result=Result.REFUSED,
+            reason=Unauthorized.code,
+        )  # fmt: skip
+        if await self.end_sessions(device.user_id, device.id, event=event):
+            log.warning("refresh token used twice, session ended", extra={"user_id": device.user_id, "device_id": device.id})
 
     async def log_out(self, who: Principal, _command: c.SessionDelete) -> c.Done:
         """End the session of this device."""
@@ -171,13 +223,15 @@ class AuthManager:
             raise NotFound("No such device of yours.")
         return c.Done()
 
-    async def end_sessions(self, user_id: str, device_id: str | None = None, *, event: AuditEvent | None = None) -> list[str]:
-        """End one session of a user, or all, and close their connections; return the devices.
+    async def end_sessions(
+        self, user_id: str, device_id: str | None = None, *, keep: str | None = None, event: AuditEvent | None = None
+    ) -> list[str]:
+        """End one session of a user, or all but `keep`, and close their connections; return the devices.
 
         The event is remembered if a session ended.
         """
         accounts = self._accounts if event is None else self._accounts.recording(event)
-        ended = await accounts.revoke_devices(user_id, device_id, self._clock.now_ms())
+        ended = await accounts.revoke_devices(user_id, device_id, self._clock.now_ms(), keep=keep)
         if ended:
             self._bus.disconnect(user_id=user_id, device_ids=ended, code=UNAUTHORIZED_CLOSE)
         return ended
@@ -197,11 +251,9 @@ class AuthManager:
         await self._accounts.recording(event).create_device(device, bot.id, token_hash=token_hash(token))
         return token
 
-    def _session(self, user: User, device_id: str, refresh: Secret) -> c.Session:
+    async def _session(self, user: User, device_id: str, refresh: Secret) -> c.Session:
+        access = self._tokens.issue(user_id=user.id, device_id=device_id, now=self._clock.now_ms() / 1000)
         return c.Session(
-            user=user,
-            device=device_id,
-            access_token=self._tokens.issue(user_id=user.id, device_id=device_id, now=self._clock.now_ms() / 1000),
-            expires_in=LIFETIME_S,
-            refresh_token=refresh.reveal(),
-        )
+            user=user, device=device_id, access_token=access, expires_in=LIFETIME_S, refresh_token=refresh.reveal(),
+            enrol=await self._second_factor.is_missing(user),
+        )  # fmt: skip

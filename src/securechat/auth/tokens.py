@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import secrets
 from typing import Final
 
@@ -18,13 +20,23 @@ def new_token(prefix: str) -> Secret:
     return Secret(prefix + secrets.token_urlsafe(32))
 
 
-def new_refresh_token(family: str = "") -> tuple[Secret, Secret]:
+def new_refresh_token() -> tuple[Secret, Secret]:
     """Return (a fresh refresh token, its family): all tokens of a session begin with the family, 128 random bits.
 
     So a token that was used long ago still tells which session it belongs to.
     """
-    family = family or secrets.token_urlsafe(16)
+    family = secrets.token_urlsafe(16)
     return Secret(f"{REFRESH}{family}.{secrets.token_urlsafe(32)}"), Secret(family)
+
+
+def next_refresh_token(key: bytes, refresh_token: Secret) -> Secret:
+    """Return the one successor of a refresh token: 256 bits that nobody without the key can compute.
+
+    The same request, sent again because its answer was lost, gets the same answer, also from a server that was started anew.
+    """
+    following = hmac.digest(key, b"refresh-token " + refresh_token.reveal().encode(), "sha256")
+    family = family_of(refresh_token).reveal()
+    return Secret(f"{REFRESH}{family}.{base64.urlsafe_b64encode(following).rstrip(b'=').decode()}")
 
 
 def family_of(refresh_token: Secret) -> Secret:

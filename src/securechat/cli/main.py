@@ -117,6 +117,7 @@ def bench(
 def _groups() -> None:
     from securechat.cli.audit import audit  # noqa: PLC0415
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
+    from securechat.cli.identity import clear_factors, token_keys  # noqa: PLC0415
     from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
     from securechat.cli.storage import storage  # noqa: PLC0415
 
@@ -131,6 +132,8 @@ def _groups() -> None:
     app.add_typer(servers, name="servers", rich_help_panel="Chat")
     app.add_typer(audit, name="audit", rich_help_panel="Server")
     app.add_typer(storage, name="storage", rich_help_panel="Server")
+    app.add_typer(token_keys, name="token-keys", rich_help_panel="Server")
+    user.command("clear-factors")(clear_factors)
 
 
 @app.command(rich_help_panel="Chat")
@@ -163,6 +166,14 @@ def logout() -> None:
     from securechat.cli.signin import log_out  # noqa: PLC0415
 
     log_out()
+
+
+@app.command(rich_help_panel="Chat")
+def password() -> None:
+    """Change your password; all other sessions end. Both are asked for, or read from a pipe: the current one, then the new one."""
+    from securechat.cli.signin import change_password  # noqa: PLC0415
+
+    change_password()
 
 
 @app.command(rich_help_panel="Chat")

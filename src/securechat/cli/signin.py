@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from securechat.cli.output import note, say
 from securechat.domain import commands as c
-from securechat.errors import Shutdown
+from securechat.errors import ConfirmationRequired, InvalidInput, SecondFactorRequired, Shutdown
 from securechat.sdk.client import ChatClient
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired
@@ -113,7 +113,7 @@ def log_in(
         server_name = input("What people call this server [SecureChat]: ")
     password = _new_password() if interactive and link.kind != "log_in" else _secret("Password: ")
 
-    async def work() -> c.Session:
+    async def work(second: str = "") -> c.Session:
         match link.kind:
             case "set_up":
                 return await entrance.set_up(
@@ -124,11 +124,73 @@ def log_in(
             case "reset":
                 await entrance.reset_password(link.secret, password)
                 note("The new password holds; all sessions have ended.")
-        return await entrance.log_in(username, password, device_name=DEVICE_NAME)
+        return await entrance.log_in(username, password, code=second, device_name=DEVICE_NAME)
 
-    session = run(work())
+    try:
+        session = run(work())
+    except SecondFactorRequired:
+        link = Link(link.url)  # What the link was for is done.
+        session = run(work(_secret("Code of your authenticator app, or a recovery code: ")))
+    if session.enrol:
+        run(set_up_totp(entrance, session))
     entrance.keep(session)
     say(f"Signed in to {link.url} as @{session.user.username}. Kept in {profile_path()}.")
+
+
+async def set_up_totp(entrance: Entrance, session: c.Session) -> None:
+    """Lead somebody whose role wants a second factor through setting an authenticator app up."""
+    begun = await entrance.begin_totp(session)
+    note("Your role wants a second factor. Add this to an authenticator app, then type the code that it shows.")
+    if sys.stdout.isatty():
+        note(_drawn(begun.qr))
+    say(f"{begun.uri}\nor type the key: {begun.secret}")
+    while True:
+        try:
+            codes = await entrance.confirm_totp(session, begun.ticket, _line("Code: "))
+            break
+        except InvalidInput as error:
+            if not sys.stdin.isatty():
+                raise
+            note(error.detail)
+    if codes:
+        note("Recovery codes: each signs you in once when the app is lost. They are shown this once; keep them.")
+        say("\n".join(codes))
+
+
+def _drawn(rows: list[str]) -> str:
+    """Return a QR code as text for a dark or light terminal: two rows per line, black on white."""
+    width = len(rows[0]) + 8 if rows else 0
+    framed = ["0" * width] * 4 + [f"0000{row}0000" for row in rows] + ["0" * width] * 5
+    blocks = {"00": " ", "01": "▄", "10": "▀", "11": "█"}
+    lines = [
+        "".join(blocks[upper + lower] for upper, lower in zip(framed[row], framed[row + 1], strict=True))
+        for row in range(0, len(framed) - 1, 2)
+    ]
+    return "\n".join(f"\x1b[30;107m{line}\x1b[0m" for line in lines)
+
+
+def change_password() -> None:
+    """Change one's own password; all other sessions end."""
+    current = _secret("Current password: ")
+    password = _new_password() if sys.stdin.isatty() else _secret("")
+
+    async def work() -> None:
+        async with ChatClient.connect() as client:
+            try:
+                await client.change_password(current, password)
+            except ConfirmationRequired:
+                await _confirm(client, current)
+                await client.change_password(current, password)
+
+    run(work())
+    say("The new password holds. All other sessions have ended.")
+
+
+async def _confirm(client: ChatClient, password: str) -> None:
+    try:
+        await client.confirm(password)
+    except SecondFactorRequired:
+        await client.confirm(password, code=_secret("Code of your authenticator app, or a recovery code: "))
 
 
 def _tell_invitation(invitation: c.Invitation) -> None:

@@ -51,6 +51,7 @@ class Principal(msgspec.Struct, frozen=True):
         username: For logs of the operator's own actions; never used to decide.
         expires_at: Seconds since 1970 at which the token ends, or None for a token without an end.
         address: Where the command came from, for the audit log; never used to decide.
+        enrolling: The role wants a second factor and the account has none: may set one up, and nothing else.
     """
 
     user_id: str
@@ -59,6 +60,7 @@ class Principal(msgspec.Struct, frozen=True):
     username: str
     expires_at: float | None = None
     address: str = ""
+    enrolling: bool = False
 
     def at(self, address: str) -> Principal:
         """Return the same principal, who asks from this address."""

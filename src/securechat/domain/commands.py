@@ -7,7 +7,7 @@ refused, and so is a value of another type: nothing is converted silently.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,14 @@ Place = Annotated[int, Meta(ge=0, lt=2**53)]
 """A `seq`, or 0 for before the first."""
 Body = Annotated[str, Meta(min_length=1, max_length=LIMITS.body_bytes)]
 Emoji = Annotated[str, Meta(min_length=1, max_length=32)]
+Ticket = Annotated[str, Meta(max_length=2_048)]
+"""What the server gave out at the beginning of something that takes two steps; sealed, and good for some minutes."""
+Credential = Annotated[dict[str, Any], Meta(max_length=16)]
+"""What the browser's WebAuthn answered, in its JSON form."""
+
+
+def _no_secret() -> Secret:
+    return Secret("")
 
 
 class Command(msgspec.Struct, tag_field="op", forbid_unknown_fields=True, kw_only=True):
@@ -390,11 +398,13 @@ class AccountRegister(Command, kw_only=True, tag="account.register"):
 
 
 class SessionCreate(Command, kw_only=True, tag="session.create"):
-    """Log in."""
+    """Log in. An account with a second factor is answered `second_factor_required` until a code comes along."""
 
     username: Text
     password: Secret
     device_name: Text = ""
+    code: Secret = msgspec.field(default_factory=_no_secret)
+    """Six digits of the authenticator app, or a recovery code."""
 
 
 class SessionRefresh(Command, kw_only=True, tag="session.refresh"):
@@ -429,7 +439,10 @@ class Me(Command, kw_only=True, tag="user.me"):
 
 
 class Session(MaskedRepr, msgspec.Struct, kw_only=True):
-    """A signed-in device. `refresh_token` is empty where a browser keeps it in a cookie."""
+    """A signed-in device. `refresh_token` is empty where a browser keeps it in a cookie.
+
+    With `enrol`, the role wants a second factor and the account has none: only the commands that set one up are taken.
+    """
 
     __secrets__ = ("access_token", "refresh_token")
 
@@ -438,6 +451,7 @@ class Session(MaskedRepr, msgspec.Struct, kw_only=True):
     access_token: str
     expires_in: int
     refresh_token: str = ""
+    enrol: bool = False
 
 
 class Identity(msgspec.Struct, kw_only=True):
@@ -459,6 +473,134 @@ class Invitation(msgspec.Struct, kw_only=True):
     server_name: str
     invited_by: str
     rooms: list[str]
+
+
+class PasskeyChallenge(Command, kw_only=True, tag="passkey.challenge"):
+    """Begin to log in, or to confirm, with a passkey. The answer says nothing about any account."""
+
+
+class SessionPasskey(Command, kw_only=True, tag="session.passkey"):
+    """Log in with a passkey: it verified the person, so it is both factors at once."""
+
+    ticket: Ticket
+    credential: Credential
+    device_name: Text = ""
+
+
+class SessionConfirm(Command, kw_only=True, tag="session.confirm"):
+    """Show that it is still you: with the password (and a code, if there is a second factor), or with a passkey.
+
+    Dangerous changes of one's own account are allowed for ten minutes after it, and after logging in.
+    """
+
+    password: Secret = msgspec.field(default_factory=_no_secret)
+    code: Secret = msgspec.field(default_factory=_no_secret)
+    ticket: Ticket = ""
+    credential: Credential = {}
+
+
+class PasswordChange(Command, kw_only=True, tag="password.change"):
+    """Change one's own password; all other sessions end."""
+
+    current: Secret
+    password: Secret
+
+
+class FactorList(Command, kw_only=True, tag="factor.list"):
+    """List one's own second factors."""
+
+
+class TotpBegin(Command, kw_only=True, tag="totp.begin"):
+    """Begin to set up an authenticator app. Nothing is stored before `totp.confirm`."""
+
+
+class TotpConfirm(Command, kw_only=True, tag="totp.confirm"):
+    """Turn the authenticator app on, with a code that it shows."""
+
+    ticket: Ticket
+    code: Secret
+
+
+class TotpRemove(Command, kw_only=True, tag="totp.remove"):
+    """Turn the authenticator app off."""
+
+
+class PasskeyBegin(Command, kw_only=True, tag="passkey.begin"):
+    """Begin to add a passkey. Nothing is stored before `passkey.add`."""
+
+
+class PasskeyAdd(Command, kw_only=True, tag="passkey.add"):
+    """Add the passkey that the browser made."""
+
+    ticket: Ticket
+    credential: Credential
+    name: Text = ""
+
+
+class PasskeyRemove(Command, kw_only=True, tag="passkey.remove"):
+    """Remove a passkey of one's own."""
+
+    passkey: Annotated[str, Meta(max_length=1_400)]
+
+
+class RecoveryCreate(Command, kw_only=True, tag="recovery.create"):
+    """Make new recovery codes, shown once; the earlier ones end."""
+
+
+class PasskeyOptions(msgspec.Struct, kw_only=True):
+    """What the browser needs to make or use a passkey (WebAuthn's JSON form), and a ticket to send along with its answer."""
+
+    ticket: str
+    options: dict[str, Any]
+
+
+class TotpSecret(msgspec.Struct, kw_only=True):
+    """What an authenticator app needs, good for ten minutes.
+
+    Attributes:
+        ticket: For `totp.confirm`.
+        secret: To type, in base 32.
+        uri: The content of a QR code.
+        qr: That code, one text of `0` and `1` per row, without the quiet zone.
+    """
+
+    ticket: str
+    secret: str
+    uri: str
+    qr: list[str] = []
+
+
+class Passkey(msgspec.Struct, kw_only=True):
+    """A passkey. `last_used_at` is 0 until it was used."""
+
+    id: str
+    name: str
+    created_at: int
+    last_used_at: int = 0
+
+
+class Factors(msgspec.Struct, kw_only=True):
+    """One's own second factors.
+
+    Attributes:
+        totp: Whether an authenticator app is set up.
+        passkeys: Newest first.
+        recovery_codes: How many are left.
+        required: Whether the role wants a second factor: the last one cannot be removed.
+        confirmed: Whether dangerous changes are allowed now, or `session.confirm` is wanted first.
+    """
+
+    totp: bool
+    passkeys: list[Passkey]
+    recovery_codes: int
+    required: bool
+    confirmed: bool
+
+
+class RecoveryCodes(msgspec.Struct, kw_only=True):
+    """It is done. `recovery_codes` are new ones, shown this once; empty when there were some already."""
+
+    recovery_codes: list[str] = []
 
 
 # ── Administration ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -591,6 +733,40 @@ class Explanation(msgspec.Struct, kw_only=True):
     allowed: bool
     rule: str
     code: str = ""
+
+
+class FactorClear(Command, kw_only=True, tag="factor.clear"):
+    """Remove all second factors of somebody who lost them; ends all their sessions."""
+
+    user: Id
+
+
+class TokenKeyList(Command, kw_only=True, tag="token.key.list"):
+    """List the keys that sign access tokens."""
+
+
+class TokenKeyRotate(Command, kw_only=True, tag="token.key.rotate"):
+    """Sign access tokens with a new key from now on; the earlier ones hold until their tokens have ended.
+
+    With `drop`, the earlier keys end at once, as after a theft: every client has to refresh its token.
+    """
+
+    drop: bool = False
+
+
+class TokenKey(msgspec.Struct, kw_only=True):
+    """A key that signs access tokens, or did: times in milliseconds since 1970, `verifies_until` is 0 for the signing one."""
+
+    id: str
+    created_at: int
+    signs: bool
+    verifies_until: int = 0
+
+
+class TokenKeys(msgspec.Struct, kw_only=True):
+    """Keys, the signing one first."""
+
+    keys: list[TokenKey]
 
 
 class UserCreated(MaskedRepr, msgspec.Struct, kw_only=True):
@@ -796,6 +972,11 @@ class Done(msgspec.Struct):
 LogCommand = MessageSend | MessageEdit | MessageDelete | ReactionAdd | ReactionRemove
 """Commands that become an entry and are answered with `Sent`."""
 
+WHILE_ENROLLING: Final = frozenset(
+    {Me, SessionDelete, SessionConfirm, FactorList, TotpBegin, TotpConfirm, PasskeyBegin, PasskeyAdd, RecoveryCreate}
+)
+"""What is allowed to somebody whose role wants a second factor that is not set up yet."""
+
 AnyReply = (
     Sent
     | Page
@@ -822,6 +1003,11 @@ AnyReply = (
     | AuditPruned
     | Storage
     | Explanation
+    | PasskeyOptions
+    | TotpSecret
+    | Factors
+    | RecoveryCodes
+    | TokenKeys
     | Done
 )
 
@@ -834,6 +1020,18 @@ REPLIES: Final[dict[type[Command], type]] = {
     SessionRefresh: Session,
     SessionDelete: Done,
     PasswordReset: Done,
+    PasskeyChallenge: PasskeyOptions,
+    SessionPasskey: Session,
+    SessionConfirm: Done,
+    PasswordChange: Done,
+    FactorList: Factors,
+    TotpBegin: TotpSecret,
+    TotpConfirm: RecoveryCodes,
+    TotpRemove: Done,
+    PasskeyBegin: PasskeyOptions,
+    PasskeyAdd: RecoveryCodes,
+    PasskeyRemove: Done,
+    RecoveryCreate: RecoveryCodes,
     Me: Identity,
     UserUpdate: Identity,
     DeviceList: Devices,
@@ -877,6 +1075,7 @@ REPLIES: Final[dict[type[Command], type]] = {
     UserReset: Link,
     UserRole: Users,
     PolicyExplain: Explanation,
+    FactorClear: Done,
     BotCreate: BotCreated,
     BotRotate: BotCreated,
     BotRevoke: Done,
@@ -890,5 +1089,7 @@ REPLIES: Final[dict[type[Command], type]] = {
     StorageStatus: Storage,
     StorageRotate: Storage,
     StorageShred: Sent,
+    TokenKeyList: TokenKeys,
+    TokenKeyRotate: TokenKeys,
 }
 """What each command is answered with."""

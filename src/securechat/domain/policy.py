@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from securechat.domain.accounts import Principal, Role
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import ChatError, Conflict, Forbidden, NotFound, Unauthorized
+from securechat.errors import ChatError, Conflict, EnrolmentRequired, Forbidden, NotFound, Unauthorized
 
 
 class Level(IntEnum):
@@ -151,6 +151,18 @@ RULES: Final[dict[str, Rule]] = {
     "session.refresh": _ANYBODY,
     "password.reset": _ANYBODY,
     "session.delete": Rule(_USERS),
+    "session.passkey": _ANYBODY,
+    "passkey.challenge": _ANYBODY,
+    "session.confirm": Rule(_PEOPLE),
+    "password.change": Rule(_PEOPLE),
+    "factor.list": Rule(_PEOPLE),
+    "totp.begin": Rule(_PEOPLE),
+    "totp.confirm": Rule(_PEOPLE),
+    "totp.remove": Rule(_PEOPLE),
+    "passkey.begin": Rule(_PEOPLE),
+    "passkey.add": Rule(_PEOPLE),
+    "passkey.remove": Rule(_PEOPLE),
+    "recovery.create": Rule(_PEOPLE),
     "device.list": Rule(_USERS),
     "device.revoke": Rule(_PEOPLE),
     # Administration
@@ -165,6 +177,7 @@ RULES: Final[dict[str, Rule]] = {
     "user.disable": _ADMIN_BELOW,
     "user.enable": _ADMIN_BELOW,
     "user.reset": _ADMIN_BELOW,
+    "factor.clear": _ADMIN_BELOW,
     "bot.create": _ADMIN,
     "bot.rotate": _ADMIN,
     "bot.revoke": _ADMIN,
@@ -178,6 +191,8 @@ RULES: Final[dict[str, Rule]] = {
     "storage.status": Rule(_OPERATOR),
     "storage.rotate": Rule(_OPERATOR),
     "storage.shred": Rule(_OPERATOR),
+    "token.key.list": Rule(_OPERATOR),
+    "token.key.rotate": Rule(_OPERATOR),
 }
 """Everything that can be asked, by the command's name. What is not here nobody may do."""
 
@@ -416,6 +431,12 @@ def require_operator(who: Principal) -> None:
     """Raise `Forbidden` for everybody but whoever can open the data folder: backups hold every key."""
     if who.role is not Role.OPERATOR:
         raise Forbidden("Only the operator may do this, with the command line.")
+
+
+def require_enrolled(who: Principal, *, setting_up: bool) -> None:
+    """Raise `EnrolmentRequired` for who has to set a second factor up first, unless the command does that."""
+    if who.enrolling and not setting_up:
+        raise EnrolmentRequired("Your role wants a second factor. Set one up first.")
 
 
 def require_person(who: Principal) -> None:

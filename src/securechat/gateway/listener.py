@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -32,7 +32,7 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
-from securechat.errors import RateLimited, Unauthorized
+from securechat.errors import ChatError, RateLimited, Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, Pending
@@ -92,6 +92,7 @@ class Gateway:
         pending: Connections on their way in; its caps are those of all connections.
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
+        ended: Returns (user id, device id) of the sessions that ended a moment ago.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Gateway:
         pending: Pending,
         server_name: Callable[[], str],
         session_layer: SessionLayer,
+        ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -117,7 +119,7 @@ class Gateway:
         self.mark = self._writer.mark
         self.dispatch = dispatcher.dispatch
         self.charge = dispatcher.charge
-        self.who = auth.authenticate
+        self._ended = ended
         self.counters = counters
         self.pending = pending
         self.server_name = server_name
@@ -130,10 +132,16 @@ class Gateway:
         """See `Session.answer`."""
         return await self.session_layer.admission.answer(handshake, address)
 
+    async def who(self, token: Secret) -> Principal:
+        """See `Session.who`."""
+        principal = await self._auth.authenticate(token)
+        policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
+        return principal
+
     async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
         """See `Session.authenticate`."""
         try:
-            principal = await self._auth.authenticate(token)
+            principal = await self.who(token)
         except Unauthorized:
             self.counters.auth_failures += 1
             raise
@@ -214,9 +222,18 @@ class Gateway:
         """Ping, and end what is dead, for ever."""
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
+            await self._close_ended()
             now, wall = time.monotonic(), time.time()
             for connection in self._connections():
                 connection.look_after(now, wall)
+
+    async def _close_ended(self) -> None:
+        """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
+        try:
+            for user_id, device_id in await self._ended():
+                self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=f.CloseCode.UNAUTHORIZED)
+        except ChatError as error:
+            log.warning("sessions that ended are not known now", extra={"code": error.code})
 
     def drain(self, spread_ms: int) -> None:
         """Tell every client to come back, spread over a time, and close."""

@@ -23,7 +23,7 @@ from securechat.domain.accounts import User
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
-from securechat.errors import Unauthorized
+from securechat.errors import EnrolmentRequired, Unauthorized
 from securechat.protocol import frames as f
 from securechat.sdk.backoff import Backoff
 from securechat.sdk.commands import Commands
@@ -422,6 +422,8 @@ class ChatClient(Commands):
         elif isinstance(frame, f.ErrorFrame):
             if frame.id == "auth" and frame.code == Unauthorized.code:
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
+            if frame.id == "auth" and frame.code == EnrolmentRequired.code:
+                raise LoginRequired(f"{frame.detail} Run: securechat login, or open the web client.")
             if frame.id.startswith("resume "):
                 self._asked.clear()
             answer = self._answers.get(frame.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
@@ -79,13 +80,47 @@ class Entrance:
         )
         return await self._session(command)
 
-    async def log_in(self, username: str, password: str, *, device_name: str = "") -> c.Session:
+    async def log_in(self, username: str, password: str, *, code: str = "", device_name: str = "") -> c.Session:
         """Sign in: a new device, whose name has at most 64 characters.
 
+        Returns:
+            The session. With `enrol`, the role wants a second factor and there is none: nothing else is taken before
+            `begin_totp` and `confirm_totp`.
+
         Raises:
+            SecondFactorRequired: The password is right; the code (six digits, or a recovery code) is missing or wrong.
             Unauthorized: Wrong; the answer does not say what.
         """
-        return await self._session(c.SessionCreate(username=username, password=Secret(password), device_name=device_name))
+        secret = Secret(password)
+        return await self._session(c.SessionCreate(username=username, password=secret, code=Secret(code), device_name=device_name))
+
+    async def passkey_challenge(self) -> c.PasskeyOptions:
+        """Return what WebAuthn's `get` needs, for `log_in_by_passkey` or `ChatClient.confirm`; good for ten minutes.
+
+        Raises:
+            Conflict: The server is reached by an address and has no name.
+        """
+        found: c.PasskeyOptions = await ask_openly(self.url, c.PasskeyChallenge(), self.ca)
+        return found
+
+    async def log_in_by_passkey(self, ticket: str, credential: dict[str, Any], *, device_name: str = "") -> c.Session:
+        """Sign in with WebAuthn's answer, in its JSON form; it is both factors at once.
+
+        Raises:
+            Unauthorized: The passkey does not work here; the answer does not say why.
+        """
+        return await self._session(c.SessionPasskey(ticket=ticket, credential=credential, device_name=device_name))
+
+    async def begin_totp(self, session: c.Session) -> c.TotpSecret:
+        """As `ChatClient.begin_totp`, for a session that has to enrol before anything else."""
+        found: c.TotpSecret = await ask_openly(self.url, c.TotpBegin(), self.ca, token=session.access_token)
+        return found
+
+    async def confirm_totp(self, session: c.Session, ticket: str, code: str) -> list[str]:
+        """As `ChatClient.confirm_totp`, for a session that has to enrol before anything else."""
+        command = c.TotpConfirm(ticket=ticket, code=Secret(code))
+        found: c.RecoveryCodes = await ask_openly(self.url, command, self.ca, token=session.access_token)
+        return found.recovery_codes
 
     async def refresh(self, refresh_token: str) -> c.Session:
         """Exchange a refresh token for the next one and a new access token. `ChatClient` does this by itself for a kept profile.

@@ -30,8 +30,12 @@ _PATHS: Final = {
     c.AccountRegister: "/accounts",
     c.SetupComplete: "/setup",
     c.PasswordReset: "/password-reset",
+    c.PasskeyChallenge: "/passkeys:challenge",
+    c.SessionPasskey: "/sessions/passkey",
+    c.TotpBegin: "/factors/totp:begin",
+    c.TotpConfirm: "/factors/totp",
 }
-"""Where a command that needs no account stands in REST; `InviteGet` has its code in the path."""
+"""Where a command that needs no connection stands in REST; `InviteGet` has its code in the path."""
 
 
 class Profile(MaskedRepr, msgspec.Struct, kw_only=True):
@@ -102,8 +106,8 @@ def tls_context(url: str, ca: str) -> ssl.SSLContext | None:
     return context
 
 
-async def ask_openly(url: str, command: c.Command, ca: str = "") -> Any:
-    """Perform a command that needs no account, over REST, and return its reply.
+async def ask_openly(url: str, command: c.Command, ca: str = "", *, token: str = "") -> Any:
+    """Perform a command that needs no connection, over REST, and return its reply. Those of no account need no token.
 
     Raises:
         ChatError: The server refused.
@@ -116,7 +120,8 @@ async def ask_openly(url: str, command: c.Command, ca: str = "") -> Any:
             if isinstance(command, c.InviteGet):
                 answer = await http.get(f"{url}/api/v1/invites/{quote(command.code.reveal(), safe='')}")
             else:
-                answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields)
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields, headers=headers)
     except httpx.TransportError as error:
         raise ConnectionError(f"{url} cannot be reached for {name_of(type(command))}: {error}") from error
     if answer.status_code >= 400:

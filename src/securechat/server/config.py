@@ -24,6 +24,7 @@ from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
 PREFIX: Final = "SECURECHAT_"
+Roles = list[Literal["owner", "admin", "member"]]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -42,6 +43,7 @@ DEFAULT_RATES: Final = {
     "command": Rate(burst=300, per_s=60),
     "login.address": Rate(burst=30, per_s=0.5),
     "login.account": Rate(burst=6, per_s=0.1),
+    "login.code": Rate(burst=5, per_s=0.05),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
     "handshake.address": Rate(burst=200, per_s=20),
@@ -64,6 +66,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = _setting("", "What people type to get here; links begin with it. Default: the listener.", reload=True)
     origins: list[str] = _setting([], "Origins of browsers that may use the gateway besides the server's own.", reload=True)
     registration: Literal["invite", "open"] = _setting("invite", "Who may register: with an invitation, or everybody.", reload=True)
+    second_factor_roles: Roles = _setting(
+        [], "Roles that must have a second factor: owner, admin, member. Who has none is led to set one up.", reload=True
+    )
+    token_key_max_age_s: Annotated[int, Meta(ge=60)] = _setting(
+        2_592_000, "Age in seconds at which the key of access tokens is rotated. Nobody is signed out by it.", reload=True
+    )
     session_layer: Literal["required", "preferred", "off"] = _setting(
         "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
     )
@@ -244,7 +252,7 @@ class ConfigManager:
                         f"{key}: {text} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'} (from {name})"
                     )
                 continue
-            if key in FIELDS and FIELDS[key].type in {list[str], dict[str, Rate]}:
+            if key in FIELDS and FIELDS[key].type in {list[str], Roles, dict[str, Rate]}:
                 try:
                     found[key] = msgspec.json.decode(text)
                 except msgspec.DecodeError:

@@ -22,6 +22,7 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from securechat import __version__
+from securechat.auth import passkeys
 from securechat.auth.addresses import networks
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
+ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
 """A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
@@ -131,7 +133,14 @@ class Server:
             self._auditor = parts.auditor
             await parts.auditor.begin(AuditEvent(action="server.start", address="server", details={"version": __version__}))
             keeping = asyncio.create_task(parts.auditor.keep())
-            for work in (parts.gateway.look_after(), health.watch_lag(), self._watch_config(), parts.tls.watch()):
+            for work in (
+                parts.gateway.look_after(),
+                health.watch_lag(),
+                self._watch_config(),
+                self._rotate_token_keys(parts),
+                asyncio.to_thread(passkeys.load),
+                parts.tls.watch(),
+            ):
                 self._tasks.append(asyncio.create_task(work))
             health.started = True
             gc.collect()
@@ -333,6 +342,14 @@ class Server:
             if (now := _stamp(path)) != seen:
                 seen = now
                 self._reload()
+
+    async def _rotate_token_keys(self, parts: Parts) -> None:
+        while True:
+            try:
+                parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
+            except (OSError, Conflict) as error:
+                log.warning("token key not rotated, the old one stays", extra={"reason": str(error)})
+            await asyncio.sleep(ROTATION_POLL_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates

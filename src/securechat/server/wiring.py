@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
+from securechat.auth.confirmation import Confirmation
+from securechat.auth.factors import FactorService
 from securechat.auth.jwt_handler import JWTHandler
+from securechat.auth.key_file import load_key
 from securechat.auth.manager import AuthManager
+from securechat.auth.passkey_check import PasskeyCheck
+from securechat.auth.passkeys import WebAuthn
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import Rate, RateLimiter
+from securechat.auth.second_factor import SecondFactor
+from securechat.auth.secret_box import FileBox
+from securechat.auth.throttle import Throttle
+from securechat.auth.tickets import Tickets
+from securechat.auth.token_key_service import TokenKeyService
 from securechat.bus.local import LocalBus
 from securechat.crypto.key_provider import EnvironmentKeys, FileKeys, KeyProvider
 from securechat.domain import commands as c
-from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
 from securechat.gateway.admission import HandshakeAdmission
@@ -48,6 +57,7 @@ from securechat.services.rooms import RoomService
 from securechat.services.storage import StorageService
 from securechat.store.accounts import SqliteAccounts
 from securechat.store.audit import SqliteAudit
+from securechat.store.factors import SqliteFactors
 from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
@@ -55,6 +65,9 @@ from securechat.store.migrate import migrate
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.sqlite import SqliteDatabase
 from securechat.store.storage_jobs import StorageJobs
+
+ENDED_MS: Final = 10_000
+"""How far back the gateway looks for sessions that ended without its being told."""
 
 
 @dataclass(slots=True)
@@ -73,6 +86,7 @@ class Parts:
     accounts: AccountService
     passwords: Passwords
     limiter: RateLimiter
+    token_keys: TokenKeyService
     counters: Counters
     tls: TLSContext
     desk: CertificateDesk
@@ -114,18 +128,36 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
-    auth = AuthManager(account_store, bus, JWTHandler(data.keys / "access-token.pem"), passwords, limiter, clock, new_id)
+    factor_store = SqliteFactors(database)
+    box = FileBox(data.keys / "secrets.key")
+    throttle = Throttle(lambda: settings().rates)
+    second_factor = SecondFactor(factor_store, box, throttle, clock, lambda: settings().second_factor_roles)
+    tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
+    auth = AuthManager(
+        account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
+        new_id,
+    )  # fmt: skip
     rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
-
-    async def add_to_rooms(user_id: str, room_ids: Sequence[str]) -> None:
-        for room_id in room_ids:
-            await rooms.add(OPERATOR.at("server"), c.MemberAdd(room=room_id, user=user_id))
 
     accounts = AccountService(
         account_store, log_store, auth, bus, clock, new_id, limiter, public_url,
-        lambda: settings().registration == "open", add_to_rooms,
+        lambda: settings().registration == "open", rooms.bring_in,
     )  # fmt: skip
     await accounts.load()
+
+    def origins() -> list[str]:
+        here = settings()
+        return [public_url(), *here.origins, *([] if here.public_url else [f"https://localhost:{here.port}"])]
+
+    tickets = Tickets(box, clock)
+    webauthn = WebAuthn(public_url, origins)
+    passkeys = PasskeyCheck(factor_store, account_store, tickets, webauthn, clock)
+    confirmation = Confirmation(factor_store, account_store, auth, second_factor, passkeys, clock)
+    factors = FactorService(
+        factor_store, account_store, auth, second_factor, confirmation, passkeys, webauthn, tickets, limiter, clock,
+        lambda: accounts.server_name,
+    )  # fmt: skip
+    token_keys = TokenKeyService(tokens.keys, clock)
     messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
     explainer = ExplainService(log_store, account_store)
@@ -135,8 +167,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     server = ServerDesk(maintenance, data, auditor, public_url, lambda: len(gateway.connections))
     audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
 
-    now = settings()
-    tls = TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
+    tls = _tls(settings(), data)
     desk = CertificateDesk(tls)
 
     dispatcher = CommandDispatcher(
@@ -155,7 +186,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.StorageRotate: keeper.rotate,
             c.StorageShred: keeper.shred,
             c.PolicyExplain: explainer.explain,
-        },
+        }
+        | _factor_asks(factors, confirmation, token_keys),
         opens={
             c.SetupComplete: accounts.setup,
             c.InviteGet: accounts.see_invite,
@@ -163,6 +195,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.SessionCreate: auth.log_in,
             c.SessionRefresh: auth.refresh,
             c.PasswordReset: accounts.reset_password,
+            c.PasskeyChallenge: factors.challenge,
+            c.SessionPasskey: factors.log_in,
         },
         room_log=room_log,
         limiter=limiter,
@@ -172,13 +206,18 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     session_layer = _session_layer(settings, data, limiter, clock)
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
-        lambda: accounts.server_name, session_layer,
+        lambda: accounts.server_name, session_layer, lambda: factor_store.ended_since(clock.now_ms() - ENDED_MS),
     )  # fmt: skip
     return Parts(
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
-        counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage, secrets=secrets,
+        token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
+        secrets=secrets,
     )  # fmt: skip
+
+
+def _tls(now: Settings, data: DataDir) -> TLSContext:
+    return TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
 
 
 def _session_layer(settings: Callable[[], Settings], data: DataDir, limiter: RateLimiter, clock: SystemClock) -> SessionLayer:
@@ -237,6 +276,24 @@ def caps_of(settings: Settings) -> Caps:
         pending=settings.max_pending,
         pending_address=settings.max_pending_address,
     )
+
+
+def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys: TokenKeyService) -> dict[type[c.Command], Any]:
+    return {
+        c.SessionConfirm: confirmation.confirm,
+        c.PasswordChange: confirmation.change_password,
+        c.FactorList: factors.list_factors,
+        c.TotpBegin: factors.begin_totp,
+        c.TotpConfirm: factors.confirm_totp,
+        c.TotpRemove: factors.remove_totp,
+        c.PasskeyBegin: factors.begin_passkey,
+        c.PasskeyAdd: factors.add_passkey,
+        c.PasskeyRemove: factors.remove_passkey,
+        c.RecoveryCreate: factors.create_codes,
+        c.FactorClear: factors.clear,
+        c.TokenKeyList: token_keys.list_keys,
+        c.TokenKeyRotate: token_keys.rotate,
+    }
 
 
 def _asks(

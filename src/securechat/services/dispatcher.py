@@ -95,6 +95,7 @@ class CommandDispatcher:
             return
         try:
             self._require(who, kind)
+            policy.require_enrolled(who, setting_up=False)
             wanted = [(costs.ADDRESS, address), *costs.buckets_of(who, is_entry=True)]
             self._limiter.take_all(wanted, self._clock.monotonic())
             operation = to_operation(who.at(address) if kind in _AUDITED else who, command)
@@ -145,6 +146,7 @@ class CommandDispatcher:
         if opened is not None:
             return await opened(command, address)
         to_operation = self._operations.get(kind)
+        policy.require_enrolled(who, setting_up=type(command) in c.WHILE_ENROLLING)
         if who is not OPERATOR:
             wanted = costs.buckets_of(who, is_entry=to_operation is not None)
             self._limiter.take_all(wanted, self._clock.monotonic(), costs.COSTS.get(kind, 1.0))

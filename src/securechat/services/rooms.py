@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from securechat.domain import commands as c
 from securechat.domain import policy
-from securechat.domain.accounts import Principal, Role, clean_name
+from securechat.domain.accounts import OPERATOR, Principal, Role, clean_name
 from securechat.domain.audit import by
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ids import ALPHABET, ROOM
@@ -139,6 +139,11 @@ class RoomService:
 
         await self._room_log.perform(Operation(decide, (command.room,)))
         return c.Done()
+
+    async def bring_in(self, user_id: str, room_ids: Sequence[str]) -> None:
+        """Add somebody to rooms as the server itself: what an invitation promised."""
+        for room_id in room_ids:
+            await self.add(OPERATOR.at("server"), c.MemberAdd(room=room_id, user=user_id))
 
     async def add(self, who: Principal, command: c.MemberAdd) -> c.Done:
         """Bring somebody in; their being in it already is fine."""

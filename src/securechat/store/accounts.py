@@ -19,7 +19,7 @@ from securechat.store.log import name_key, to_user
 from securechat.store.sqlite import Row, SqliteDatabase
 
 _USER: Final = "id, username, display_name, role, disabled_at"
-_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at"
+_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address"
 _INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
 
 
@@ -129,9 +129,12 @@ class SqliteAccounts:
         at = device.created_at
         await self._write(
             "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash,"
-            " token_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (device.id, user_id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash),
-        )
+            " token_hash, confirmed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                device.id, user_id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
+                at if refresh_hash else 0,
+            ),
+        )  # fmt: skip
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """See `AccountStore.device`."""
@@ -163,12 +166,12 @@ class SqliteAccounts:
         )
         return [Device(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], address=row[4]) for row in rows]
 
-    async def revoke_devices(self, user_id: str, device_id: str | None, at: int) -> list[str]:
+    async def revoke_devices(self, user_id: str, device_id: str | None, at: int, *, keep: str | None = None) -> list[str]:
         """See `AccountStore.revoke_devices`."""
         rows = await self._write(
             "UPDATE devices SET revoked_at = ?, refresh_hash = NULL, token_hash = NULL"
-            " WHERE user_id = ? AND revoked_at IS NULL AND (? IS NULL OR id = ?) RETURNING id",
-            (at, user_id, device_id, device_id),
+            " WHERE user_id = ? AND revoked_at IS NULL AND (? IS NULL OR id = ?) AND id IS NOT ? RETURNING id",
+            (at, user_id, device_id, device_id, keep),
         )
         return [str(row[0]) for row in rows]
 
@@ -286,8 +289,8 @@ class SqliteAccounts:
         rows = self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
         if not rows:
             return None
-        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at = rows[0]
-        return DeviceRecord(device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at)
+        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address = rows[0]
+        return DeviceRecord(device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address)
 
 
 def _to_invite(row: Row) -> Invite:

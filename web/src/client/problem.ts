@@ -18,6 +18,9 @@ export class Unreachable extends Error {
   }
 }
 
+/** The browser or the person did not bring a passkey. The message is for people. */
+export class PasskeyTrouble extends Error {}
+
 /** The session is over: only signing in again helps. */
 export class SignedOut extends Error {}
 
@@ -29,6 +32,6 @@ export function isDefinite(problem: Problem): boolean {
 /** Return a sentence for a person. */
 export function sentence(error: unknown): string {
   if (error instanceof Refused) return error.problem.detail || error.problem.title;
-  if (error instanceof Unreachable) return error.message;
+  if (error instanceof Unreachable || error instanceof PasskeyTrouble) return error.message;
   return "Something went wrong.";
 }

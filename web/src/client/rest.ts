@@ -1,6 +1,14 @@
-/** The few REST requests that come before the gateway: sessions, setup, invitations. */
+/** The few REST requests that come before the gateway, or change what it rests on: sessions, setup, invitations, factors. */
 
-import type { Invitation, Problem, SessionReply } from "../protocol/messages";
+import type {
+  Factors,
+  Invitation,
+  PasskeyOptions,
+  Problem,
+  RecoveryCodes,
+  SessionReply,
+  TotpSecret,
+} from "../protocol/messages";
 import { Refused, Unreachable } from "./problem";
 
 const BASE = "/api/v1";
@@ -58,9 +66,18 @@ export interface NewAccount {
   device_name: string;
 }
 
+/** How one shows that it is oneself: by a password and perhaps a code, or by a passkey. */
+export type Proof = { password: string; code: string } | { ticket: string; credential: unknown };
+
+const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
+
 export const rest = {
-  login: (body: { username: string; password: string; device_name: string }) =>
+  login: (body: { username: string; password: string; code: string; device_name: string }) =>
     request<SessionReply>("POST", "/sessions", body, BROWSER),
+  passkeyChallenge: () =>
+    request<PasskeyOptions<PublicKeyCredentialRequestOptionsJSON>>("POST", "/passkeys:challenge", {}),
+  loginByPasskey: (body: { ticket: string; credential: unknown; device_name: string }) =>
+    request<SessionReply>("POST", "/sessions/passkey", body, BROWSER),
   refresh: () => request<SessionReply>("POST", "/sessions/refresh", { refresh_token: "" }, BROWSER),
   setup: (body: NewAccount & { token: string; server_name: string }) =>
     request<SessionReply>("POST", "/setup", body, BROWSER),
@@ -68,7 +85,27 @@ export const rest = {
   invitation: (code: string) => request<Invitation>("GET", `/invites/${encodeURIComponent(code)}`),
   resetPassword: (body: { token: string; password: string }) => request<unknown>("POST", "/password-reset", body),
   logout: (token: string) =>
-    request<unknown>("DELETE", "/sessions/current", undefined, { ...BROWSER, Authorization: `Bearer ${token}` }),
+    request<unknown>("DELETE", "/sessions/current", undefined, { ...BROWSER, ...bearer(token) }),
+  confirm: (token: string, proof: Proof) => request<unknown>("POST", "/sessions/current/confirm", proof, bearer(token)),
+  changePassword: (token: string, body: { current: string; password: string }) =>
+    request<unknown>("PUT", "/password", body, bearer(token)),
+  factors: (token: string) => request<Factors>("GET", "/factors", undefined, bearer(token)),
+  beginTotp: (token: string) => request<TotpSecret>("POST", "/factors/totp:begin", {}, bearer(token)),
+  confirmTotp: (token: string, body: { ticket: string; code: string }) =>
+    request<RecoveryCodes>("POST", "/factors/totp", body, bearer(token)),
+  removeTotp: (token: string) => request<unknown>("DELETE", "/factors/totp", undefined, bearer(token)),
+  beginPasskey: (token: string) =>
+    request<PasskeyOptions<PublicKeyCredentialCreationOptionsJSON>>(
+      "POST",
+      "/factors/passkeys:begin",
+      {},
+      bearer(token),
+    ),
+  addPasskey: (token: string, body: { ticket: string; credential: unknown; name: string }) =>
+    request<RecoveryCodes>("POST", "/factors/passkeys", body, bearer(token)),
+  removePasskey: (token: string, id: string) =>
+    request<unknown>("DELETE", `/factors/passkeys/${encodeURIComponent(id)}`, undefined, bearer(token)),
+  createCodes: (token: string) => request<RecoveryCodes>("POST", "/factors/recovery-codes", {}, bearer(token)),
 };
 
 export type Rest = typeof rest;

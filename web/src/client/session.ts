@@ -14,6 +14,8 @@ const wait = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 export class Session {
   user: User | null = null;
   device = "";
+  /** The role wants a second factor that is not set up yet. */
+  mustEnrol = false;
   private token = "";
   private endsAt = 0;
   private refreshing: Promise<string> | null = null;
@@ -27,6 +29,7 @@ export class Session {
   adopt(reply: SessionReply): void {
     this.user = reply.user;
     this.device = reply.device;
+    this.mustEnrol = reply.enrol ?? false;
     this.token = reply.access_token;
     this.endsAt = this.now() + reply.expires_in * 1_000;
   }

@@ -218,6 +218,42 @@ export interface SessionReply {
   access_token: string;
   expires_in: number;
   refresh_token: string;
+  /** The role wants a second factor and the account has none: nothing else is taken before. */
+  enrol?: boolean;
+}
+
+export interface Passkey {
+  id: string;
+  name: string;
+  created_at: number;
+  /** 0 until it was used. */
+  last_used_at: number;
+}
+
+export interface Factors {
+  totp: boolean;
+  passkeys: Passkey[];
+  recovery_codes: number;
+  required: boolean;
+  confirmed: boolean;
+}
+
+export interface TotpSecret {
+  ticket: string;
+  secret: string;
+  uri: string;
+  /** One text of 0 and 1 per row. */
+  qr: string[];
+}
+
+/** `options` are WebAuthn's, in their JSON form. */
+export interface PasskeyOptions<T> {
+  ticket: string;
+  options: T;
+}
+
+export interface RecoveryCodes {
+  recovery_codes: string[];
 }
 
 export interface Rooms {

@@ -4,21 +4,25 @@ import { type Signal, signal } from "@preact/signals";
 import { backoffMs } from "../client/backoff";
 import type { SocketLike } from "../client/channel";
 import { KnownServer, pinsOf } from "../client/knownServer";
+import { usePasskey } from "../client/passkeys";
 import { SignedOut } from "../client/problem";
 import { type NewAccount, type Rest, rest } from "../client/rest";
 import { Session } from "../client/session";
 import { Storage } from "../client/storage";
 import type { Invitation, SessionReply } from "../protocol/messages";
 import { Chat } from "./chat";
+import { Security } from "./security";
 
 export type Screen =
   | { kind: "loading" }
   | { kind: "unreachable" }
   | { kind: "signed_out"; wasIn: boolean }
+  | { kind: "enrol" }
   | { kind: "chat"; chat: Chat };
 
 export class App {
   readonly screen: Signal<Screen> = signal({ kind: "loading" });
+  readonly security: Security;
   private readonly session: Session;
   private storage: Storage | null = null;
   private attempt = 0;
@@ -27,6 +31,7 @@ export class App {
 
   constructor(private readonly api: Rest = rest) {
     this.session = new Session(api);
+    this.security = new Security(api, () => this.session.accessToken());
   }
 
   /** Take up the session that this browser has, if it has one. */
@@ -44,8 +49,21 @@ export class App {
     }
   }
 
-  login(username: string, password: string): Promise<void> {
-    return this.begin(this.api.login({ username, password, device_name: deviceName() }));
+  login(username: string, password: string, code: string): Promise<void> {
+    return this.begin(this.api.login({ username, password, code, device_name: deviceName() }));
+  }
+
+  /** Sign in with whatever passkey the person chooses; no name is asked for. */
+  async loginByPasskey(): Promise<void> {
+    const { ticket, options } = await this.api.passkeyChallenge();
+    const credential = await usePasskey(options);
+    await this.begin(this.api.loginByPasskey({ ticket, credential, device_name: deviceName() }));
+  }
+
+  /** The second factor that the role wants is there: go on to the chat. */
+  async enrolled(): Promise<void> {
+    this.session.mustEnrol = false;
+    await this.enter();
   }
 
   setup(account: Omit<NewAccount, "device_name">, token: string, serverName: string): Promise<void> {
@@ -78,6 +96,10 @@ export class App {
   private async enter(isNewServer = false): Promise<void> {
     const { user } = this.session;
     if (!user) return;
+    if (this.session.mustEnrol) {
+      this.screen.value = { kind: "enrol" };
+      return;
+    }
     this.storage ??= await Storage.open();
     const server = new KnownServer(this.storage, location.host.toLowerCase());
     if (isNewServer) await server.setUp();
@@ -90,14 +112,25 @@ export class App {
         open: (url, protocols) => new WebSocket(url, protocols) as SocketLike,
         url: `${location.protocol === "http:" ? "ws" : "wss"}://${location.host}/gateway`,
         server,
-        token: (fresh) => this.session.accessToken(fresh),
+        token: async (fresh) => {
+          const token = await this.session.accessToken(fresh);
+          if (this.session.mustEnrol) throw new SignedOut();
+          return token;
+        },
         random: Math.random,
         now: Date.now,
       },
-      () => this.leave(true),
+      () => (this.session.mustEnrol ? this.toEnrolment() : this.leave(true)),
     );
     this.screen.value = { kind: "chat", chat };
     await chat.start();
+  }
+
+  /** The operator began to ask for a second factor while one was in. */
+  private toEnrolment(): void {
+    const { value } = this.screen;
+    this.screen.value = { kind: "enrol" };
+    if (value.kind === "chat") value.chat.stop();
   }
 
   private leave(wasIn: boolean): void {

@@ -3,6 +3,7 @@
 import { useEffect } from "preact/hooks";
 import type { App } from "../state/app";
 import { AppContext, ChatContext } from "./context";
+import { Enrol } from "./entrance/Enrol";
 import { Entrance } from "./entrance/Entrance";
 import { Invite } from "./entrance/Invite";
 import { Login } from "./entrance/Login";
@@ -26,8 +27,9 @@ function CurrentScreen({ app }: { app: App }) {
   const here = route.value;
   useEffect(() => {
     if (screen.kind === "chat" && here.name === "login") navigate("/", true);
-    if (screen.kind === "signed_out") layer.value = null;
+    if (screen.kind === "signed_out" || screen.kind === "enrol") layer.value = null;
   }, [screen.kind, here.name]);
+  if (screen.kind === "enrol") return <Enrol />;
   if (here.name === "setup") return <Setup token={here.token} />;
   if (here.name === "invite") return <Invite key={here.code} code={here.code} />;
   if (here.name === "reset") return <Reset token={here.token} />;

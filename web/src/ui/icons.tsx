@@ -29,6 +29,8 @@ const PATHS = {
   copy: "M9 9h11v11H9ZM5 15H4V4h11v1",
   device: "M4 5h16v10H4ZM9 20h6M12 15v5",
   ban: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18ZM6 6l12 12",
+  key: "M8 8a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9ZM12.3 11.5H21v4M17 11.5V14M8 12.5v.1",
+  phone: "M7 3h10v18H7ZM11 18h2",
   keyboard: "M3 6h18v12H3ZM7 10v.1M12 10v.1M17 10v.1M8 14h8",
 } as const;
 

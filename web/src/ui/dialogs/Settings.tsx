@@ -12,6 +12,7 @@ import { useForm } from "../parts/useForm";
 import { shortTimeOf } from "../when";
 import { Bots } from "./Bots";
 import { Invitations } from "./Invitations";
+import { Security } from "./Security";
 
 export function Settings({ onClose }: { onClose: () => void }) {
   const chat = useChat();
@@ -23,6 +24,7 @@ export function Settings({ onClose }: { onClose: () => void }) {
       <div class="settings">
         <Profile />
         <Appearance />
+        <Security />
         {isAdmin && <Invitations />}
         {isAdmin && <Bots />}
         <Devices />

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 
 interface Props {
   label: string;
@@ -10,7 +10,8 @@ interface Props {
   type?: "text" | "password" | "number";
   name?: string;
   autoComplete?: string;
-  autoCapitalize?: "none";
+  autoCapitalize?: "none" | "characters";
+  inputMode?: "numeric";
   autoFocus?: boolean;
   spellcheck?: boolean;
   required?: boolean;
@@ -23,12 +24,18 @@ interface Props {
 /** A labelled text field with a hint and its error. */
 export function Field({ label, value, onValue, hint, error, type = "text", ...input }: Props) {
   const id = useId();
+  const element = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    // The attribute works when a page or dialog opens; this also when a form takes the place of another.
+    if (input.autoFocus) element.current?.focus();
+  }, []);
   const described = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(" ");
   return (
     <div class="field">
       <label for={id}>{label}</label>
       <input
         {...input}
+        ref={element}
         type={type as "text"}
         id={id}
         value={value}

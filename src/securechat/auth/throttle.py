@@ -1,0 +1,73 @@
+"""Throttle: guessing gets slower and slower, by what is guessed and from where; nobody is ever locked out for good."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from securechat.auth.rate_limiter import Rate
+from securechat.errors import RateLimited
+
+WAIT_MAX_S: Final = 900.0
+KEYS_MAX: Final = 50_000
+
+
+class Throttle:
+    """Counts failures in a row. The first `burst` are free; then each has to wait 1/`per_s` seconds, doubling, 15 minutes at most.
+
+    An attempt counts as failed when it begins, so that many at once gain nothing; `forgive` takes that back. Failures are forgotten
+    when none came for twice the longest wait.
+
+    Args:
+        rates: What is throttled and how, read at each use. What is not listed is not throttled.
+    """
+
+    def __init__(self, rates: Callable[[], dict[str, Rate]]) -> None:
+        self._rates = rates
+        self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+
+    def begin(self, what: str, who: str, now: float) -> None:
+        """Count an attempt.
+
+        Raises:
+            RateLimited: It comes too early; `retry_after_ms` says when it may come. It is not counted.
+        """
+        rate = self._rates().get(what)
+        if rate is None:
+            return
+        count, last = self._failures.get((what, who), (0, now))
+        if now - last > 2 * WAIT_MAX_S:
+            count = 0
+        over = count - int(rate.burst)
+        wait = min(WAIT_MAX_S, 2.0 ** min(over, 30) / rate.per_s) if over >= 0 else 0.0
+        if now < last + wait:
+            raise RateLimited(retry_after_ms=int((last + wait - now) * 1_000) + 1)
+        self._failures[what, who] = (count + 1, now)
+        self._failures.move_to_end((what, who))
+        if len(self._failures) > KEYS_MAX:
+            self._failures.popitem(last=False)
+
+    def withdraw(self, what: str, who: str) -> None:
+        """Nothing was tried after all: do not count the last attempt."""
+        count, last = self._failures.get((what, who), (0, 0.0))
+        if count:
+            self._failures[what, who] = (count - 1, last)
+
+    def forgive(self, what: str, who: str) -> None:
+        """It was right: forget the failures."""
+        self._failures.pop((what, who), None)
+
+
+def place_of(address: str) -> str:
+    """Return what counts as one place: an IPv4 address, or the /64 that one IPv6 customer has."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False).network_address)
+    return str(found)

@@ -1,0 +1,119 @@
+"""Second factors in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from securechat.domain.ports import PasskeyRecord, TotpRecord
+from securechat.store.sqlite import Row, SqliteDatabase
+
+_PASSKEY: Final = "id, user_id, name, public_key, sign_count, created_at, last_used_at"
+
+
+class SqliteFactors:
+    """The second factors' part of the store. Each writing method is one transaction.
+
+    Args:
+        database: The open database.
+    """
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._db = database
+
+    async def totp(self, user_id: str) -> TotpRecord | None:
+        """See `FactorStore.totp`."""
+        rows = self._db.read("SELECT sealed_secret, last_step FROM totp WHERE user_id = ?", (user_id,))
+        return TotpRecord(bytes(rows[0][0]), rows[0][1]) if rows else None
+
+    async def set_totp(self, user_id: str, sealed_secret: bytes, last_step: int, at: int) -> bool:
+        """See `FactorStore.set_totp`."""
+        rows = await self._write(
+            "INSERT INTO totp (user_id, sealed_secret, last_step, created_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING RETURNING user_id",
+            (user_id, sealed_secret, last_step, at),
+        )
+        return bool(rows)
+
+    async def use_totp(self, user_id: str, step: int) -> bool:
+        """See `FactorStore.use_totp`."""
+        sql = "UPDATE totp SET last_step = ? WHERE user_id = ? AND last_step < ? RETURNING user_id"
+        return bool(await self._write(sql, (step, user_id, step)))
+
+    async def remove_totp(self, user_id: str) -> bool:
+        """See `FactorStore.remove_totp`."""
+        return bool(await self._write("DELETE FROM totp WHERE user_id = ? RETURNING user_id", (user_id,)))
+
+    async def passkeys(self, user_id: str) -> list[PasskeyRecord]:
+        """See `FactorStore.passkeys`."""
+        rows = self._db.read(f"SELECT {_PASSKEY} FROM passkeys WHERE user_id = ? ORDER BY created_at DESC, id", (user_id,))
+        return [PasskeyRecord(*row) for row in rows]
+
+    async def passkey(self, passkey_id: str) -> PasskeyRecord | None:
+        """See `FactorStore.passkey`."""
+        rows = self._db.read(f"SELECT {_PASSKEY} FROM passkeys WHERE id = ?", (passkey_id,))
+        return PasskeyRecord(*rows[0]) if rows else None
+
+    async def add_passkey(self, passkey: PasskeyRecord) -> bool:
+        """See `FactorStore.add_passkey`."""
+        rows = await self._write(
+            f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+            (
+                passkey.id, passkey.user_id, passkey.name, passkey.public_key, passkey.sign_count, passkey.created_at,
+                passkey.last_used_at,
+            ),
+        )  # fmt: skip
+        return bool(rows)
+
+    async def use_passkey(self, passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
+        """See `FactorStore.use_passkey`."""
+        sql = "UPDATE passkeys SET sign_count = ?, last_used_at = ? WHERE id = ? AND sign_count = ? RETURNING id"
+        return bool(await self._write(sql, (new_count, at, passkey_id, old_count)))
+
+    async def remove_passkey(self, user_id: str, passkey_id: str) -> bool:
+        """See `FactorStore.remove_passkey`."""
+        return bool(await self._write("DELETE FROM passkeys WHERE id = ? AND user_id = ? RETURNING id", (passkey_id, user_id)))
+
+    async def set_recovery_codes(self, user_id: str, hashes: Sequence[str]) -> None:
+        """See `FactorStore.set_recovery_codes`."""
+        async with self._db.transaction() as execute:
+            execute("DELETE FROM recovery_codes WHERE user_id = ?", (user_id,))
+            for each in hashes:
+                execute("INSERT INTO recovery_codes (user_id, code_hash) VALUES (?, ?)", (user_id, each))
+
+    async def use_recovery_code(self, user_id: str, code_hash: str) -> bool:
+        """See `FactorStore.use_recovery_code`."""
+        sql = "DELETE FROM recovery_codes WHERE user_id = ? AND code_hash = ? RETURNING user_id"
+        return bool(await self._write(sql, (user_id, code_hash)))
+
+    async def count_recovery_codes(self, user_id: str) -> int:
+        """See `FactorStore.count_recovery_codes`."""
+        return int(self._db.read("SELECT count(*) FROM recovery_codes WHERE user_id = ?", (user_id,))[0][0])
+
+    async def has_factor(self, user_id: str) -> bool:
+        """See `FactorStore.has_factor`."""
+        sql = "SELECT EXISTS (SELECT 1 FROM totp WHERE user_id = ?) OR EXISTS (SELECT 1 FROM passkeys WHERE user_id = ?)"
+        return bool(self._db.read(sql, (user_id, user_id))[0][0])
+
+    async def clear_factors(self, user_id: str) -> None:
+        """See `FactorStore.clear_factors`."""
+        async with self._db.transaction() as execute:
+            for table in ("totp", "passkeys", "recovery_codes"):
+                execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
+
+    async def confirmed_at(self, device_id: str) -> int:
+        """See `FactorStore.confirmed_at`."""
+        rows = self._db.read("SELECT confirmed_at FROM devices WHERE id = ?", (device_id,))
+        return int(rows[0][0]) if rows else 0
+
+    async def confirm(self, device_id: str, at: int) -> None:
+        """See `FactorStore.confirm`."""
+        await self._write("UPDATE devices SET confirmed_at = ? WHERE id = ?", (at, device_id))
+
+    async def ended_since(self, at: int) -> list[tuple[str, str]]:
+        """See `FactorStore.ended_since`."""
+        return [(row[0], row[1]) for row in self._db.read("SELECT user_id, id FROM devices WHERE revoked_at >= ?", (at,))]
+
+    async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
+        async with self._db.transaction() as execute:
+            return execute(sql, values)

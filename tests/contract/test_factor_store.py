@@ -1,0 +1,138 @@
+"""What every `FactorStore` and every `LocalBox` promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from securechat.auth.secret_box import FileBox
+from securechat.domain.accounts import Device
+from securechat.domain.ports import FactorStore, LocalBox, PasskeyRecord, TotpRecord
+from securechat.errors import Shutdown
+from securechat.store.accounts import SqliteAccounts
+from securechat.store.factors import SqliteFactors
+from securechat.store.migrate import migrate
+from securechat.store.sqlite import SqliteDatabase
+
+ANA, BOB = "usr_ana", "usr_bob"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    migrate(tmp_path / "test.db")
+    found = SqliteDatabase(tmp_path / "test.db")
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def store(database: SqliteDatabase) -> FactorStore:
+    return SqliteFactors(database)
+
+
+def passkey(passkey_id: str, user_id: str, at: int) -> PasskeyRecord:
+    return PasskeyRecord(passkey_id, user_id, "Key", b"\x00cose", 0, at, 0)
+
+
+async def test_there_is_one_authenticator_app_per_user(store: FactorStore) -> None:
+    assert await store.totp(ANA) is None
+    assert await store.set_totp(ANA, b"sealed", 7, 1)
+    assert not await store.set_totp(ANA, b"other", 8, 2)
+    assert await store.totp(ANA) == TotpRecord(b"sealed", 7)
+    assert await store.totp(BOB) is None
+    assert await store.remove_totp(ANA)
+    assert not await store.remove_totp(ANA)
+
+
+async def test_a_step_moves_forward_only_and_for_one_of_many(store: FactorStore) -> None:
+    await store.set_totp(ANA, b"sealed", 7, 1)
+
+    assert not await store.use_totp(ANA, 7)
+    assert sorted(await asyncio.gather(*(store.use_totp(ANA, 8) for _ in range(5)))) == [False] * 4 + [True]
+    assert not await store.use_totp(ANA, 6)
+    assert not await store.use_totp(BOB, 9)
+
+
+async def test_passkeys_have_one_id_and_one_owner(store: FactorStore) -> None:
+    assert await store.add_passkey(passkey("a", ANA, 1))
+    assert await store.add_passkey(passkey("b", ANA, 2))
+    assert not await store.add_passkey(passkey("a", BOB, 3))
+    assert [each.id for each in await store.passkeys(ANA)] == ["b", "a"]
+    assert await store.passkey("a") == passkey("a", ANA, 1)
+    assert await store.passkey("c") is None
+    assert not await store.remove_passkey(BOB, "a")
+    assert await store.remove_passkey(ANA, "a")
+    assert await store.passkeys(BOB) == []
+
+
+async def test_a_use_is_noted_if_nobody_else_noted_one(store: FactorStore) -> None:
+    await store.add_passkey(passkey("a", ANA, 1))
+
+    assert sorted(await asyncio.gather(*(store.use_passkey("a", 0, 5, 9) for _ in range(4)))) == [False] * 3 + [True]
+    found = await store.passkey("a")
+    assert found is not None
+    assert (found.sign_count, found.last_used_at) == (5, 9)
+    assert await store.use_passkey("a", 5, 6, 10)
+
+
+async def test_a_recovery_code_is_taken_once_and_by_its_owner(store: FactorStore) -> None:
+    await store.set_recovery_codes(ANA, ["x", "y"])
+
+    assert not await store.use_recovery_code(BOB, "x")
+    assert sorted(await asyncio.gather(*(store.use_recovery_code(ANA, "x") for _ in range(4)))) == [False] * 3 + [True]
+    assert await store.count_recovery_codes(ANA) == 1
+    await store.set_recovery_codes(ANA, ["z"])
+    assert not await store.use_recovery_code(ANA, "y")
+    assert await store.count_recovery_codes(ANA) == 1
+
+
+async def test_a_factor_is_an_app_or_a_passkey_and_clearing_takes_all(store: FactorStore) -> None:
+    await store.set_recovery_codes(ANA, ["x"])
+    assert not await store.has_factor(ANA)
+    await store.add_passkey(passkey("a", ANA, 1))
+    assert await store.has_factor(ANA)
+    await store.set_totp(ANA, b"sealed", 7, 1)
+    await store.set_totp(BOB, b"sealed", 7, 1)
+    await store.clear_factors(ANA)
+    assert not await store.has_factor(ANA)
+    assert (await store.totp(ANA), await store.passkeys(ANA), await store.count_recovery_codes(ANA)) == (None, [], 0)
+    assert await store.has_factor(BOB)
+
+
+async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: FactorStore, database: SqliteDatabase) -> None:
+    accounts = SqliteAccounts(database)
+    for name, refresh in (("dev_a", "hash a"), ("dev_b", "hash b"), ("dev_bot", None)):
+        await accounts.create_device(Device(id=name, name="D", created_at=100, last_seen_at=100), ANA, refresh_hash=refresh)
+
+    assert [await store.confirmed_at(name) for name in ("dev_a", "dev_bot", "dev_x")] == [100, 0, 0]
+    await store.confirm("dev_a", 200)
+    assert [await store.confirmed_at(name) for name in ("dev_a", "dev_b")] == [200, 100]
+    assert await accounts.revoke_devices(ANA, None, 300, keep="dev_a") == ["dev_b", "dev_bot"]
+    assert sorted(await store.ended_since(300)) == [(ANA, "dev_b"), (ANA, "dev_bot")]
+    assert await store.ended_since(301) == []
+
+
+def test_a_box_opens_what_it_sealed_for_the_same_purpose(tmp_path: Path) -> None:
+    box: LocalBox = FileBox(tmp_path / "secrets.key")
+    sealed = box.seal("totp:ana", b"secret")
+
+    assert box.open("totp:ana", sealed) == b"secret"
+    assert FileBox(tmp_path / "secrets.key").open("totp:ana", sealed) == b"secret"
+    assert box.seal("totp:ana", b"secret") != sealed
+    assert b"secret" not in sealed
+    other = FileBox(tmp_path / "other.key")
+    changed = [bytes([*sealed[:at], sealed[at] ^ 1, *sealed[at + 1 :]]) for at in range(len(sealed))]
+    for opener, purpose, data in [(box, "totp:bob", sealed), (other, "totp:ana", sealed), (box, "totp:ana", b""), (box, "totp:ana", sealed[:-1])] + [
+        (box, "totp:ana", each) for each in changed
+    ]:  # fmt: skip
+        with pytest.raises(ValueError):
+            opener.open(purpose, data)
+
+
+def test_a_damaged_key_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "secrets.key").write_bytes(b"short")
+    with pytest.raises(Shutdown, match="Restore it from a backup"):
+        FileBox(tmp_path / "secrets.key")
