@@ -160,6 +160,23 @@ async def test_asking_to_be_authenticated_again_and_again_is_limited(server: Run
     assert sum(frame["op"] == "reply" for frame in found) < 100
 
 
+async def test_076_a_resume_from_an_impossible_place_is_refused_or_answered_with_the_newest_page(server: RunningServer) -> None:
+    room = server.room("ops")
+    token = server.bot("one", room)
+    socket_ = await gateway(server, token)
+    places: list[Any] = [-1, 2**63, "1", None, 1.5, 10**6, 0]
+    await socket_.send(json.dumps([{"op": "resume", "id": str(n), "rooms": {room: place}} for n, place in enumerate(places)]))
+    found = {frame["id"]: frame for frame in await answers(socket_, len(places))}
+    await socket_.send(json.dumps([{"op": "resume", "id": "other", "rooms": {"rm_0000000000000000": 1}}]))
+    (other,) = await answers(socket_, 1)
+    await socket_.close()
+
+    assert [found[str(n)].get("code") for n in range(5)] == ["invalid_input"] * 5
+    assert found["5"]["data"]["rooms"] == {room: False}  # beyond the newest entry: only the newest page
+    assert found["6"]["data"]["rooms"] == {room: True}
+    assert other["code"] == "not_found"
+
+
 async def test_logging_out_over_the_gateway_is_answered_before_it_ends(server: RunningServer) -> None:
     session = server.set_up()
     socket_ = await gateway(server, session["access_token"])

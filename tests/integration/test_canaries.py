@@ -28,7 +28,7 @@ from securechat.ops.logger import Logger
 from securechat.rest.app import RestApp
 from securechat.rest.static import StaticFiles
 from securechat.sdk.client import ChatClient
-from securechat.server import wiring
+from securechat.server import server_desk, wiring
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
 from securechat.server.server import WEB
@@ -288,7 +288,7 @@ async def test_a_backup_that_fails_is_refused_and_remembered_and_the_server_goes
     async def damaged(*_: object) -> None:
         raise Shutdown("the copy is damaged")
 
-    monkeypatch.setattr(wiring, "create_backup", damaged)
+    monkeypatch.setattr(server_desk, "create_backup", damaged)
 
     with pytest.raises(Conflict, match="the copy is damaged"):
         await world.parts.dispatcher.perform(OPERATOR, c.BackupCreate(path=str(tmp_path / "b")), "local")

@@ -116,7 +116,7 @@ def read_chain(path: Path) -> Iterator[AuditRecord]:
     try:
         db.set_busy_timeout(5_000)
         if list(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit'")):
-            for row in db.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"):
+            for row in db.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"):  # nosec B608 - our own column names
                 yield _to_record(row)
     except apsw.Error as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

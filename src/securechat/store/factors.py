@@ -99,7 +99,7 @@ class SqliteFactors:
         """See `FactorStore.clear_factors`."""
         async with self._db.transaction() as execute:
             for table in ("totp", "passkeys", "recovery_codes"):
-                execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
+                execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # nosec B608 - one of the three words above
 
     async def confirmed_at(self, device_id: str) -> int:
         """See `FactorStore.confirmed_at`."""
