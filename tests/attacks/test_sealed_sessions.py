@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,16 @@ async def test_keys_change_under_load_and_nothing_is_lost_or_late(short_keys: Ru
         assert (one.connects, two.connects) == (1, 1)
 
 
+_opened: list[ClientConnection] = []
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_stays_open() -> AsyncIterator[None]:
+    yield
+    while _opened:
+        await _opened.pop().close()
+
+
 class Raw:
     """A sealed connection of which everything is kept."""
 
@@ -175,6 +185,7 @@ class Raw:
         self.handshake = ClientHandshake(host, (), Encoding.JSON, [SUBPROTOCOL], ClientClock())
         self.recording: list[bytes] = []
         self.session: ClientSession
+        _opened.append(socket)
 
     @classmethod
     async def open(cls, server: RunningServer, token: str) -> Raw:

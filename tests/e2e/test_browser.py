@@ -501,6 +501,7 @@ async def test_trouble_looks_as_it_should(browser: Browser, server: RunningServe
         await write(ana, "Are you there?")
         await expect(message(ana, "Are you there?").get_by_role("alert")).to_contain_text("Not sent: This person")
         await act(ana, "Hello Bob", "Edit")
+        await expect(ana.get_by_role("textbox", name="Message Bob")).to_have_value("Hello Bob")
         await write(ana, "Good morning Bob")
         await expect(message(ana, "Good morning Bob").get_by_role("alert")).to_contain_text("Edit not saved: This person")
         await expect(message(ana, "Hello Bob").first).to_be_visible()

@@ -172,6 +172,7 @@ class Bot:
     def run(self) -> None:
         """Run until SIGINT or SIGTERM; exit with 3 when the token does not hold."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # It tells of every request.
         try:
             asyncio.run(self._run_until_signal())
         except LoginRequired as error:
