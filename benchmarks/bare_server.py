@@ -22,7 +22,8 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # public class, absent from the stubs
 
-from securechat.gateway.listener import _BIO_BYTES, _READ_BYTES, _quiet
+from securechat.gateway.acceptor import _BIO_BYTES
+from securechat.gateway.listener import _READ_BYTES, _quiet
 from securechat.protocol.codec import websocket_header
 
 PAGE: Final = 50
