@@ -172,7 +172,7 @@ async def _create_world(folder: Path, letters: str, at_rest: str) -> World:
 
 async def _say_history(parts: Parts, room: str) -> None:
     """Append a history as the server does, sealed or not."""
-    log = SqliteLog(parts.database, parts.sealing)
+    log = SqliteLog(parts.database, sealing=parts.sealing)
     head = await log.head("", room)
     users = [user.id for user, _ in await log.members(room)]
     body = body_of("history")

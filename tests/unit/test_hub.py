@@ -17,7 +17,7 @@ from securechat.gateway.hub import Hub
 from securechat.gateway.message_queue import MessageQueue
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
-from securechat.protocol.codec import Block, Encoding
+from securechat.protocol.codec import Block, Form
 from support.fakes import principal
 
 
@@ -126,8 +126,8 @@ def test_a_queue_gives_answers_then_events_in_order_then_ephemerals() -> None:
     assert queue.put(b"second")
     assert queue.put_frame(b'{"a":1}')
 
-    assert queue.take(Encoding.JSON, packed=False) == [b'\x81\x09[{"a":1}]', b"first", b"second", b"E"]
-    assert queue.take(Encoding.JSON, packed=False) == []
+    assert queue.take(Form.JSON) == [b'\x81\x09[{"a":1}]', b"first", b"second", b"E"]
+    assert queue.take(Form.JSON) == []
     assert queue.size == 0
 
 
@@ -135,7 +135,7 @@ def test_a_block_is_queued_by_reference() -> None:
     queue, block = MessageQueue(), b"x" * 1_000
     queue.put(block)
 
-    assert queue.take(Encoding.JSON, packed=False)[0] is block
+    assert queue.take(Form.JSON)[0] is block
 
 
 def test_a_full_queue_sheds_ephemerals_first() -> None:
@@ -143,14 +143,14 @@ def test_a_full_queue_sheds_ephemerals_first() -> None:
     queue.put_ephemeral(b"e" * 1_000)
 
     assert queue.put(b"m" * (LIMITS.queue_bytes - 500))
-    assert queue.take(Encoding.JSON, packed=False)[-1][-1:] == b"m"
+    assert queue.take(Form.JSON)[-1][-1:] == b"m"
 
 
 def test_answers_are_packed_for_a_record() -> None:
     queue = MessageQueue()
     queue.put_frame(b'{"a":1}')
 
-    assert queue.take(Encoding.JSON, packed=True) == [b'\x00\x00\x00\x09[{"a":1}]']
+    assert queue.take(Form.PACKED_JSON) == [b'\x00\x00\x00\x09[{"a":1}]']
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1, LIMITS.queue_blocks), (LIMITS.queue_bytes // 4, 4)])

@@ -17,7 +17,16 @@ from securechat.domain import commands as c
 from securechat.domain.entries import Entry, EntryType
 from securechat.errors import ProtocolViolation
 from securechat.protocol import frames as f
-from securechat.protocol.codec import Block, Encoding, encode_json, encode_msgpack, message, message_of_encoded
+from securechat.protocol.codec import (
+    Block,
+    Encoding,
+    Form,
+    encode_json,
+    encode_msgpack,
+    form_of,
+    message,
+    message_of_encoded,
+)
 from securechat.protocol.handler import BadFrame, client_side, server_side
 
 SPEC = Path(__file__).parents[2] / "spec"
@@ -109,26 +118,34 @@ def unframe(data: bytes) -> tuple[int, bytes]:
 def test_a_block_is_a_finished_websocket_message_of_any_size(size: int, encoding: Encoding) -> None:
     entry = Entry(type=EntryType.MESSAGE_SENT, room="rm_1", seq=1, at=1, user="usr_1", body="x" * size)
 
-    opcode, payload = unframe(Block([entry]).encoded(encoding))
+    opcode, payload = unframe(Block([entry]).message(form_of(encoding, packed=False)))
 
     assert opcode == (0x81 if encoding is Encoding.JSON else 0x82)
     (found,) = client_side().receive(payload, text=encoding is Encoding.JSON)
     assert found == entry
 
 
-def test_a_block_is_encoded_once_per_encoding() -> None:
+@pytest.mark.parametrize("form", Form)
+def test_a_block_is_encoded_once_per_form(form: Form) -> None:
     block = Block([f.Drain(after_ms=1)])
 
-    assert block.encoded(Encoding.JSON) is block.encoded(Encoding.JSON)
-    assert block.encoded(Encoding.MSGPACK) is block.encoded(Encoding.MSGPACK)
+    assert block.message(form) is block.message(form)
+    assert block.message(form) == message(block.frames, form)
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_packed_is_the_same_with_its_length_before_it(encoding: Encoding) -> None:
+    _, payload = unframe(message([f.Drain(after_ms=1)], form_of(encoding, packed=False)))
+
+    assert message([f.Drain(after_ms=1)], form_of(encoding, packed=True)) == len(payload).to_bytes(4, "big") + payload
 
 
 @given(st.lists(st.integers(0, 2**40), max_size=40))
 def test_frames_encoded_one_by_one_make_the_same_message(times: list[int]) -> None:
     frames = [f.Pong(id="x", time=time) for time in times]
 
-    assert message_of_encoded([encode_json(frame) for frame in frames], Encoding.JSON) == message(frames, Encoding.JSON)
-    assert message_of_encoded([encode_msgpack(frame) for frame in frames], Encoding.MSGPACK) == message(frames, Encoding.MSGPACK)
+    assert message_of_encoded([encode_json(frame) for frame in frames], Form.JSON) == message(frames, Form.JSON)
+    assert message_of_encoded([encode_msgpack(frame) for frame in frames], Form.MSGPACK) == message(frames, Form.MSGPACK)
 
 
 def test_there_are_examples() -> None:

@@ -112,6 +112,14 @@ class EncryptionManager:
         Raises:
             Exhausted: The limit of these keys is reached.
         """
+        return b"".join(self.seal_pieces(kind, content, timestamp_ms))
+
+    def seal_pieces(self, kind: Content, content: bytes, timestamp_ms: int) -> tuple[bytes, bytes, bytes]:
+        """Return the next record as header, ciphertext and tag, for a writer that joins them with what goes before.
+
+        Raises:
+            Exhausted: The limit of these keys is reached.
+        """
         seq = self.seq
         last = self._records_max - RESERVED if kind is _APPLICATION else self._records_max
         size = len(content) + 1
@@ -123,7 +131,7 @@ class EncryptionManager:
         bound = _BOUND.pack(self._bind, _RECORD, _VERSION, 0, self.epoch, seq, timestamp_ms, full + TAG_BYTES)
         inner = content + _ENDS[kind][: full - size + 1]
         ciphertext = self._cipher.encrypt((self._iv ^ seq).to_bytes(12, "big"), inner, bound)
-        return b"".join((bound[_BIND_BYTES:], ciphertext, self._mac.tag(bound, ciphertext)))
+        return bound[_BIND_BYTES:], ciphertext, self._mac.tag(bound, ciphertext)
 
     def authentic(self, record: bytes, size_max: int) -> tuple[int, int, int]:
         """Check lengths, fixed fields and the HMAC of a record; return its epoch, sequence number and timestamp.

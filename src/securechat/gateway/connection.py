@@ -22,7 +22,17 @@ from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
-from securechat.protocol.codec import Block, Encoding, binary_message, encode_json, encode_msgpack, message
+from securechat.protocol.codec import (
+    Block,
+    Encoding,
+    Form,
+    binary_header,
+    binary_message,
+    encode_json,
+    encode_msgpack,
+    form_of,
+    message,
+)
 from securechat.protocol.handler import BadFrame, ProtocolHandler, server_side
 from securechat.protocol.handshake import ServerHandshake
 from securechat.protocol.session import MESSAGES_MAX, ServerSession
@@ -118,9 +128,9 @@ class ClientConnection(WSListener):
     """
 
     __slots__ = (
-        "_authenticating", "_blocked", "_catching_up", "_closing", "_dirty", "_fragments", "_fragments_text", "_greeted",
-        "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs", "_patience", "_paused", "_pinged", "_protocol",
-        "_queue", "_resuming", "_seal", "_session", "_transport", "_writable", "address", "principal",
+        "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_form", "_fragments", "_fragments_text",
+        "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs", "_patience", "_paused", "_pinged",
+        "_protocol", "_queue", "_resuming", "_seal", "_session", "_socket", "_transport", "_writable", "address", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
@@ -130,11 +140,14 @@ class ClientConnection(WSListener):
         self.address = address
         self._handshake = handshake
         self._packs = handshake is not None
+        self._form = form_of(Encoding.JSON, packed=self._packs)
         self._greeted = False
         self._seal: ServerSession | None = None
         self._protocol: ProtocolHandler[Any] = server_side()
         self._queue = MessageQueue()
+        self._counters = session.counters
         self._transport: Any = None
+        self._socket: Any = None
         self.principal: Principal | None = None
         self._authenticating = False
         self._held: list[Any] = []
@@ -163,11 +176,12 @@ class ClientConnection(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Say hello; on the sealed sub-protocol that waits for the session."""
         self._transport = transport
+        self._socket = transport.underlying_transport
         self._session.connections.add(self)
         if self._handshake is None:
-            self._say_hello(Encoding.JSON)
+            self._say_hello()
 
-    def _say_hello(self, encoding: Encoding) -> None:
+    def _say_hello(self) -> None:
         hello = f.Hello(
             protocol=f.PROTOCOL_VERSION,
             server=self._session.server_name(),
@@ -176,7 +190,7 @@ class ClientConnection(WSListener):
             heartbeat_s=int(PING_S),
             limits=LIMITS,
         )
-        self._put(message([hello], encoding, packed=self._packs))
+        self.push(Block([hello]))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a WebSocket frame in."""
@@ -230,7 +244,7 @@ class ClientConnection(WSListener):
 
     def _receive(self, payload: memoryview, *, text: bool) -> None:
         try:
-            received = self._open(bytes(payload), text=text) if self._packs else self._protocol.receive(payload, text=text)
+            received = self._open(bytes(payload), text=text) if self._packs else self._decode(payload, text=text)
         except ProtocolViolation as violation:
             self.close(f.CloseCode.PROTOCOL, violation.detail)
             return
@@ -241,6 +255,13 @@ class ClientConnection(WSListener):
             self._allowed()
         for frame in received:
             self._handle(frame)
+
+    def _decode(self, payload: memoryview, *, text: bool) -> list[Any]:
+        """Return the frames of a message of the clear sub-protocol; the first one decides how this side answers."""
+        protocol = self._protocol
+        if protocol.encoding is None:
+            self._form = Form.JSON if text else Form.MSGPACK
+        return protocol.receive(payload, text=text)
 
     # ── the sealed sub-protocol ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -273,9 +294,10 @@ class ClientConnection(WSListener):
             self._seal = handshake.finish(data)
             self._handshake = None
             self._protocol.encoding = handshake.encoding
+            self._form = form_of(handshake.encoding, packed=True)
             self._opened_at = time.monotonic()
-            self._session.counters.sealed_sessions += 1
-            self._say_hello(handshake.encoding)
+            self._counters.sealed_sessions += 1
+            self._say_hello()
         else:
             handshake.take_client_hello(data)
             self._handshake = None  # Until the answer is computed nothing may come.
@@ -293,11 +315,11 @@ class ClientConnection(WSListener):
             if not self._closing:
                 self._greeted = True
                 self._handshake = handshake
-                self._transport.underlying_transport.write(b"".join(map(binary_message, messages)))
+                self._socket.write(b"".join(map(binary_message, messages)))
 
     def _refuse(self, refused: SessionRefused) -> None:
         """The reason is for our log; the peer gets one code, whatever it was."""
-        self._session.counters.sessions_refused += 1
+        self._counters.sessions_refused += 1
         log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
         self.close(refused.code)
 
@@ -360,14 +382,14 @@ class ClientConnection(WSListener):
         self._in_flight += 1
         if self._in_flight >= LIMITS.in_flight and not self._paused:
             self._paused = True
-            self._transport.underlying_transport.pause_reading()
+            self._socket.pause_reading()
 
     def _count_out(self) -> None:
         self._in_flight -= 1
         if self._paused and self._in_flight <= LIMITS.in_flight // 2:
             self._paused = False
             if not self._closing:
-                self._transport.underlying_transport.resume_reading()
+                self._socket.resume_reading()
 
     def _hold(self, frame: Any) -> None:
         """Nothing after `auth` runs before it succeeded."""
@@ -387,7 +409,7 @@ class ClientConnection(WSListener):
         frame: Any
         if isinstance(result, ChatError):
             frame = f.error_frame(frame_id, result)
-            self._session.counters.refused += 1
+            self._counters.refused += 1
         else:
             frame = f.Reply(id=frame_id, data=result)
         self._put_frame(frame)
@@ -447,11 +469,10 @@ class ClientConnection(WSListener):
                 behind.append((room.id, after, room.last_seq))
         ready.id = frame.id
         ready.resumed = all(room.resumed is not False for room in ready.rooms)
-        encoding = self._protocol.encoding or Encoding.JSON
-        await self._catch_up(principal, message([ready], encoding, packed=self._packs), behind)
+        await self._catch_up(principal, message([ready], self._form), behind)
         if presence:
             online = f.SignalFrame(type="presence.changed", presence=presence)
-            self._queue.put_ephemeral(message([online], encoding, packed=self._packs))
+            self._queue.put_ephemeral(message([online], self._form))
         self._authenticating = False
         held, self._held = self._held, []
         for each in held:
@@ -468,20 +489,18 @@ class ClientConnection(WSListener):
         async with self._resuming:  # One at a time: it costs much more than any other frame.
             behind = [(room, after, await self._session.newest(principal, room)) for room, after in frame.rooms.items()]
             resumed = {room: within_reach(after, last_seq) for room, after, last_seq in behind}
-            encoding = self._protocol.encoding or Encoding.JSON
             reply = f.Reply(id=frame.id, data=f.Resumed(rooms=resumed))
-            await self._catch_up(principal, message([reply], encoding, packed=self._packs), behind)
+            await self._catch_up(principal, message([reply], self._form), behind)
 
     async def _catch_up(self, principal: Principal, answer: bytes, behind: list[tuple[str, int, int]]) -> None:
         """Write an answer and what the client has not seen, at the speed at which it reads. What is new meanwhile waits."""
-        encoding = self._protocol.encoding or Encoding.JSON
         self.flush()
         self._catching_up += 1
         try:
             await self._write(answer)
             for room, after, last_seq in behind:
                 async for entries in self._session.missed(principal, room, after, last_seq):
-                    await self._write(message(entries, encoding, packed=self._packs))
+                    await self._write(message(entries, self._form))
                     if self._closing:
                         return
                     await asyncio.sleep(0)  # The others have their turn after each page.
@@ -501,23 +520,18 @@ class ClientConnection(WSListener):
         """Queue a block by reference. Never waits."""
         if self._closing:
             return
-        encoding = self._protocol.encoding or Encoding.JSON
-        self._put(block.packed(encoding) if self._packs else block.encoded(encoding))
+        if not self._queue.put(block.message(self._form)) and not self._relieved():
+            self._too_slow()
+        elif not self._dirty:
+            self._dirty = True
+            self._session.mark(self)
 
     def push_ephemeral(self, block: Block) -> None:
         """Queue a block that may be dropped."""
         if self._closing:
             return
-        encoding = self._protocol.encoding or Encoding.JSON
-        self._queue.put_ephemeral(block.packed(encoding) if self._packs else block.encoded(encoding))
+        self._queue.put_ephemeral(block.message(self._form))
         self._mark()
-
-    def _put(self, data: bytes) -> None:
-        if not self._queue.put(data) and not self._relieved():
-            self._too_slow()
-        elif not self._dirty:
-            self._dirty = True
-            self._session.mark(self)
 
     def _relieved(self) -> bool:
         """Write what waits at once, if the socket takes it: much at a time is not yet a slow reader."""
@@ -531,7 +545,7 @@ class ClientConnection(WSListener):
         self._dirty = False
         if self._blocked or self._closing or self._catching_up or (self._packs and self._seal is None):
             return
-        messages = self._queue.take(self._protocol.encoding or Encoding.JSON, packed=self._packs)
+        messages = self._queue.take(self._form)
         if messages or (self._seal is not None and self._seal.outgoing):
             self._write_out(messages)
 
@@ -544,11 +558,12 @@ class ClientConnection(WSListener):
                 self._refuse(refused)
                 return
         # One block is by far the most common, and then every member of the room writes the same object.
-        self._transport.underlying_transport.write(messages[0] if len(messages) == 1 else b"".join(messages))
-        self._session.counters.writes += 1
+        self._socket.write(messages[0] if len(messages) == 1 else b"".join(messages))
+        self._counters.writes += 1
 
-    def _sealed(self, seal: ServerSession, messages: list[bytes]) -> list[bytes]:
-        """Return the session's own records and one for these packed messages, as WebSocket messages."""
+    @staticmethod
+    def _sealed(seal: ServerSession, messages: list[bytes]) -> list[bytes]:
+        """Return the session's own records and one for these packed messages, as pieces of WebSocket messages."""
         found: list[bytes] = []
         if seal.worn:
             seal.tick()
@@ -557,7 +572,8 @@ class ClientConnection(WSListener):
             seal.outgoing.clear()
         for start in range(0, len(messages), MESSAGES_MAX):
             some = messages[start : start + MESSAGES_MAX]
-            found.append(binary_message(seal.seal(some[0] if len(some) == 1 else b"".join(some))))
+            header, ciphertext, tag = seal.seal_pieces(some[0] if len(some) == 1 else b"".join(some))
+            found += (binary_header(len(header) + len(ciphertext) + len(tag)), header, ciphertext, tag)
         return found
 
     def pause_writing(self) -> None:
@@ -583,13 +599,13 @@ class ClientConnection(WSListener):
             return  # It could not be sealed, and that was refused.
         self._closing = True
         if self._seal is not None and (goodbye := self._seal.close(code, after_ms)) and not self._blocked:
-            self._transport.underlying_transport.write(binary_message(goodbye))
+            self._socket.write(binary_message(goodbye))
         self._writable.set()
         self._queue.clear()
         if self.principal is not None:
             self._session.detach(self, self.principal.user_id)
         self._transport.send_close(code, reason.encode()[:120])
-        self._transport.underlying_transport.resume_reading()
+        self._socket.resume_reading()
         asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
 
     def drain(self, after_ms: int) -> None:
@@ -626,12 +642,12 @@ class ClientConnection(WSListener):
                 self._mark()
 
     def _too_slow(self) -> None:
-        self._session.counters.slow_consumers += 1
+        self._counters.slow_consumers += 1
         self._blocked = True  # What waits is not written any more: the log has it.
         self.close(f.CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def _abort(self) -> None:
-        self._transport.underlying_transport.abort()
+        self._socket.abort()
 
 
 _tasks: Final[set[asyncio.Future[None]]] = set()

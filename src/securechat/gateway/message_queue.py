@@ -5,8 +5,13 @@ Full: first what is ephemeral is dropped; if that is not enough, the connection 
 
 from __future__ import annotations
 
+from typing import Final
+
 from securechat.domain.limits import LIMITS
-from securechat.protocol.codec import Encoding, message_of_encoded
+from securechat.protocol.codec import Form, message_of_encoded
+
+_BYTES_MAX: Final = LIMITS.queue_bytes
+_BLOCKS_MAX: Final = LIMITS.queue_blocks
 
 
 class MessageQueue:
@@ -22,9 +27,10 @@ class MessageQueue:
 
     def put(self, message: bytes) -> bool:
         """Add a finished message; return False when it does not fit: the consumer is too slow."""
-        self._messages.append(message)
-        self._size += len(message)
-        return self._fits()
+        messages = self._messages
+        messages.append(message)
+        size = self._size = self._size + len(message)
+        return (size <= _BYTES_MAX and len(messages) <= _BLOCKS_MAX) or self._fits()
 
     def put_frame(self, frame: bytes) -> bool:
         """Add an encoded frame (an answer); return False when it does not fit."""
@@ -34,15 +40,15 @@ class MessageQueue:
 
     def put_ephemeral(self, message: bytes) -> None:
         """Add a message that may be lost; it is, when there is no room."""
-        if self._size + len(message) <= LIMITS.queue_bytes // 2 and len(self._ephemeral) < LIMITS.queue_blocks // 2:
+        if self._size + len(message) <= _BYTES_MAX // 2 and len(self._ephemeral) < _BLOCKS_MAX // 2:
             self._ephemeral.append(message)
             self._size += len(message)
 
-    def take(self, encoding: Encoding, *, packed: bool) -> list[bytes]:
+    def take(self, form: Form) -> list[bytes]:
         """Return the messages that wait: answers, then events in their order, then ephemerals."""
         messages = self._messages
         if self._frames:
-            messages.insert(0, message_of_encoded(self._frames, encoding, packed=packed))
+            messages.insert(0, message_of_encoded(self._frames, form))
             self._frames = []
         if self._ephemeral:
             messages += self._ephemeral
@@ -64,8 +70,8 @@ class MessageQueue:
         return self._size
 
     def _fits(self) -> bool:
-        if self._size <= LIMITS.queue_bytes and len(self._messages) <= LIMITS.queue_blocks:
+        if self._size <= _BYTES_MAX and len(self._messages) <= _BLOCKS_MAX:
             return True
         self._size -= sum(map(len, self._ephemeral))
         self._ephemeral = []
-        return self._size <= LIMITS.queue_bytes and len(self._messages) <= LIMITS.queue_blocks
+        return self._size <= _BYTES_MAX and len(self._messages) <= _BLOCKS_MAX

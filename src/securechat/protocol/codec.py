@@ -6,12 +6,11 @@ A WebSocket message is an array of frames. What goes to many is encoded once: a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, Final
 
 import msgspec
 
-from securechat.domain.entries import Entry
 from securechat.domain.secret import encode_hook
 
 _json: Final = msgspec.json.Encoder(enc_hook=encode_hook)
@@ -28,6 +27,20 @@ class Encoding(Enum):
     MSGPACK = "msgpack"
 
     __hash__ = object.__hash__
+
+
+class Form(IntEnum):
+    """How bytes leave: in which encoding, and as a finished WebSocket message or packed, as they go into a sealed record."""
+
+    JSON = 0
+    MSGPACK = 1
+    PACKED_JSON = 2
+    PACKED_MSGPACK = 3
+
+
+def form_of(encoding: Encoding, *, packed: bool) -> Form:
+    """Return the form of an encoding; `packed`, as it goes into a sealed record."""
+    return Form(2 * packed + (encoding is Encoding.MSGPACK))
 
 
 encode_json: Final[Callable[[Any], bytes]] = _json.encode
@@ -51,34 +64,22 @@ def _msgpack_array_header(count: int) -> bytes:
     return b"\xdd" + count.to_bytes(4, "big")
 
 
-def _payload(frames: Sequence[Any], encoding: Encoding) -> bytes:
-    return _json.encode(frames) if encoding is Encoding.JSON else _msgpack.encode(frames)
+def _closed(payload: bytes, form: Form) -> bytes:
+    if form >= Form.PACKED_JSON:
+        return len(payload).to_bytes(4, "big") + payload
+    return websocket_header(_FIN_TEXT if form is Form.JSON else _FIN_BINARY, len(payload)) + payload
 
 
-def _payload_of_encoded(frames: Sequence[bytes], encoding: Encoding) -> bytes:
-    if encoding is Encoding.JSON:
-        return b"[" + b",".join(frames) + b"]"
-    return _msgpack_array_header(len(frames)) + b"".join(frames)
+def message(frames: Sequence[Any], form: Form) -> bytes:
+    """Return a message that holds these frames."""
+    return _closed(_json.encode(frames) if form % 2 == 0 else _msgpack.encode(frames), form)
 
 
-def _finished(payload: bytes, encoding: Encoding) -> bytes:
-    return websocket_header(_FIN_TEXT if encoding is Encoding.JSON else _FIN_BINARY, len(payload)) + payload
-
-
-def _packed(payload: bytes) -> bytes:
-    return len(payload).to_bytes(4, "big") + payload
-
-
-def message(frames: Sequence[Any], encoding: Encoding, *, packed: bool = False) -> bytes:
-    """Return a finished WebSocket message that holds these frames; `packed`, as it goes into a sealed record."""
-    payload = _payload(frames, encoding)
-    return _packed(payload) if packed else _finished(payload, encoding)
-
-
-def message_of_encoded(frames: Sequence[bytes], encoding: Encoding, *, packed: bool = False) -> bytes:
+def message_of_encoded(frames: Sequence[bytes], form: Form) -> bytes:
     """Return the same of frames that are encoded already."""
-    payload = _payload_of_encoded(frames, encoding)
-    return _packed(payload) if packed else _finished(payload, encoding)
+    if form % 2 == 0:
+        return _closed(b"[" + b",".join(frames) + b"]", form)
+    return _closed(_msgpack_array_header(len(frames)) + b"".join(frames), form)
 
 
 def binary_message(payload: bytes) -> bytes:
@@ -86,39 +87,23 @@ def binary_message(payload: bytes) -> bytes:
     return websocket_header(_FIN_BINARY, len(payload)) + payload
 
 
-class Block:
-    """Frames for one audience, encoded at most once per encoding, shared by reference."""
+def binary_header(size: int) -> bytes:
+    """Return the header of a binary WebSocket message of this size."""
+    return websocket_header(_FIN_BINARY, size)
 
-    __slots__ = ("_json", "_msgpack", "_packed_json", "_packed_msgpack", "frames")
+
+class Block:
+    """Frames for one audience, encoded at most once per form, shared by reference."""
+
+    __slots__ = ("_made", "frames")
 
     def __init__(self, frames: Sequence[Any]) -> None:
         self.frames = frames
-        self._json: bytes | None = None
-        self._msgpack: bytes | None = None
-        self._packed_json: bytes | None = None
-        self._packed_msgpack: bytes | None = None
+        self._made: list[bytes | None] = [None, None, None, None]
 
-    def encoded(self, encoding: Encoding) -> bytes:
-        """Return the finished WebSocket message."""
-        if encoding is Encoding.JSON:
-            if self._json is None:
-                self._json = message(self.frames, encoding)
-            return self._json
-        if self._msgpack is None:
-            self._msgpack = message(self.frames, encoding)
-        return self._msgpack
-
-    def packed(self, encoding: Encoding) -> bytes:
-        """Return the message as it goes into a sealed record."""
-        if encoding is Encoding.JSON:
-            if self._packed_json is None:
-                self._packed_json = message(self.frames, encoding, packed=True)
-            return self._packed_json
-        if self._packed_msgpack is None:
-            self._packed_msgpack = message(self.frames, encoding, packed=True)
-        return self._packed_msgpack
-
-
-def entries_block(entries: Sequence[Entry]) -> Block:
-    """Return the block of a stretch of one room's log."""
-    return Block(entries)
+    def message(self, form: Form) -> bytes:
+        """Return the message in this form: the same object for everybody who asks."""
+        made = self._made[form]
+        if made is None:
+            made = self._made[form] = message(self.frames, form)
+        return made

@@ -31,6 +31,8 @@ REKEY_S: Final = 30.0
 """A rekey that takes longer ends the session."""
 AFTER_MS_MAX: Final = 300_000
 TOO_MANY: Final = 4429
+_BYTES_HALF: Final = BYTES_MAX // 2
+_APPLICATION: Final = Content.APPLICATION
 _REQUESTS: Final = 2
 _REQUEST_S: Final = 60.0
 
@@ -139,15 +141,17 @@ class SealedSession:
         self._made = established
         self._sends = sends
         self._receives = Direction.CLIENT if sends is Direction.SERVER else Direction.SERVER
-        self._clock = established.clock
+        self._monotonic = established.clock.monotonic
         self._offset_ms = established.offset_ms
         self._keys = established.keys
         self._next: EpochKeys | None = None
         self._seal_with = self._cipher(sends, 0, established.keys)
         self._open_with = self._cipher(self._receives, 0, established.keys)
         self._detector = self._new_detector(0)
-        self._since = self._clock.monotonic()
-        self._seal_since = self._open_since = self._since
+        self._since = self._monotonic()
+        self._age_s = established.limits.age_ms / 1_000
+        self._seal_until = self._since + self._age_s
+        self._open_since = self._since
         self._closed = False
         self.authenticated = False
         self.outgoing: list[bytes] = []
@@ -177,7 +181,7 @@ class SealedSession:
 
     def _now_ms(self) -> int:
         """Return the session's time: the server's, anchored at the handshake and driven by the monotonic clock."""
-        return int(self._clock.monotonic() * 1_000 + self._offset_ms)
+        return int(self._monotonic() * 1_000 + self._offset_ms)
 
     # ── sealing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,28 +191,36 @@ class SealedSession:
         Raises:
             SessionRefused: With 4403: these keys are used up. Nothing was sealed.
         """
-        return self._seal(Content.APPLICATION, payload)
+        return b"".join(self._seal(_APPLICATION, payload))
 
-    def _seal(self, kind: Content, content: bytes) -> bytes:
+    def seal_pieces(self, payload: bytes) -> tuple[bytes, bytes, bytes]:
+        """Do the same, and return header, ciphertext and tag of the record.
+
+        Raises:
+            SessionRefused: As `seal`.
+        """
+        return self._seal(_APPLICATION, payload)
+
+    def _seal(self, kind: Content, content: bytes) -> tuple[bytes, bytes, bytes]:
         if self._closed:
             raise SessionRefused(REKEY_REQUIRED, "the session is closed")
-        now = self._clock.monotonic()
-        if kind is not Content.CLOSE and (now - self._seal_since) * 1_000 >= self._made.limits.age_ms:
+        now = self._monotonic()
+        if now >= self._seal_until and kind is not Content.CLOSE:
             raise SessionRefused(REKEY_REQUIRED, "keys too old")
         try:
-            return self._seal_with.seal(kind, content, int(now * 1_000 + self._offset_ms))
+            return self._seal_with.seal_pieces(kind, content, int(now * 1_000 + self._offset_ms))
         except Exhausted:
             raise SessionRefused(REKEY_REQUIRED, "keys used up") from None
 
     def _control(self, content: bytes) -> None:
-        self.outgoing.append(self._seal(Content.CONTROL, content))
+        self.outgoing.append(b"".join(self._seal(Content.CONTROL, content)))
 
     def close(self, code: int, after_ms: int = 0) -> bytes:
         """Return the last record of this side; empty when it was sealed before, or cannot be any more."""
         if self._closed:
             return b""
         try:
-            record = self._seal(Content.CLOSE, u16(code) + u32(min(after_ms, AFTER_MS_MAX)))
+            record = b"".join(self._seal(Content.CLOSE, u16(code) + u32(min(after_ms, AFTER_MS_MAX))))
         except SessionRefused:
             record = b""
         self._closed = True
@@ -227,7 +239,7 @@ class SealedSession:
         epoch, seq, timestamp_ms = self._open_with.authentic(record, self._inner_max())
         self._detector.admit(epoch, seq)
         opened = self._open_with.decrypt(record, timestamp_ms)
-        now = self._clock.monotonic()
+        now = self._monotonic()
         self._take_time(timestamp_ms, now)
         self._detector.fresh(timestamp_ms, self._now_ms())
         if opened.kind == Content.CLOSE:
@@ -268,11 +280,11 @@ class SealedSession:
 
     def _switch_sealing(self, keys: EpochKeys) -> None:
         self._seal_with = self._cipher(self._sends, self._seal_with.epoch + 1, keys)
-        self._seal_since = self._clock.monotonic()
+        self._seal_until = self._monotonic() + self._age_s
 
     def _switch_opening(self, keys: EpochKeys) -> None:
         self._open_with = self._cipher(self._receives, self._open_with.epoch + 1, keys)
-        self._open_since = self._clock.monotonic()
+        self._open_since = self._monotonic()
         self._detector = self._new_detector(self._open_with.epoch)
 
     def _read_offer(self, content: bytes) -> tuple[Reader, bytes]:
@@ -300,7 +312,7 @@ class SealedSession:
     def _settle(self, keys: EpochKeys) -> None:
         self._keys = keys
         self._next = None
-        self._since = self._clock.monotonic()
+        self._since = self._monotonic()
 
 
 class ServerSession(SealedSession):
@@ -334,7 +346,7 @@ class ServerSession(SealedSession):
         Raises:
             SessionRefused: With 4403: the client did not answer the last one in time.
         """
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if self._init:
             if now - self._init_at > REKEY_S:
                 raise SessionRefused(REKEY_REQUIRED, "no answer to the rekey")
@@ -347,10 +359,10 @@ class ServerSession(SealedSession):
     @property
     def worn(self) -> bool:
         """Whether the keys were used so much that `tick` should not wait for its time."""
-        if self._init or not self.authenticated:
-            return False
-        used = max(self._seal_with.seq, self._open_with.seq)
-        return used >= self._half or max(self._seal_with.sealed_bytes, self._open_with.sealed_bytes) >= BYTES_MAX // 2
+        half, sealing, opening = self._half, self._seal_with, self._open_with
+        if sealing.seq < half > opening.seq and sealing.sealed_bytes < _BYTES_HALF > opening.sealed_bytes:
+            return False  # Asked for each record: what is nearly always so comes first.
+        return self.authenticated and not self._init
 
     def begin_rekey(self) -> None:
         """Offer the next keys."""
@@ -358,7 +370,7 @@ class ServerSession(SealedSession):
         offer = bytes((Control.INIT,)) + u32(self._keys_epoch + 1) + self._made.random(32) + vec16(self._ephemeral.share)
         digest = hashlib.sha256(self._keys.transcript + framed(offer)).digest()
         self._init = offer + vec16(self._identity.sign(REKEY, digest))
-        self._init_at = self._clock.monotonic()
+        self._init_at = self._monotonic()
         self._control(self._init)
 
     def _inner_max(self) -> int:
@@ -409,7 +421,7 @@ class ServerSession(SealedSession):
         self._due_s = self._draw_due()
 
     def _take_request(self) -> None:
-        now = self._clock.monotonic()
+        now = self._monotonic()
         self._tokens = min(_REQUESTS, self._tokens + (now - self._tokens_at) / _REQUEST_S)
         self._tokens_at = now
         if self._tokens < 1:
@@ -438,7 +450,7 @@ class ClientSession(SealedSession):
         Raises:
             SessionRefused: With 4403: the server did not end its rekey in time.
         """
-        if self._replied_at is not None and self._clock.monotonic() - self._replied_at > REKEY_S:
+        if self._replied_at is not None and self._monotonic() - self._replied_at > REKEY_S:
             raise SessionRefused(REKEY_REQUIRED, "the rekey was not ended")
 
     def request_rekey(self) -> None:
@@ -478,10 +490,10 @@ class ClientSession(SealedSession):
         secret = ephemeral.exchange(share)
         self._control(reply)
         keys = self._derive(secret, content, reply)
-        self._offset_ms = opened.timestamp_ms - self._clock.monotonic() * 1_000
+        self._offset_ms = opened.timestamp_ms - self._monotonic() * 1_000
         self._switch_sealing(keys)
         self._control(bytes((Control.CONFIRM,)) + u32(epoch) + keys.client_fin.tag(keys.transcript) + vec16(b""))
-        self._replied_at = self._clock.monotonic()
+        self._replied_at = self._monotonic()
 
     def _take_done(self, content: bytes) -> None:
         reader, tag = self._read_proof(content)
