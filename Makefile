@@ -15,7 +15,8 @@ run: .venv/server.stamp web ## Set up what is missing and start the server with 
 test: .venv/dev.stamp web ## Set up what is missing and run every test
 	@tools/services
 	@cd web && export PATH="$$(../tools/node-path):$$PATH" && npm run --silent check && npm run --silent size && npm test --silent
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(ARGS)
+	@$(BIN)/pytest -m alone $(ARGS)
 
 check: .venv/dev.stamp ## The quick checks: format, lint, types, import contracts, unit and contract tests
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .

@@ -146,6 +146,7 @@ def test_035_unknown_user_wrong_password_and_locked_account_answer_alike(server:
     assert len({tuple(sorted(name for name, _ in each.headers.items())) for each in answers}) == 1
 
 
+@pytest.mark.alone
 def test_035_the_time_of_the_answer_says_nothing(server: RunningServer) -> None:
     server.set_up()
     times: dict[str, list[float]] = {"ana": [], "nobody": []}
@@ -161,6 +162,7 @@ def test_035_the_time_of_the_answer_says_nothing(server: RunningServer) -> None:
     assert min(medians.values()) > 0.005, "a hash is computed for both"
 
 
+@pytest.mark.alone
 async def test_036_a_flood_of_log_ins_is_cut_and_the_others_are_served(tmp_path: Path) -> None:
     """From one address, which here may have as many connections as it likes: the passwords are what is limited."""
     server = RunningServer(tmp_path / "data", settings={"max_pending": 1_000, "max_pending_address": 1_000}).start()
@@ -386,6 +388,7 @@ async def test_040_what_ends_sessions_closes_their_sockets_at_once(server: Runni
     server.request("GET", "/me", token=mine["access_token"], status=status)
 
 
+@pytest.mark.alone
 async def test_040_a_device_that_is_signed_out_hears_nothing_more_and_the_others_go_on(server: RunningServer) -> None:
     session = server.set_up()
     phone = server.post("/sessions", {"username": "ana", "password": PASSWORD, "device_name": "Phone"})

@@ -73,6 +73,7 @@ def test_58_59_a_private_room_and_no_room_at_all_answer_the_same(people: People,
     assert answers[0][0] == [(404, "not_found")] * 2
 
 
+@pytest.mark.alone
 def test_58_59_it_takes_as_long_to_find_nothing_as_to_find_what_is_not_theirs(people: People) -> None:
     room, outsider = private_room(people, people.member), kind(people, "outsider")
     took: dict[str, list[float]] = {room: [], ABSENT: []}

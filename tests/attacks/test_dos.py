@@ -114,6 +114,7 @@ FLOODS: dict[str, Callable[[str], Callable[[int], list[dict[str, Any]]]]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_103_105_106_a_flood_is_told_to_wait_then_ended_and_others_go_on(
     server: RunningServer, attach: Attach, kind: str

@@ -29,7 +29,8 @@ from securechat.protocol.session import ClientSession, pack
 from securechat.sdk.errors import Untrusted
 from securechat.sdk.pins import Pins, PinStore
 from securechat.sdk.sealing import ClientClock, host_of
-from support.running import SECURECHAT, RunningServer, clean_environment, free_port, wait_until
+from support.ports import free_port
+from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 
 CANARY = "canary-7d1f0a"
 

@@ -19,7 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from securechat.gateway.acceptor import HANDSHAKE_S
 from support.certificates import Files, new_key, pem
-from support.running import SECURECHAT, RunningServer, clean_environment, free_port, wait_until
+from support.ports import free_port
+from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 from support.tls_client import openssl, shake
 
 AEAD = ("GCM", "CHACHA20")

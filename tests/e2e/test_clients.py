@@ -25,7 +25,8 @@ from securechat.domain.limits import LIMITS
 from securechat.errors import Forbidden
 from securechat.sdk.client import EVENTS_MAX, Event, Gap
 from securechat.sdk.errors import LoginRequired
-from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, free_port, wait_until
+from support.ports import free_port
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -42,13 +42,13 @@ WALK = [
     "LocalBus.publish",
     "Hub.deliver",
     "ClientConnection.push",
-    "Block.packed",
+    "Block.message",
     "MessageQueue.put",
     "TurnWriter._flush",
     "ClientConnection.flush",
     "MessageQueue.take",
-    "SealedSession.seal",
-    "EncryptionManager.seal",
+    "SealedSession.seal_pieces",
+    "EncryptionManager.seal_pieces",
 ]
 
 
@@ -111,5 +111,8 @@ async def test_a_message_walks_through_the_named_functions_in_order(tmp_path: Pa
     first = {name: walked.index(name) for name in WALK}
     assert sorted(WALK, key=first.__getitem__) == WALK
     assert (
-        walked.count("_Transaction.write") == walked.count("SqliteDatabase._commit") == walked.count("EncryptionManager.seal") == 1
+        walked.count("_Transaction.write")
+        == walked.count("SqliteDatabase._commit")
+        == walked.count("EncryptionManager.seal_pieces")
+        == 1
     )

@@ -17,7 +17,7 @@ from securechat.server.clock import SystemClock
 from securechat.store.log import SqliteLog
 from securechat.store.storage_jobs import StorageJobs
 from support.fault_world import World, assert_none
-from support.raw_client import free_port
+from support.ports import free_port
 from support.running import RunningServer
 from support.sealed import clear_texts, files_with, opened, sealed_texts
 from support.server_process import CONFIG, ServerProcess, eventually_async

@@ -23,6 +23,7 @@ BIG = 67_584
 """What a client's message may have."""
 
 
+@pytest.mark.alone
 async def test_a_hundred_thousand_frames_of_garbage_change_nothing_for_the_others(world: World) -> None:
     await world.start(talkers=3, listeners=1)
     world.apart()
@@ -179,6 +180,7 @@ async def test_a_body_too_large_is_refused_and_the_connection_lives(world: World
     assert client.closes == []
 
 
+@pytest.mark.alone
 async def test_asking_for_everything_again_and_again_does_not_hold_up_the_others(world: World) -> None:
     """`resume` is read from the store: the largest message of the dearest frames, from a few connections at once."""
     await world.start(talkers=3, listeners=1)

@@ -19,7 +19,8 @@ from websockets.typing import Subprotocol
 from securechat.domain import commands as c
 from securechat.errors import Unavailable
 from support.pebble import Pebble
-from support.running import SECURECHAT, RunningServer, clean_environment, free_port, wait_until
+from support.ports import free_port
+from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 from support.tls_client import shake
 
 NAMES = ["chat.example.org", "www.example.org"]

@@ -137,6 +137,7 @@ def test_deleted_text_is_gone_from_the_files_while_the_server_runs(server: Runni
     wait_until(lambda: not on_disk(), "the text is gone")
 
 
+@pytest.mark.alone
 def test_the_server_is_ready_within_three_seconds(tmp_path: Path) -> None:
     running = RunningServer(tmp_path / "data")
     started = time.monotonic()

@@ -17,7 +17,8 @@ from support import checker
 from support.checker import Violation
 from support.history import History
 from support.load import LibraryReader, settle, talk
-from support.raw_client import RawClient, free_port
+from support.ports import free_port
+from support.raw_client import RawClient
 from support.server_process import Bot, Population, ServerProcess, eventually
 
 _CORES: Final = os.sched_getaffinity(0)

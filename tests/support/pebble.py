@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from support.certificates import Files
-from support.running import free_port, wait_until
+from support.ports import free_port
+from support.running import wait_until
 
 PROGRAMS: Final = ("pebble", "pebble-challtestsrv")
 

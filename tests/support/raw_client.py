@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -376,19 +375,3 @@ class RawClient:
             self.name, op, conn=self._conn, room=entry["room"], seq=entry["seq"], kind=entry["type"], user=entry["user"],
             cmid=entry.get("cmid") or "", body_sha=digest(entry.get("body")), member=entry.get("member") or "",
         )  # fmt: skip
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, below those that the kernel gives to outgoing connections.
-
-    A client that tries again and again at a port of the kernel's range can meet itself there while the server is down.
-    """
-    numbers = random.SystemRandom()
-    while True:
-        port = numbers.randrange(12_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,17 +18,11 @@ import httpx2 as httpx
 from securechat.cli.operator import Operator
 from securechat.domain import commands as c
 from securechat.server.config import DEFAULT_RATES
+from support.ports import free_port
 
 SECURECHAT = str(Path(sys.executable).parent / "securechat")
 READY_S = 20.0
 PASSWORD = "correct horse battery"
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environment(**more: str) -> dict[str, str]:
