@@ -12,6 +12,7 @@ from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
+from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
 from securechat.gateway.message_queue import MessageQueue
@@ -28,6 +29,7 @@ class Listener:
         self.principal = principal(name)
         self.blocks: list[Block] = []
         self.ephemeral: list[Block] = []
+        self.name = name
 
     def push(self, block: Block) -> None:
         self.blocks.append(block)
@@ -46,7 +48,7 @@ def entry(seq: int, kind: EntryType = EntryType.MESSAGE_SENT, member: str | None
 
 def attach(hub: Hub, name: str, *rooms: str) -> Listener:
     listener = Listener(name)
-    hub.attach(cast("ClientConnection", listener), f"usr_{name}", rooms)
+    hub.attach(cast("ClientConnection", listener), f"usr_{name}", dict.fromkeys(rooms, 0))
     return listener
 
 
@@ -100,6 +102,95 @@ async def test_a_detached_connection_gets_nothing_and_leaves_nothing_behind(hub:
 
     assert bob.told == []
     assert hub._rooms == hub._users == {}
+
+
+# ── a snapshot takes time to be read ─────────────────────────────────────────────────────────────────────────────────
+
+
+def expect(hub: Hub, name: str) -> Listener:
+    listener = Listener(name)
+    hub.expect(cast("ClientConnection", listener), f"usr_{name}")
+    return listener
+
+
+def arrive(hub: Hub, listener: Listener, **rooms: int) -> Arrival:
+    return hub.attach(cast("ClientConnection", listener), f"usr_{listener.name}", rooms)
+
+
+def deliver(hub: Hub, *entries: Entry, opened: dict[str, RoomSummary] | None = None) -> None:
+    hub.deliver([RoomBatch("rm_1", list(entries), opened or {})])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_the_snapshot_told_of_is_not_delivered_again(hub: Hub, others: int) -> None:
+    present = [attach(hub, "ana", "rm_1") for _ in range(others)]
+    bob = expect(hub, "bob")
+    arrival = arrive(hub, bob, rm_1=6)  # The snapshot was faster than the bus.
+    deliver(hub, entry(5))
+    deliver(hub, entry(6), entry(7))
+    deliver(hub, entry(8))
+
+    assert arrival.missed == []
+    assert bob.told == [7, 8]
+    assert all(each.told == [5, 6, 7, 8] for each in present)
+    assert not hub._floors
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_delivered_after_the_snapshot_is_missed_and_known(hub: Hub, others: int) -> None:
+    for _ in range(others):
+        attach(hub, "ana", "rm_1")
+    bob = expect(hub, "bob")
+    deliver(hub, entry(5), entry(6))
+    arrival = arrive(hub, bob, rm_1=4)
+    deliver(hub, entry(7))
+
+    assert arrival.missed == [("rm_1", 4, 6)]
+    assert bob.told == [7]
+
+
+async def test_who_is_removed_while_the_snapshot_is_read_hears_nothing(hub: Hub) -> None:
+    attach(hub, "ana", "rm_1")
+    bob = expect(hub, "bob")
+    deliver(hub, entry(6, EntryType.MEMBER_REMOVED, "usr_bob"))
+    arrival = arrive(hub, bob, rm_1=5)
+    deliver(hub, entry(7))
+
+    assert arrival.gone == ["rm_1"]
+    assert bob.told == []
+
+
+async def test_a_removal_that_the_snapshot_knows_of_does_not_count_again(hub: Hub) -> None:
+    attach(hub, "ana", "rm_1")
+    bob = expect(hub, "bob")
+    arrive(hub, bob, rm_1=7)  # Removed at 6, back at 7: the bus is behind.
+    deliver(hub, entry(6, EntryType.MEMBER_REMOVED, "usr_bob"))
+    deliver(hub, entry(7, EntryType.MEMBER_JOINED, "usr_bob"), opened={"usr_bob": RoomSummary(id="rm_1", kind="public")})
+    deliver(hub, entry(8))
+
+    assert bob.told == [8]
+
+
+async def test_who_joins_while_the_snapshot_is_read_hears_the_room(hub: Hub) -> None:
+    attach(hub, "ana", "rm_1")
+    bob = expect(hub, "bob")
+    summary = RoomSummary(id="rm_1", kind="public")
+    deliver(hub, entry(5), entry(6, EntryType.MEMBER_JOINED, "usr_bob"), entry(7), opened={"usr_bob": summary})
+    arrival = arrive(hub, bob)
+    deliver(hub, entry(8))
+
+    assert arrival.opened == [summary]
+    assert arrival.missed == [("rm_1", 5, 7)]
+    assert bob.told == [8]
+
+
+async def test_what_is_noted_for_those_who_are_expected_goes_with_them(hub: Hub) -> None:
+    bob = expect(hub, "bob")
+    deliver(hub, entry(5))
+    hub.forget(cast("ClientConnection", bob), "usr_bob")
+
+    assert not hub._newest
+    assert not hub._expected
 
 
 async def test_typing_goes_to_the_others_only(hub: Hub) -> None:

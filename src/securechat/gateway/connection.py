@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,6 +18,7 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, SessionRefused, Unauthorized
+from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
@@ -77,11 +78,23 @@ class Session(Protocol):
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """Compute the answer to a ClientHello, in its turn; or raise `RateLimited` or `Unavailable`."""
 
-    async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
-        """Return who holds the token, and what `ready` says."""
+    async def known(self, token: Secret) -> Principal:
+        """Return who holds the token and may have one more connection."""
 
-    def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> dict[str, str]:
-        """Let the connection hear its rooms; return who is online there."""
+    def expect(self, connection: ClientConnection, user_id: str) -> None:
+        """Note from now on what changes for a user, whose `ready` is about to be read."""
+
+    def forget(self, connection: ClientConnection, user_id: str) -> None:
+        """Do not expect the connection any more."""
+
+    async def ready(self, principal: Principal) -> f.Ready:
+        """Return what `ready` says to somebody."""
+
+    def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
+        """Let the connection hear its rooms, each from a `seq` on; return what changed since that was read."""
+
+    def online_in(self, rooms: Iterable[str]) -> dict[str, str]:
+        """Return who is online in these rooms."""
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """Forget the connection."""
@@ -453,23 +466,33 @@ class ClientConnection(WSListener):
             self.close(f.CloseCode.INTERNAL, "internal")
 
     async def _authenticate(self, frame: f.Auth) -> None:
-        principal, ready = await self._session.authenticate(frame.token)
-        if self._closing:
-            return
-        # From here to `ready` nothing waits: what is committed before is in `ready`, what is committed after is delivered.
+        session = self._session
+        principal = await session.known(frame.token)
+        session.expect(self, principal.user_id)
+        try:
+            ready = await session.ready(principal)
+            if self._closing:
+                return
+            arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+        finally:
+            session.forget(self, principal.user_id)
+        # From here to `ready` nothing waits: what is delivered now is queued behind `ready` and what was missed.
         self.principal = principal
         if self._seal is not None:
             self._seal.authenticated = True
-        presence = self._session.attach(self, principal.user_id, [room.id for room in ready.rooms])
+        presence = session.online_in(room.id for room in ready.rooms)
         behind = []
         for room in ready.rooms:
             after = frame.resume.get(room.id)
             if after is not None:
                 room.resumed = within_reach(after, room.last_seq)
                 behind.append((room.id, after, room.last_seq))
+        behind += arrival.missed
+        changed = [f.SignalFrame(type="room.closed", room=room) for room in arrival.gone]
+        changed += [f.SignalFrame(type="room.opened", summary=summary) for summary in arrival.opened]
         ready.id = frame.id
         ready.resumed = all(room.resumed is not False for room in ready.rooms)
-        await self._catch_up(principal, message([ready], self._form), behind)
+        await self._catch_up(principal, message([ready, *changed], self._form), behind)
         if presence:
             online = f.SignalFrame(type="presence.changed", presence=presence)
             self._queue.put_ephemeral(message([online], self._form))

@@ -2,12 +2,16 @@
 
 A block has one audience: a batch is cut at every entry that changes who may read. Who joins at 6 does not get 5; who is removed
 at 6 does not get 7.
+
+A connection hears a room from one place of its log on: the newest `seq` that its `ready` told of. Reading that takes time, and
+what is committed meanwhile can be delivered before, while or after it is read. So a connection is *expected* first, and what
+happens from then on is noted; when it is attached, what it missed is known, and what it knows already lies below its floor.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +20,7 @@ from securechat.domain.accounts import User
 from securechat.domain.commands import ReadState, RoomSummary
 from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
 from securechat.domain.ports import RoomBatch, Signal, Typing
+from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block
@@ -39,6 +44,12 @@ class Hub:
         self._loop = loop
         self._counters = counters
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
+        self._newest: dict[str, int] = {}
+        """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
+        self._floors: dict[str, dict[ClientConnection, int]] = {}
+        """By room: what a connection knows already. A floor goes when delivery has passed it."""
+        self._expected: dict[str, dict[ClientConnection, dict[str, tuple[int, RoomSummary | None]]]] = {}
+        """By user: connections whose snapshot is being read, and what changed since: (`seq`, the room or None for left)."""
         self._users: dict[str, dict[ClientConnection, None]] = {}
         self._rooms_of: dict[str, set[str]] = {}
         self._presence: dict[str, None] = {}
@@ -48,16 +59,50 @@ class Hub:
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> None:
-        """Let a connection hear the rooms of its user."""
-        for room_id in rooms:
-            self._rooms.setdefault(room_id, {})[connection] = None
+    def expect(self, connection: ClientConnection, user_id: str) -> None:
+        """Note from now on what changes for a user, whose rooms are about to be read for this connection."""
+        self._expected.setdefault(user_id, {})[connection] = {}
+
+    def forget(self, connection: ClientConnection, user_id: str) -> None:
+        """Do not expect the connection any more."""
+        expected = self._expected.get(user_id, {})
+        expected.pop(connection, None)
+        if not expected:
+            self._expected.pop(user_id, None)
+        if not self._expected:
+            self._newest = {room_id: seq for room_id, seq in self._newest.items() if room_id in self._rooms}
+
+    def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
+        """Let a connection hear the rooms of its user, from the `seq` on after which its snapshot ends."""
+        changed = self._expected.get(user_id, {}).get(connection, {})
+        arrival = Arrival()
+        places = dict(rooms)
+        for room_id, (seq, summary) in changed.items():
+            if summary is None:
+                if places.get(room_id, seq) < seq:
+                    del places[room_id]
+                    arrival.gone.append(room_id)
+            elif room_id not in places:
+                places[room_id] = seq - 1
+                arrival.opened.append(summary)
+        for room_id, seq in places.items():
+            self._enter(connection, room_id, seq, arrival)
         connections = self._users.setdefault(user_id, {})
         if not connections:
             self._rooms_of[user_id] = set()
             self._changed(user_id)
         connections[connection] = None
-        self._rooms_of[user_id].update(rooms)
+        self._rooms_of[user_id].update(places)
+        self.forget(connection, user_id)
+        return arrival
+
+    def _enter(self, connection: ClientConnection, room_id: str, seq: int, arrival: Arrival) -> None:
+        self._rooms.setdefault(room_id, {})[connection] = None
+        newest = self._newest.get(room_id, 0)
+        if seq < newest:
+            arrival.missed.append((room_id, seq, newest))
+        else:
+            self._floors.setdefault(room_id, {})[connection] = seq
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """Forget a connection."""
@@ -139,48 +184,81 @@ class Hub:
                 self._loop.call_soon(connection.close, code, "session ended")
 
     def _send(self, room_id: str, entries: list[Entry]) -> None:
+        if not entries:
+            return
         audience = self._rooms.get(room_id)
-        if not entries or not audience:
+        if audience or self._expected:
+            self._newest[room_id] = entries[-1].seq
+        if not audience:
             return
         block = Block(entries)
         self._counters.deliveries += len(entries) * len(audience)
+        floors = self._floors.pop(room_id, None)
+        if floors is not None:
+            self._send_above(room_id, block, floors)
+            return
         for connection in tuple(audience):  # One that is too slow is closed here, and leaves the audience.
             connection.push(block)
 
+    def _send_above(self, room_id: str, block: Block, floors: dict[ClientConnection, int]) -> None:
+        first, last = block.frames[0].seq, block.frames[-1].seq
+        higher = {connection: floor for connection, floor in floors.items() if floor > last}
+        if higher:
+            self._floors[room_id] = higher
+        for connection in tuple(self._rooms[room_id]):
+            floor = floors.get(connection, 0)
+            if floor < first:
+                connection.push(block)
+            elif floor < last:
+                connection.push(Block([entry for entry in block.frames if entry.seq > floor]))
+
     def _open(self, batch: RoomBatch, entry: Entry) -> None:
         user_id = entry.member or ""
-        connections = self._users.get(user_id)
-        if not connections:
-            return
         summary = batch.opened.get(user_id)
         if summary is not None:
+            for changed in self._expected.get(user_id, {}).values():
+                changed[entry.room] = (entry.seq, summary)
+        inside = self._rooms.get(batch.room, {})
+        entering = [each for each in self._users.get(user_id, ()) if each not in inside]  # Others know of it from their snapshot.
+        if summary is not None:
             block = Block([SignalFrame(type="room.opened", summary=summary)])
-            for connection in tuple(connections):
+            for connection in entering:
                 connection.push(block)
-            if not connections:
-                return
-        self._rooms.setdefault(batch.room, {}).update(connections)
-        self._rooms_of[user_id].add(batch.room)
+        connections = self._users.get(user_id, {})
+        entering = [each for each in entering if each in connections]  # One that was too slow has left by now.
+        if entering:
+            self._rooms.setdefault(batch.room, {}).update(dict.fromkeys(entering))
+            self._rooms_of[user_id].add(batch.room)
 
     def _close(self, entry: Entry) -> None:
         user_id = entry.member or ""
-        connections = self._users.get(user_id)
-        if not connections:
-            return
-        self._leave(entry.room, connections)
-        self._rooms_of[user_id].discard(entry.room)
+        for changed in self._expected.get(user_id, {}).values():
+            changed[entry.room] = (entry.seq, None)
+        inside, floors = self._rooms.get(entry.room, {}), self._floors.get(entry.room, {})
+        connections = self._users.get(user_id, {})
+        leaving = [each for each in connections if each in inside and floors.get(each, 0) < entry.seq]
+        if len(leaving) == len(connections) and connections:
+            self._rooms_of[user_id].discard(entry.room)
+        self._leave(entry.room, leaving)
         block = Block([SignalFrame(type="room.closed", room=entry.room)])
-        for connection in tuple(connections):
+        for connection in leaving:
             connection.push(block)
 
     def _leave(self, room_id: str, connections: Iterable[ClientConnection]) -> None:
         audience = self._rooms.get(room_id)
         if audience is None:
             return
+        floors = self._floors.get(room_id)
         for connection in connections:
             audience.pop(connection, None)
+            if floors:
+                floors.pop(connection, None)
+        if floors is not None and not floors:
+            del self._floors[room_id]
         if not audience:
             del self._rooms[room_id]
+            if not self._expected:
+                self._newest.pop(room_id, None)
 
     # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

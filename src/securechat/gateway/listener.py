@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -34,6 +34,7 @@ from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, RateLimited, Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource
+from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, Pending
 from securechat.gateway.hub import Hub
@@ -111,6 +112,9 @@ class Gateway:
         ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
     ) -> None:
         self._hub = hub
+        self.expect = hub.expect
+        self.forget = hub.forget
+        self.online_in = hub.online_in
         self._auth = auth
         self._accounts = accounts
         self._log_store = log_store
@@ -138,19 +142,23 @@ class Gateway:
         policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
         return principal
 
-    async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
-        """See `Session.authenticate`."""
+    async def known(self, token: Secret) -> Principal:
+        """See `Session.known`."""
         try:
             principal = await self.who(token)
         except Unauthorized:
             self.counters.auth_failures += 1
             raise
+        self._make_room(principal)
+        return principal
+
+    async def ready(self, principal: Principal) -> f.Ready:
+        """See `Session.ready`."""
         account = await self._accounts.account(user_id=principal.user_id)
         if account is None:
             raise Unauthorized
-        self._make_room(principal)
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
-        ready = f.Ready(
+        return f.Ready(
             user=account.user,
             device=principal.device_id,
             rooms=await self._log_store.heads(principal.user_id),
@@ -158,7 +166,6 @@ class Gateway:
             blocked=await self._accounts.blocks(principal.user_id),
             expires_in=expires_in,
         )
-        return principal, ready
 
     def admit(self, address: str, subprotocol: str) -> WSUpgradeResponseWithListener:
         """Accept an upgrade from this address to one of our sub-protocols, or refuse it, before anything is allocated for it."""
@@ -194,12 +201,10 @@ class Gateway:
                 return
         raise RateLimited("This account has too many connections.", retry_after_ms=60_000)
 
-    def attach(self, connection: ClientConnection, user_id: str, rooms: Iterable[str]) -> dict[str, str]:
+    def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
         """See `Session.attach`."""
         self.connections.known(connection)
-        rooms = list(rooms)
-        self._hub.attach(connection, user_id, rooms)
-        return self._hub.online_in(rooms)
+        return self._hub.attach(connection, user_id, rooms)
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """See `Session.detach`."""
