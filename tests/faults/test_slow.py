@@ -139,7 +139,8 @@ async def test_answers_to_pings_do_not_gather_for_a_client_that_does_not_read(wo
             break  # The server stopped reading: as good as closing.
     grown = world.server.rss() - rss
     deaf.end()
-    assert grown < 16 * MIB, f"{grown / MIB:.1f} MiB wait for one client"
+    # If they gathered it would be 65 MB; the server itself still loads libraries beside its start.
+    assert grown < 32 * MIB, f"{grown / MIB:.1f} MiB wait for one client"
 
 
 @pytest.mark.parametrize("sends", [False, True], ids=["silent", "with sends under way"])
