@@ -233,6 +233,17 @@ class ServerProcess:
         assert found is not None
         return int(found[1]) * 1024
 
+    async def settled_rss(self) -> int:
+        """Return its resident memory once it stands still: libraries are still loaded beside the start."""
+        readings: list[int] = []
+
+        def still() -> bool:
+            readings.append(self.rss())
+            return len(readings) > 30 and len(set(readings[-30:])) == 1
+
+        await eventually(still, what="memory stands still")
+        return readings[-1]
+
     def tail(self, lines: int = 40) -> str:
         """Return the last lines it said."""
         if not self.output.exists():
