@@ -56,7 +56,7 @@ async def test_readers_that_stop_are_closed_and_nobody_else_notices(world: World
     found: list[tuple[Latency, Latency]] = []
     for round_ in range(1, 4):
         control = await flood.pour(lambda: True)
-        rss = await world.server.settled_rss()
+        rss = world.server.rss()
         slow = [await RawSocket.open(world.server.http_port, receive_buffer=4_096) for _ in range(SLOW)]
         for number, each in enumerate(slow):
             ready = await each.authenticate(world.bot(10 + number).token)
