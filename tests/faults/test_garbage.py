@@ -29,7 +29,7 @@ async def test_a_hundred_thousand_frames_of_garbage_change_nothing_for_the_other
     world.apart()
     await measure(world, 300)
     control = await measure(world, 1_500)
-    rss = await world.server.settled_rss()
+    rss = world.server.rss()
     garbage = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "support.garbage", str(world.server.http_port), world.bot(9).token, str(world.seed), str(WRONG), str(NOISE), str(PER_S),
         cwd=TESTS, stdout=asyncio.subprocess.PIPE,
