@@ -54,7 +54,7 @@ const PIECES = [
 ];
 const BODY_CHARS = 16_384;
 const BODY_MS = 20;
-const SHARE = 4;
+const SHARE = 16;
 
 class Dice {
   constructor(private state: number) {}
@@ -94,14 +94,13 @@ function letters(blocks: readonly Block[]): string {
   return found.replace(/[^ab]/g, "");
 }
 
-/** The shortest time of a few, in milliseconds: others use this machine, too. */
-function timeOf(text: string): number {
+/** The shortest time of a few, in milliseconds, until one is short enough: others use this machine, too. */
+function timeOf(text: string, enough: number): number {
   let best = Number.POSITIVE_INFINITY;
-  for (let turn = 0; turn < 5; turn += 1) {
+  for (let turn = 0; turn < 20 && best >= enough; turn += 1) {
     const started = performance.now();
     parse(text);
     best = Math.min(best, performance.now() - started);
-    if (best < 1) break;
   }
   return best;
 }
@@ -141,7 +140,7 @@ it(`loses no letter that was written as text (seed ${SEED})`, { timeout: SECONDS
   expect(tried).toBeGreaterThan(100);
 });
 
-it(`takes at most ${BODY_MS} ms for a body, and four times as long for four of them (seed ${SEED})`, {
+it(`takes at most ${BODY_MS} ms for a body, and sixteen times as long for sixteen of them (seed ${SEED})`, {
   timeout: SECONDS * 1_000 + 20_000,
 }, () => {
   parse("*a* [b](https://a.example/) ".repeat(2_000)); // Compiled before it is measured.
@@ -149,11 +148,10 @@ it(`takes at most ${BODY_MS} ms for a body, and four times as long for four of t
     const piece = dice.text(5);
     const head = dice.below(2) ? dice.text(3) : "";
     const body = head + piece.repeat(Math.ceil(BODY_CHARS / piece.length)).slice(0, BODY_CHARS);
-    const once = timeOf(body);
+    const once = timeOf(body, 1);
     expect(once, JSON.stringify(head + piece)).toBeLessThan(BODY_MS);
-    const four = timeOf(body.repeat(SHARE));
-    expect(four, JSON.stringify(head + piece)).toBeLessThan(BODY_MS * SHARE);
-    expect(four, JSON.stringify(head + piece)).toBeLessThan(once * SHARE * 3 + 4);
+    const bound = once * SHARE * 4 + BODY_MS;
+    expect(timeOf(body.repeat(SHARE), bound), JSON.stringify(head + piece)).toBeLessThan(bound);
   });
   expect(tried).toBeGreaterThan(3);
 });
