@@ -145,6 +145,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     accounts = AccountService(
         account_store, log_store, auth, bus, clock, new_id, limiter, public_url,
         lambda: settings().registration == "open", rooms.bring_in,
+        lambda: [] if settings().session_layer == "off" else identities.pins(),
     )  # fmt: skip
     await accounts.load()
 
