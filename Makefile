@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run test check fix web generate bench audit lock clean
+.PHONY: help run test test-long check fix web generate bench audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,10 @@ test: .venv/dev.stamp web ## Set up what is missing and run every test
 	@cd web && export PATH="$$(../tools/node-path):$$PATH" && npm run --silent check && npm run --silent size && npm test --silent
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(ARGS)
 	@$(BIN)/pytest -m alone $(ARGS)
+
+test-long: .venv/dev.stamp web ## Fuzz every entry point for a minute each
+	@export SECURECHAT_FUZZ_S=60; $(BIN)/pytest tests/fuzz $(ARGS) && cd web && \
+	  export PATH="$$(../tools/node-path):$$PATH" && npx --no-install vitest run tests/markdownFuzz.test.ts
 
 check: .venv/dev.stamp ## The quick checks: format, lint, types, import contracts, unit and contract tests
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
@@ -38,9 +42,6 @@ bench: .venv/server.stamp ## Measure this machine
 
 audit: ## Look for known weaknesses, and write what SecureChat is made of (CycloneDX)
 	@tools/audit-env && tools/sbom && tools/audit
-
-lock: .venv/dev.stamp ## Resolve the dependencies anew, with hashes and without addresses
-	@tools/lock
 
 clean: ## Remove what was built (the data folder stays)
 	@rm -rf .venv .venv-audit web/node_modules web/dist build dist .mypy_cache .ruff_cache .pytest_cache

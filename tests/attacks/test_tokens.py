@@ -23,8 +23,12 @@ from websockets.exceptions import ConnectionClosed
 from securechat.auth.jwt_handler import LIFETIME_S, TOKEN_MAX, JWTHandler
 from securechat.auth.manager import GRACE_MS
 from securechat.domain import commands as c
+from securechat.domain.entries import Entry
 from securechat.domain.secret import Secret
 from securechat.errors import Unauthorized
+from securechat.protocol.frames import SignalFrame
+from securechat.sdk.client import ChatClient
+from securechat.sdk.profile import TokenSource
 from support.identity import HERE, Identity
 from support.running import PASSWORD, RunningServer
 from support.sockets import ask, heard_until_closed, refusal, socket_of
@@ -95,7 +99,7 @@ def world(shared_server: RunningServer) -> Iterator[World]:
 
 @pytest.fixture
 async def identity(tmp_path: Path) -> AsyncIterator[Identity]:
-    found = Identity(tmp_path)
+    found = await Identity(tmp_path).open()
     yield found
     await found.close()
 
@@ -357,14 +361,57 @@ async def test_054_a_socket_whose_token_ends_is_closed_and_a_refreshed_one_loses
             if number == 20:
                 await kept.send(json.dumps([{"op": "auth", "id": "extend", "token": session["access_token"]}]))
             if number == 40:
-                await asyncio.wait_for(heard_until_closed(left), 15)
+                warned = await asyncio.wait_for(heard_until_closed(left), 15)
             await http.post(f"{server.url}/api/v1/rooms/{room}/messages", json={"cmid": str(number), "body": "x"})
     await asyncio.wait_for(listening, 10)
 
     assert left.close_code == 4401
+    assert [0 <= each["expires_in"] <= 4 for each in warned if each.get("type") == "auth.expiring"] == [True], "once"
     assert got == set(range(60))
     assert (await ask(kept, "user.me"))["op"] == "reply"
     await kept.close()
+
+
+class Ending(TokenSource):
+    """A token that ends in a moment, then the one that `refresh` got."""
+
+    def __init__(self, short: str, fresh: str) -> None:
+        self.short, self.fresh, self.asked = short, fresh, 0
+
+    async def token(self) -> str:
+        self.asked += 1
+        if self.asked == 2:
+            raise ConnectionError("once, the server of tokens cannot be reached")
+        return self.short if self.asked == 1 else self.fresh
+
+    def refused(self) -> None:
+        """The next one is another anyway."""
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+
+async def test_054_the_sdk_extends_in_time_and_stays_on_its_connection(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("securechat.sdk.client.EXTEND_PAUSES_S", (0.0, 0.0))
+    session = server.set_up()
+    room = server.room("ops", session["user"]["id"])
+    forger = Forger(server.data / "keys/access-tokens.json", session["user"]["id"], session["device"])
+    soon = int(time.time()) + 4
+    short = forger.token(iat=soon - 600, exp=soon)
+    client = ChatClient(server.url, short)
+    source = client._tokens = Ending(short, session["access_token"])
+    left, _ = await socket_of(server, short)
+    async with client:
+        await asyncio.wait_for(heard_until_closed(left), 15)  # Now the first token has ended.
+        sent = await client.rooms[room].send("still here")
+        async for event in client.events():
+            assert not isinstance(event, SignalFrame) or event.type != "auth.expiring", "nobody else has to care"
+            if isinstance(event, Entry) and event.seq == sent.seq:
+                break
+        assert client.connects == 1
+    assert source.asked == 3
 
 
 async def test_054_a_token_of_another_device_does_not_extend_a_socket(server: RunningServer) -> None:

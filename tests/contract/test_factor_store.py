@@ -1,4 +1,4 @@
-"""What every `FactorStore` and every `LocalBox` promises."""
+"""What every `FactorStore` promises."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from securechat.auth.secret_box import FileBox
 from securechat.domain.accounts import Device
-from securechat.domain.ports import FactorStore, LocalBox, PasskeyRecord, TotpRecord
-from securechat.errors import Shutdown
+from securechat.domain.ports import FactorStore, PasskeyRecord, TotpRecord
 from securechat.store.accounts import SqliteAccounts
 from securechat.store.factors import SqliteFactors
 from securechat.store.migrate import migrate
@@ -113,26 +111,3 @@ async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: Fa
     assert await accounts.revoke_devices(ANA, None, 300, keep="dev_a") == ["dev_b", "dev_bot"]
     assert sorted(await store.ended_since(300)) == [(ANA, "dev_b"), (ANA, "dev_bot")]
     assert await store.ended_since(301) == []
-
-
-def test_a_box_opens_what_it_sealed_for_the_same_purpose(tmp_path: Path) -> None:
-    box: LocalBox = FileBox(tmp_path / "secrets.key")
-    sealed = box.seal("totp:ana", b"secret")
-
-    assert box.open("totp:ana", sealed) == b"secret"
-    assert FileBox(tmp_path / "secrets.key").open("totp:ana", sealed) == b"secret"
-    assert box.seal("totp:ana", b"secret") != sealed
-    assert b"secret" not in sealed
-    other = FileBox(tmp_path / "other.key")
-    changed = [bytes([*sealed[:at], sealed[at] ^ 1, *sealed[at + 1 :]]) for at in range(len(sealed))]
-    for opener, purpose, data in [(box, "totp:bob", sealed), (other, "totp:ana", sealed), (box, "totp:ana", b""), (box, "totp:ana", sealed[:-1])] + [
-        (box, "totp:ana", each) for each in changed
-    ]:  # fmt: skip
-        with pytest.raises(ValueError):
-            opener.open(purpose, data)
-
-
-def test_a_damaged_key_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "secrets.key").write_bytes(b"short")
-    with pytest.raises(Shutdown, match="Restore it from a backup"):
-        FileBox(tmp_path / "secrets.key")

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from securechat.crypto.key_provider import FileKeys
 from securechat.domain.commands import StorageJob
 from securechat.domain.entries import Entry, EntryType
-from securechat.domain.ports import LogTransaction
-from securechat.errors import Conflict, Internal, Unavailable
+from securechat.domain.ports import LogTransaction, SecretBox
+from securechat.errors import Conflict, Internal, Shutdown, Unavailable
+from securechat.store.factors import SqliteFactors
 from securechat.store.keys import KEY_LIFE_MS, KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.migrate import migrate
+from securechat.store.old_secrets import OLD_KEY, take_over
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.sqlite import SqliteDatabase
 from securechat.store.storage_jobs import StorageJobs
@@ -396,8 +399,50 @@ async def test_a_secret_is_readable_for_its_owner_after_any_rotation(store: Stor
     assert again.open(sealed, purpose="totp", owner="usr_1") == b"JBSWY3DP"
     assert not again.is_current(sealed)
     for purpose, owner in (("totp", "usr_2"), ("oidc", "usr_1")):
+        assert again.try_open(sealed, purpose=purpose, owner=owner) is None
         with pytest.raises(Internal):
             again.open(sealed, purpose=purpose, owner=owner)
+
+
+async def test_a_box_opens_nothing_that_was_changed(store: Store) -> None:
+    box: SecretBox = Secrets(store.keys)
+    sealed = box.seal(b"secret", purpose="ticket:add", owner="")
+
+    assert box.open(sealed, purpose="ticket:add", owner="") == b"secret"
+    assert box.seal(b"secret", purpose="ticket:add", owner="") != sealed
+    assert b"secret" not in sealed
+    changed = [bytes([*sealed[:at], sealed[at] ^ 1, *sealed[at + 1 :]]) for at in range(len(sealed))]
+    for each in [*changed, b"", sealed[:-1], sealed + b"x", b"\x01" * 40]:
+        assert box.try_open(each, purpose="ticket:add", owner="") is None
+
+
+def sealed_by_an_earlier_version(key: bytes, user_id: str, secret: bytes) -> bytes:
+    """Return a secret as versions before 0.1.0 stored it: one byte, the nonce, AES-256-GCM under `keys/secrets.key`."""
+    return b"\x01" + b"n" * 12 + AESGCM(key).encrypt(b"n" * 12, secret, f"totp:{user_id}".encode())
+
+
+async def test_secrets_of_earlier_versions_are_taken_over_once(store: Store) -> None:
+    factors, box, path = SqliteFactors(store.database), Secrets(store.keys), store.folder / OLD_KEY
+    assert await take_over(store.database, box, path) == 0
+    path.write_bytes(b"k" * 32)
+    await factors.set_totp("usr_1", sealed_by_an_earlier_version(b"k" * 32, "usr_1", b"JBSWY3DP"), 7, 1)
+    await factors.set_totp("usr_2", box.seal(b"taken over before", purpose="totp", owner="usr_2"), 7, 1)
+    await factors.set_totp("usr_3", sealed_by_an_earlier_version(b"x" * 32, "usr_3", b"of another key"), 7, 1)
+
+    assert await take_over(store.database, box, path) == 1
+    assert not path.exists()
+    found = [await factors.totp(f"usr_{number}") for number in (1, 2, 3)]
+    opened = [each and box.try_open(each.sealed_secret, purpose="totp", owner=f"usr_{at}") for at, each in enumerate(found, 1)]
+    assert opened == [b"JBSWY3DP", b"taken over before", None]
+    assert [each and each.last_step for each in found] == [7, 7, 7]
+
+
+async def test_a_damaged_old_key_stops_the_start_and_stays(store: Store) -> None:
+    path = store.folder / OLD_KEY
+    path.write_bytes(b"short")
+    with pytest.raises(Shutdown, match="Restore it from a backup"):
+        await take_over(store.database, Secrets(store.keys), path)
+    assert path.exists()
 
 
 async def test_jobs_of_a_setting_that_changed_again_are_given_up(store: Store) -> None:

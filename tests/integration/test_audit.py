@@ -9,19 +9,28 @@ import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx2 as httpx
+import pyotp
 import pytest
 
 from securechat.cli.audit import cell
 from securechat.domain import commands as c
+from securechat.domain.audit import AuditEvent
 from securechat.domain.secret import Secret
 from securechat.errors import Forbidden
 from securechat.sdk.client import ChatClient
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
+from securechat.server.identity import IdentityKeys
+from securechat.store.audit import SqliteAudit
+from securechat.store.factors import SqliteFactors
+from securechat.store.migrate import migrate
+from securechat.store.sqlite import SqliteDatabase
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 
 
@@ -78,6 +87,7 @@ def test_how_people_come_in_and_go_is_remembered(server: RunningServer) -> None:
     assert story(server, names, 0) == [
         ("key.create", "done", "", "", "", "server"),
         ("server.start", "done", "", "", "", "server"),
+        ("identity.add", "done", "", "", "", "server"),
         ("setup.link", "done", "operator", "", "", "server"),
         ("setup.complete", "done", "ana", "", "", HERE),
         ("session.create", "done", "ana", "", "", HERE),
@@ -85,7 +95,7 @@ def test_how_people_come_in_and_go_is_remembered(server: RunningServer) -> None:
         ("account.register", "done", "bob", "", "", HERE),
         ("session.create", "done", "bob", "", "", HERE),
     ]
-    invited, registered = records(server)[5], records(server)[6]
+    invited, registered = records(server)[6], records(server)[7]
     assert invited.details["invite"] == registered.details["invite"]
 
     since = newest(server)
@@ -168,7 +178,7 @@ def test_administration_is_remembered(server: RunningServer) -> None:
     eve = operator.perform(c.UserCreate(username="eve", role="admin", password=Secret(PASSWORD)))
     names |= {bot.user.id: "bot", eve.user.id: "eve"}
     link = server.post(f"/admin/users/{bob['user']['id']}/reset", {}, ana["access_token"])
-    server.post("/password-reset", {"token": link["url"].partition("#t=")[2], "password": "another good one"})
+    server.post("/password-reset", {"token": link["url"].partition("t=")[2], "password": "another good one"})
     operator.perform(c.UserDisable(user=bob["user"]["id"]))
     operator.perform(c.UserEnable(user=bob["user"]["id"]))
     operator.perform(c.BackupCreate(path=str(server.data.parent / "b.tar.gz")))
@@ -292,15 +302,15 @@ def test_the_command_line_lists_exports_and_verifies_and_finds_a_changed_record(
     server.stop()
 
     with sqlite3.connect(server.data / "securechat.db") as db:
-        db.execute("UPDATE audit SET actor = 'usr_eve' WHERE n = 4")
+        db.execute("UPDATE audit SET actor = 'usr_eve' WHERE n = 5")
     db.close()
     told = run("verify", server=server, status=2)
-    assert told.startswith("record     Record 4 (setup.complete) was changed")
+    assert told.startswith("record     Record 5 (setup.complete) was changed")
     assert json.loads(run("verify", "--json", server=server, status=2))["findings"][0]["n"] == 4
     doctor = subprocess.run(
         [SECURECHAT, "doctor", "--data", str(server.data)], capture_output=True, text=True, env=clean_environment(), check=False
     )
-    assert "Record 4 (setup.complete) was changed" in doctor.stdout
+    assert "Record 5 (setup.complete) was changed" in doctor.stdout
 
 
 def test_checkpoints_are_also_kept_elsewhere_and_tell_of_a_tail_that_was_cut_off(tmp_path: Path) -> None:
@@ -341,16 +351,16 @@ def test_a_backup_carries_the_log_and_a_restored_server_goes_on_with_it(server: 
 def test_a_backup_of_a_log_that_is_not_whole_is_made_and_says_so(server: RunningServer, tmp_path: Path) -> None:
     server.set_up()
     with sqlite3.connect(server.data / "securechat.db") as db:
-        db.execute("UPDATE audit SET actor = 'usr_eve' WHERE n = 4")
+        db.execute("UPDATE audit SET actor = 'usr_eve' WHERE n = 5")
     db.close()
 
     backup = server.operator().perform(c.BackupCreate(path=str(tmp_path / "b.tar.gz")))
 
-    assert backup.audit.startswith("Record 4 (setup.complete) was changed")
+    assert backup.audit.startswith("Record 5 (setup.complete) was changed")
     words = [SECURECHAT, "backup", "verify", str(tmp_path / "b.tar.gz")]
     told = subprocess.run(words, capture_output=True, text=True, env=clean_environment(), check=False)
     assert told.returncode == 2
-    assert "Record 4 (setup.complete) was changed" in told.stdout
+    assert "Record 5 (setup.complete) was changed" in told.stdout
 
 
 @pytest.mark.parametrize(
@@ -412,3 +422,81 @@ async def test_a_moderator_on_the_gateway_is_remembered_with_the_address(server:
         ("done", ana["user"]["id"], bob["user"]["id"], HERE, ana["device"]),
         ("refused", bob["user"]["id"], "", HERE, bob["device"]),
     ]
+
+
+# ── factors and keys ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_changes_of_second_factors_are_remembered(server: RunningServer) -> None:
+    ana = server.set_up()
+    token, body = ana["access_token"], {"username": "ana", "password": PASSWORD}
+    names = {ana["user"]["id"]: "ana", "usr_operator": "operator"}
+    since = newest(server)
+    begun = server.post("/factors/totp:begin", {}, token)
+    code = pyotp.TOTP(begun["secret"]).at(int(time.time()) - 30)
+    codes = server.post("/factors/totp", {"ticket": begun["ticket"], "code": code}, token)["recovery_codes"]
+    server.post("/sessions", body | {"code": codes[0]})
+    server.post("/sessions", body | {"code": codes[0]}, status=401)
+    server.post("/factors/recovery-codes", {}, token)
+    server.request("PUT", "/password", {"current": PASSWORD, "password": "another good one"}, token=token)
+    server.request("DELETE", "/factors/totp", token=token)
+
+    own = [(each[0], each[1], each[2], each[3]) for each in story(server, names, since)]
+    assert own == [
+        ("totp.add", "done", "ana", "ana"),
+        ("recovery.create", "done", "ana", "ana"),
+        ("recovery.use", "done", "ana", "ana"),
+        ("session.create", "done", "ana", ""),
+        ("session.create", "refused", "", ""),
+        ("recovery.create", "done", "ana", "ana"),
+        ("password.change", "done", "ana", "ana"),
+        ("totp.remove", "done", "ana", "ana"),
+        ("recovery.forget", "done", "ana", "ana"),
+    ]
+    text = str(records(server))
+    assert not [each for each in (begun["secret"], code, *codes) if each in text]
+
+
+def another_identity_key(server: RunningServer) -> None:
+    """Do what `securechat keys rotate` does, in this process."""
+    keys = IdentityKeys(server.data / "keys")
+    keys.load()
+    keys.add(not_before=2**31)
+
+
+def test_changes_of_keys_are_remembered_whoever_makes_them(server: RunningServer) -> None:
+    server.set_up()
+    operator = server.operator()
+    since = newest(server)
+    operator.perform(c.TokenKeyRotate())
+    operator.perform(c.StorageRotate(messages=False))
+    another_identity_key(server)
+    wait_until(lambda: records(server)[-1].action == "identity.add", "the new identity key is noticed")
+
+    assert [(each[0], each[2]) for each in story(server, {}, since)] == [
+        ("token.rotate", "usr_operator"),
+        ("storage.rotate", "usr_operator"),
+        ("identity.add", ""),
+    ]
+    server.stop()
+    another_identity_key(server)
+    server.start()
+    wait_until(lambda: [each.action for each in records(server)].count("identity.add") == 3, "the one of meanwhile, too")
+
+
+async def test_what_is_remembered_of_a_factor_commits_with_it_or_not_at_all(tmp_path: Path) -> None:
+    migrate(tmp_path / "test.db")
+    database = SqliteDatabase(tmp_path / "test.db")
+    event = AuditEvent(action="totp.add", actor="usr_1")
+    factors = SqliteFactors(database, SqliteAudit(database))
+    assert await factors.recording(event).set_totp("usr_1", b"sealed", 1, 1)
+    assert not await factors.recording(event).set_totp("usr_1", b"sealed", 1, 1)  # Nothing changed: nothing to remember.
+    assert database.read("SELECT count(*) FROM audit") == [(1,)]
+    await database.close()
+    broken = SqliteDatabase(tmp_path / "test.db")
+    async with broken.transaction() as execute:
+        execute("CREATE TRIGGER no_more BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'the disk is full'); END", ())
+    with pytest.raises(apsw.ConstraintError):
+        await SqliteFactors(broken, SqliteAudit(broken)).recording(event).remove_totp("usr_1")
+    assert broken.read("SELECT count(*) FROM totp") == [(1,)]
+    await broken.close()

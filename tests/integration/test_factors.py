@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -12,11 +13,13 @@ from typing import Any
 
 import pyotp
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from securechat import ChatClient
 from securechat.auth.totp import STEP_S
 from securechat.domain import commands as c
 from securechat.domain.ports import PasskeyRecord
+from securechat.domain.secret import Secret
 from securechat.errors import Conflict, Forbidden, NotFound, SecondFactorRequired, Unauthorized
 from securechat.sdk.errors import LoginRequired
 from support.authenticator import Authenticator
@@ -29,7 +32,7 @@ NEW = "another horse"
 
 @pytest.fixture
 async def identity(tmp_path: Path) -> AsyncIterator[Identity]:
-    found = Identity(tmp_path)
+    found = await Identity(tmp_path).open()
     yield found
     await found.close()
 
@@ -331,3 +334,43 @@ async def test_the_last_factor_of_a_role_that_must_have_one_stays(identity: Iden
     await identity.factors.remove_passkey(who, c.PasskeyRemove(passkey=passkey.id))
 
     assert [each.id for each in await identity.store.passkeys(who.user_id)] == ["second"]
+
+
+def test_a_folder_of_an_earlier_version_starts_and_its_codes_go_on_working(server: RunningServer) -> None:
+    """Before, secrets of authenticator apps were sealed under a key file of their own."""
+    ana = server.set_up()
+    totp, _ = add_totp(server, ana["access_token"])
+    server.stop()
+    key, nonce, user = b"k" * 32, b"n" * 12, ana["user"]["id"]
+    sealed = b"\x01" + nonce + AESGCM(key).encrypt(nonce, totp.secret.encode(), f"totp:{user}".encode())
+    with sqlite3.connect(server.data / "securechat.db") as database:
+        database.execute("UPDATE totp SET sealed_secret = ?", (sealed,))
+    database.close()
+    (server.data / "keys" / "secrets.key").write_bytes(key)
+    server.start()
+
+    body = {"username": "ana", "password": PASSWORD}
+    assert server.post("/sessions", body, status=401)["code"] == "second_factor_required"
+    assert server.post("/sessions", body | {"code": totp.now()})["device"]
+    assert not (server.data / "keys" / "secrets.key").exists()
+    server.stop()
+    server.start()
+    assert server.post("/sessions", body | {"code": totp.at(int(time.time()) + STEP_S)})["device"]
+
+
+async def test_a_secret_is_sealed_with_the_newest_key_when_it_is_next_used(identity: Identity) -> None:
+    await identity.user("ana")
+    who = await identity.who(await identity.log_in("ana"))
+    begun = await identity.factors.begin_totp(who, c.TotpBegin())
+    totp = pyotp.TOTP(begun.secret)
+    await identity.factors.confirm_totp(who, c.TotpConfirm(ticket=begun.ticket, code=Secret(totp.at(int(identity.now) - STEP_S))))
+    await identity.keys.add_org_key(identity.keys.provider.create())
+    before = await identity.store.totp(who.user_id)
+    await identity.log_in("ana", code=totp.at(int(identity.now)))
+    after = await identity.store.totp(who.user_id)
+
+    assert before is not None
+    assert after is not None
+    assert not identity.box.is_current(before.sealed_secret)
+    assert identity.box.is_current(after.sealed_secret)
+    await identity.log_in("ana", code=totp.at(int(identity.now) + STEP_S))

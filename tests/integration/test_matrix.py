@@ -126,7 +126,7 @@ ATTEMPTS: dict[str, Callable[[Case], c.Command]] = {
     "session.create": lambda _: c.SessionCreate(username="founder", password=Secret(PASSWORD)),
     "session.refresh": lambda at: c.SessionRefresh(refresh_token=Secret(at.people.log_in("founder")["refresh_token"])),
     "password.reset": lambda at: c.PasswordReset(
-        token=Secret(at.people.perform(c.UserReset(user=at.new_user)).url.partition("#t=")[2]), password=Secret(PASSWORD)
+        token=Secret(at.people.perform(c.UserReset(user=at.new_user)).url.partition("t=")[2]), password=Secret(PASSWORD)
     ),
     "session.passkey": lambda _: c.SessionPasskey(ticket="x", credential={}),
     "passkey.challenge": lambda _: c.PasskeyChallenge(),

@@ -13,9 +13,9 @@ from securechat.auth.passkeys import WebAuthn
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.second_factor import SecondFactor
-from securechat.auth.secret_box import FileBox
 from securechat.auth.throttle import Throttle
 from securechat.auth.tickets import Tickets
+from securechat.crypto.key_provider import FileKeys
 from securechat.domain import commands as c
 from securechat.domain.accounts import Principal, Role, User
 from securechat.domain.ids import new_id
@@ -23,7 +23,9 @@ from securechat.domain.secret import Secret
 from securechat.server.config import DEFAULT_RATES
 from securechat.store.accounts import SqliteAccounts
 from securechat.store.factors import SqliteFactors
+from securechat.store.keys import KeyStore
 from securechat.store.migrate import migrate
+from securechat.store.sealing import Secrets
 from securechat.store.sqlite import SqliteDatabase
 from support.fakes import ManualClock, RecordingBus
 from support.running import PASSWORD
@@ -47,7 +49,8 @@ class Identity:
         self.passwords = Passwords(time_cost=1, memory_kib=64)
         self.limiter = RateLimiter({})
         self.throttle = Throttle(lambda: DEFAULT_RATES)
-        self.box = FileBox(folder / "secrets.key")
+        self.keys = KeyStore(self.database, FileKeys(folder), self.clock)
+        self.box = Secrets(self.keys)
         self.tokens = JWTHandler(folder / "keys.json", now=self.now)
         self.second_factor = SecondFactor(self.store, self.box, self.throttle, self.clock, lambda: self.roles)
         self.auth = self.new_auth()
@@ -59,6 +62,11 @@ class Identity:
             self.store, self.accounts, self.auth, self.second_factor, self.confirmation, self.passkeys, self.webauthn,
             self.tickets, self.limiter, self.clock, lambda: "Acme",
         )  # fmt: skip
+
+    async def open(self) -> Identity:
+        """Make the keys that seal secrets."""
+        await self.keys.unlock()
+        return self
 
     def new_auth(self) -> AuthManager:
         """Return the manager as it is after a restart."""

@@ -84,7 +84,7 @@ class RunningServer:
 
     @property
     def setup_token(self) -> str:
-        found = re.search(r"#t=(\S+)", self.banner)
+        found = re.search(r"[#,]t=(\S+)", self.banner)
         assert found, self.banner
         return found[1]
 

@@ -20,6 +20,7 @@ from securechat.protocol.frames import SignalFrame
 from securechat.sdk.room import Room
 
 ROOM, ANA, BOB = "rm_0", "usr_ana", "usr_bob"
+PIN, OTHER = "ab" * 32, "cd" * 32
 NAMES = {ANA: "@ana", BOB: "@bob"}
 
 
@@ -31,6 +32,10 @@ NAMES = {ANA: "@ana", BOB: "@bob"}
         ("http://localhost:8080/setup#t=sc_lnk_1", Link("http://localhost:8080", "set_up", "sc_lnk_1")),
         ("https://chat.example.org:8443/i/AB-CD/", Link("https://chat.example.org:8443", "register", "AB-CD")),
         ("chat.example.org/reset#t=sc_lnk_2", Link("https://chat.example.org", "reset", "sc_lnk_2")),
+        (f"chat.example.org/reset#pin={PIN},t=sc_lnk_2", Link("https://chat.example.org", "reset", "sc_lnk_2", (PIN,))),
+        (f"chat.example.org/setup#t=x&pin={PIN.upper()}&pin=no", Link("https://chat.example.org", "set_up", "x", (PIN,))),
+        (f"chat.example.org/i/AB-CD#pin={PIN},pin={OTHER}", Link("https://chat.example.org", "register", "AB-CD", (PIN, OTHER))),
+        (f"chat.example.org#pin={PIN}", Link("https://chat.example.org", pins=(PIN,))),
     ],
 )
 def test_a_link_says_what_it_is_for(text: str, link: Link) -> None:

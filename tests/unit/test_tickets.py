@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from securechat.auth.secret_box import FileBox
 from securechat.auth.tickets import LIFETIME_S, USED_MAX, Tickets
+from securechat.crypto.key_provider import FileKeys
 from securechat.errors import Forbidden
+from securechat.store.keys import KeyStore
+from securechat.store.migrate import migrate
+from securechat.store.sealing import Secrets
+from securechat.store.sqlite import SqliteDatabase
 from support.fakes import ManualClock
 
 
@@ -18,8 +23,13 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def tickets(tmp_path: Path, clock: ManualClock) -> Tickets:
-    return Tickets(FileBox(tmp_path / "secrets.key"), clock)
+async def tickets(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Tickets]:
+    migrate(tmp_path / "test.db")
+    database = SqliteDatabase(tmp_path / "test.db")
+    keys = KeyStore(database, FileKeys(tmp_path), clock)
+    await keys.unlock()
+    yield Tickets(Secrets(keys), clock)
+    await database.close()
 
 
 def test_a_ticket_is_for_one_purpose_one_user_and_some_minutes(tickets: Tickets, clock: ManualClock) -> None:

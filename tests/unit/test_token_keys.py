@@ -9,6 +9,7 @@ import pytest
 from securechat.auth.jwt_handler import LEEWAY_S, LIFETIME_S, JWTHandler
 from securechat.auth.token_key_service import TokenKeyService
 from securechat.auth.token_keys import KEYS_MAX
+from securechat.domain.audit import AuditEvent
 from securechat.domain.secret import Secret
 from securechat.errors import Conflict, Shutdown, Unauthorized
 from support.fakes import ManualClock
@@ -40,20 +41,27 @@ def test_a_retired_key_signs_nothing_for_later(tmp_path: Path) -> None:
         handler.verify(Secret(token), now=later)
 
 
-def test_a_key_rotates_by_its_age_and_those_that_ended_are_forgotten(tmp_path: Path) -> None:
+async def test_a_key_rotates_by_its_age_and_those_that_ended_are_forgotten(tmp_path: Path) -> None:
     clock = ManualClock()
     handler = JWTHandler(tmp_path / "keys.json", now=clock.now_ms() / 1_000)
-    service = TokenKeyService(handler.keys, clock)
+    remembered: list[AuditEvent] = []
+
+    async def remember(event: AuditEvent) -> None:
+        remembered.append(event)
+
+    service = TokenKeyService(handler.keys, clock, remember)
     first = handler.keys.signing.id
 
-    assert not service.rotate_if_older(30 * DAY)
+    assert not await service.rotate_if_older(30 * DAY)
     clock.forward(30 * DAY + 1)
-    assert service.rotate_if_older(30 * DAY)
+    assert await service.rotate_if_older(30 * DAY)
     assert [key.id for key in handler.keys.keys][1] == first
     clock.forward(30 * DAY + 1)
-    assert service.rotate_if_older(30 * DAY)
+    assert await service.rotate_if_older(30 * DAY)
     assert first not in {key.id for key in handler.keys.keys}
     assert first not in (tmp_path / "keys.json").read_text()
+    assert [(each.action, each.address) for each in remembered] == [("token.rotate", "server")] * 2
+    assert remembered[1].details == {"key": handler.keys.signing.id}
 
 
 def test_rotating_without_end_is_refused_and_drops_no_key_that_holds(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ const known = new KnownServer(
 let links: Link[];
 let tokens: boolean[];
 let urls: string[];
+let signals: unknown[];
 let tokenOf: () => Promise<string>;
 
 function connect(): Connection {
@@ -28,7 +29,7 @@ function connect(): Connection {
     hello: () => {},
     ready: () => {},
     entry: () => {},
-    signal: () => {},
+    signal: (frame) => signals.push(frame),
   };
   const ports = {
     open: (url: string, protocols: string[]) => {
@@ -61,6 +62,7 @@ beforeEach(() => {
   links = [];
   tokens = [];
   urls = [];
+  signals = [];
   kept.clear();
   tokenOf = async () => "usr_a/dev_1";
 });
@@ -209,6 +211,16 @@ describe("a connection", () => {
     const auths = server.received.filter((frame) => frame.op === "auth");
     expect(auths).toHaveLength(2);
     expect(tokens).toEqual([false, true]);
+  });
+
+  it("brings a fresh token at once when the server says that the old one ends", async () => {
+    connect();
+    await sleep(10);
+    server.signal("usr_a", { type: "auth.expiring", expires_in: 60 });
+    await sleep(10);
+    expect(server.received.filter((frame) => frame.op === "auth")).toHaveLength(2);
+    expect(tokens).toEqual([false, true]);
+    expect(signals).toEqual([]);
   });
 });
 

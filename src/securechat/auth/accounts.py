@@ -42,6 +42,7 @@ class AccountService:
         public_url: Base of links, read at each use: it may change while the server runs.
         open_registration: Whether strangers may register without an invitation.
         add_to_rooms: Brings a new user into rooms.
+        pins: Ids of this server's identity keys in hex, for links to carry; none when sessions are not sealed.
 
     Attributes:
         server_name: What the people call this server.
@@ -59,6 +60,7 @@ class AccountService:
         public_url: Callable[[], str],
         open_registration: Callable[[], bool],
         add_to_rooms: Callable[[str, Sequence[str]], Awaitable[None]],
+        pins: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._accounts = accounts
         self._rooms = rooms
@@ -70,6 +72,7 @@ class AccountService:
         self._public_url = public_url
         self._open_registration = open_registration
         self._add_to_rooms = add_to_rooms
+        self._pins = pins
         self._blocks: dict[str, frozenset[str]] = {}
         self.server_name = DEFAULT_NAME
 
@@ -340,7 +343,7 @@ class AccountService:
         bot = await self._create(username, display_name, Role.BOT, None, by(who, "bot.create", rooms=len(command.rooms)))
         await self._add_to_rooms(bot.id, command.rooms)
         token = await self._auth.issue_bot_token(bot, by(who, "bot.token", subject=bot.id))
-        return c.BotCreated(user=bot, token=token.reveal())
+        return c.BotCreated(user=bot, token=token.reveal(), pin=",".join(self._pins()))
 
     async def rotate_bot(self, who: Principal, command: c.BotRotate) -> c.BotCreated:
         """Give a bot a new token."""
@@ -348,7 +351,7 @@ class AccountService:
         bot = await self._user(command.user)
         token = await self._auth.issue_bot_token(bot, by(who, "bot.rotate", subject=bot.id))
         await self._accounts.update_user(bot.id, enable=True)
-        return c.BotCreated(user=bot, token=token.reveal())
+        return c.BotCreated(user=bot, token=token.reveal(), pin=",".join(self._pins()))
 
     async def revoke_bot(self, who: Principal, command: c.BotRevoke) -> c.Done:
         """End a bot."""
@@ -420,11 +423,16 @@ class AccountService:
         expires_at = self._clock.now_ms() + lifetime_ms
         accounts = self._accounts if event is None else self._accounts.recording(event)
         await accounts.create_link(token_hash(token), LinkRecord(kind, user_id, expires_at))
-        return c.Link(url=f"{self._public_url()}/{kind}#t={token.reveal()}", expires_at=expires_at)
+        return c.Link(url=f"{self._public_url()}/{kind}{self._fragment(f't={token.reveal()}')}", expires_at=expires_at)
 
     def _with_url(self, invite: c.Invite) -> c.Invite:
-        invite.url = f"{self._public_url()}/i/{invite.code}"
+        invite.url = f"{self._public_url()}/i/{invite.code}{self._fragment()}"
         return invite
+
+    def _fragment(self, *secrets: str) -> str:
+        """Return what no server sees of a link: the keys to know this one by, and secrets. Commas, since `&` is a shell's."""
+        found = ",".join([*(f"pin={pin}" for pin in self._pins()), *secrets])
+        return f"#{found}" if found else ""
 
 
 def _names(username: str, display_name: str) -> tuple[str, str]:

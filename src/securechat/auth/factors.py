@@ -138,10 +138,12 @@ class FactorService:
             raise InvalidInput("The code is wrong. Is the clock of the phone right?", field="code")
         self._tickets.finish(ticket_id)
         sealed = self._second_factor.seal_secret(who.user_id, secret.decode())
-        if not await self._store.set_totp(who.user_id, sealed, step, self._clock.now_ms()):
+        if not await self._store.recording(by(who, "totp.add", subject=who.user_id)).set_totp(
+            who.user_id, sealed, step, self._clock.now_ms()
+        ):
             raise Conflict("There is an authenticator app already. Remove it first.")
         log.info("authenticator app added", extra={"user_id": who.user_id})
-        return await self._first_codes(who.user_id)
+        return await self._first_codes(who)
 
     async def remove_totp(self, who: Principal, _command: c.TotpRemove) -> c.Done:
         """Turn the authenticator app off.
@@ -154,9 +156,9 @@ class FactorService:
         if await self._store.totp(who.user_id) is None:
             raise NotFound("There is no authenticator app.")
         await self._require_another(who, len(await self._store.passkeys(who.user_id)))
-        await self._store.remove_totp(who.user_id)
+        await self._store.recording(by(who, "totp.remove", subject=who.user_id)).remove_totp(who.user_id)
         log.info("authenticator app removed", extra={"user_id": who.user_id})
-        await self._forget_codes_of_none(who.user_id)
+        await self._forget_codes_of_none(who)
         return c.Done()
 
     async def begin_passkey(self, who: Principal, _command: c.PasskeyBegin) -> c.PasskeyOptions:
@@ -187,10 +189,10 @@ class FactorService:
         made = self._webauthn.created(command.credential, challenge)
         self._tickets.finish(ticket_id)
         record = PasskeyRecord(made.id, who.user_id, name, made.public_key, made.sign_count, self._clock.now_ms(), 0)
-        if not await self._store.add_passkey(record):
+        if not await self._store.recording(by(who, "passkey.add", subject=who.user_id)).add_passkey(record):
             raise Conflict("This passkey is known already.")
         log.info("passkey added", extra={"user_id": who.user_id})
-        return await self._first_codes(who.user_id)
+        return await self._first_codes(who)
 
     async def remove_passkey(self, who: Principal, command: c.PasskeyRemove) -> c.Done:
         """Remove a passkey.
@@ -205,9 +207,9 @@ class FactorService:
             raise NotFound("No such passkey of yours.")
         others = len(known) - 1 + (await self._store.totp(who.user_id) is not None)
         await self._require_another(who, others)
-        await self._store.remove_passkey(who.user_id, command.passkey)
+        await self._store.recording(by(who, "passkey.remove", subject=who.user_id)).remove_passkey(who.user_id, command.passkey)
         log.info("passkey removed", extra={"user_id": who.user_id})
-        await self._forget_codes_of_none(who.user_id)
+        await self._forget_codes_of_none(who)
         return c.Done()
 
     async def create_codes(self, who: Principal, _command: c.RecoveryCreate) -> c.RecoveryCodes:
@@ -219,7 +221,7 @@ class FactorService:
         await self._confirmation.require(who)
         if not await self._store.has_factor(who.user_id):
             raise Conflict("Set up an authenticator app or a passkey first.")
-        return await self._new_codes(who.user_id)
+        return await self._new_codes(who)
 
     # ── administration ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,8 +230,8 @@ class FactorService:
         policy.require_admin(who)
         user = await self._user(command.user)
         policy.require(who, "factor.clear", target=policy.RANK[user.role])
-        await self._store.clear_factors(user.id)
-        await self._auth.end_sessions(user.id, event=by(who, "factor.clear", subject=user.id))
+        await self._store.recording(by(who, "factor.clear", subject=user.id)).clear_factors(user.id)
+        await self._auth.end_sessions(user.id)
         log.info("second factors cleared", extra={"user_id": user.id, "by": who.user_id})
         return c.Done()
 
@@ -245,18 +247,19 @@ class FactorService:
         if not others and self._second_factor.is_required(await self._user(who.user_id)):
             raise Conflict("Your role must have a second factor. Add another one first.")
 
-    async def _first_codes(self, user_id: str) -> c.RecoveryCodes:
+    async def _first_codes(self, who: Principal) -> c.RecoveryCodes:
         """Return recovery codes with the first factor, and none later: they are shown once."""
-        if await self._store.count_recovery_codes(user_id):
+        if await self._store.count_recovery_codes(who.user_id):
             return c.RecoveryCodes()
-        return await self._new_codes(user_id)
+        return await self._new_codes(who)
 
-    async def _new_codes(self, user_id: str) -> c.RecoveryCodes:
+    async def _new_codes(self, who: Principal) -> c.RecoveryCodes:
         codes = new_codes()
-        await self._store.set_recovery_codes(user_id, [code_hash(user_id, each) for each in codes])
-        log.info("recovery codes made", extra={"user_id": user_id})
+        store = self._store.recording(by(who, "recovery.create", subject=who.user_id))
+        await store.set_recovery_codes(who.user_id, [code_hash(who.user_id, each) for each in codes])
+        log.info("recovery codes made", extra={"user_id": who.user_id})
         return c.RecoveryCodes(recovery_codes=codes)
 
-    async def _forget_codes_of_none(self, user_id: str) -> None:
-        if not await self._store.has_factor(user_id):
-            await self._store.set_recovery_codes(user_id, [])
+    async def _forget_codes_of_none(self, who: Principal) -> None:
+        if not await self._store.has_factor(who.user_id):
+            await self._store.recording(by(who, "recovery.forget", subject=who.user_id)).set_recovery_codes(who.user_id, [])

@@ -10,12 +10,15 @@ from securechat.auth import totp
 from securechat.auth.recovery import code_hash
 from securechat.auth.throttle import Throttle
 from securechat.domain.accounts import User
-from securechat.domain.ports import Clock, FactorStore, LocalBox
+from securechat.domain.audit import AuditEvent
+from securechat.domain.ports import Clock, FactorStore, SecretBox
 from securechat.errors import SecondFactorRequired, Unavailable
 
 log = logging.getLogger(__name__)
 
 CODE: Final = "login.code"
+TOTP: Final = "totp"
+"""Purpose of the secrets of authenticator apps."""
 _WRONG: Final = "The code is wrong or was used."
 
 
@@ -32,7 +35,7 @@ class SecondFactor:
     """
 
     def __init__(
-        self, store: FactorStore, box: LocalBox, throttle: Throttle, clock: Clock, required: Callable[[], Collection[str]]
+        self, store: FactorStore, box: SecretBox, throttle: Throttle, clock: Clock, required: Callable[[], Collection[str]]
     ) -> None:
         self._store = store
         self._box = box
@@ -62,7 +65,8 @@ class SecondFactor:
                 "Enter the code of your authenticator app or a recovery code, or use a passkey.", field="code"
             )
         if recovery := code_hash(user.id, code):
-            if not await self._store.use_recovery_code(user.id, recovery):
+            event = AuditEvent(action="recovery.use", actor=user.id, subject=user.id)
+            if not await self._store.recording(event).use_recovery_code(user.id, recovery):
                 raise SecondFactorRequired(_WRONG, field="code")
             log.info("recovery code used", extra={"user_id": user.id})
             return
@@ -72,6 +76,9 @@ class SecondFactor:
         if step is None or not await self._store.use_totp(user.id, step):
             raise SecondFactorRequired(_WRONG, field="code")
         self._throttle.forgive(CODE, user.id)
+        if found is not None and not self._box.is_current(found.sealed_secret):
+            fresh = self.seal_secret(user.id, self.open_secret(user.id, found.sealed_secret))
+            await self._store.reseal_totp(user.id, found.sealed_secret, fresh)
 
     def check_new(self, user_id: str, secret: str, code: str) -> int | None:
         """Return the step of a code of a secret that is being set up, or None when it is wrong.
@@ -87,7 +94,7 @@ class SecondFactor:
 
     def seal_secret(self, user_id: str, secret: str) -> bytes:
         """Return a secret as it is stored."""
-        return self._box.seal(f"totp:{user_id}", secret.encode())
+        return self._box.seal(secret.encode(), purpose=TOTP, owner=user_id)
 
     def open_secret(self, user_id: str, sealed: bytes) -> str:
         """Return a stored secret.
@@ -95,11 +102,11 @@ class SecondFactor:
         Raises:
             Unavailable: The key that sealed it is not here.
         """
-        try:
-            return self._box.open(f"totp:{user_id}", sealed).decode()
-        except ValueError as error:
-            log.exception("an authenticator app's secret cannot be opened", extra={"user_id": user_id})
-            raise Unavailable("The authenticator app cannot be checked. Use a recovery code, or ask the operator.") from error
+        found = self._box.try_open(sealed, purpose=TOTP, owner=user_id)
+        if found is None:
+            log.error("an authenticator app's secret cannot be opened", extra={"user_id": user_id})
+            raise Unavailable("The authenticator app cannot be checked. Use a recovery code, or ask the operator.")
+        return found.decode()
 
     def _now(self) -> float:
         return self._clock.now_ms() / 1000

@@ -13,11 +13,12 @@ from typing import Final
 
 import msgspec
 
-from securechat.domain.ports import Clock, LocalBox
+from securechat.domain.ports import Clock, SecretBox
 from securechat.errors import Forbidden
 
 LIFETIME_S: Final = 600
 USED_MAX: Final = 50_000
+_STRANGE: Final = "This took too long or does not belong together. Begin again."
 
 
 class _Ticket(msgspec.Struct, array_like=True):
@@ -35,7 +36,7 @@ class Tickets:
         clock: Time.
     """
 
-    def __init__(self, box: LocalBox, clock: Clock) -> None:
+    def __init__(self, box: SecretBox, clock: Clock) -> None:
         self._box = box
         self._clock = clock
         self._used: OrderedDict[str, int] = OrderedDict()
@@ -44,7 +45,7 @@ class Tickets:
         """Return a ticket that remembers `data` for this user; ten minutes."""
         expires_at = self._clock.now_ms() + LIFETIME_S * 1_000
         found = msgspec.msgpack.encode(_Ticket(secrets.token_urlsafe(12), user_id, expires_at, data))
-        return base64.urlsafe_b64encode(self._box.seal(f"ticket:{purpose}", found)).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(self._box.seal(found, purpose=f"ticket:{purpose}", owner=user_id)).rstrip(b"=").decode()
 
     def read(self, purpose: str, user_id: str, ticket: str) -> tuple[str, bytes]:
         """Return (the ticket's id, what it remembers).
@@ -54,11 +55,14 @@ class Tickets:
         """
         try:
             sealed = base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
-            found = msgspec.msgpack.decode(self._box.open(f"ticket:{purpose}", sealed), type=_Ticket)
-        except (ValueError, msgspec.DecodeError) as error:
-            raise Forbidden("This took too long or does not belong together. Begin again.") from error
+        except ValueError as error:
+            raise Forbidden(_STRANGE) from error
+        opened = self._box.try_open(sealed, purpose=f"ticket:{purpose}", owner=user_id)
+        if opened is None:
+            raise Forbidden(_STRANGE)
+        found = msgspec.msgpack.decode(opened, type=_Ticket)
         if found.user_id != user_id or found.expires_at <= self._clock.now_ms() or found.id in self._used:
-            raise Forbidden("This took too long or does not belong together. Begin again.")
+            raise Forbidden(_STRANGE)
         return found.id, found.data
 
     def finish(self, ticket_id: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from securechat.auth.token_keys import TokenKeys
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
+from securechat.domain.audit import AuditEvent, by
 from securechat.domain.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -19,11 +21,13 @@ class TokenKeyService:
     Args:
         keys: The keys.
         clock: Time.
+        record: Remembers, on its own: the keys are in a file.
     """
 
-    def __init__(self, keys: TokenKeys, clock: Clock) -> None:
+    def __init__(self, keys: TokenKeys, clock: Clock, record: Callable[[AuditEvent], Awaitable[None]]) -> None:
         self._keys = keys
         self._clock = clock
+        self._record = record
 
     async def list_keys(self, who: Principal, _command: c.TokenKeyList) -> c.TokenKeys:
         """List the keys that verify now."""
@@ -39,14 +43,16 @@ class TokenKeyService:
         policy.require_operator(who)
         self._keys.rotate(self._now(), drop=command.drop)
         log.info("token key rotated", extra={"key_id": self._keys.signing.id, "dropped": command.drop})
+        await self._record(by(who, "token.rotate", key=self._keys.signing.id, dropped=command.drop))
         return self._shown()
 
-    def rotate_if_older(self, max_age_s: float) -> bool:
+    async def rotate_if_older(self, max_age_s: float) -> bool:
         """Rotate when the signing key is older than this, in seconds; return whether it was."""
         if self._now() - self._keys.signing.created_at <= max_age_s:
             return False
         self._keys.rotate(self._now())
         log.info("token key rotated by age", extra={"key_id": self._keys.signing.id})
+        await self._record(AuditEvent(action="token.rotate", address="server", details={"key": self._keys.signing.id}))
         return True
 
     def _shown(self) -> c.TokenKeys:

@@ -159,7 +159,9 @@ def _say_bot(data: str | None, bot: c.BotCreated, *, as_json: bool) -> None:
     say(
         f"@{bot.user.username}: its token is shown this once.\n"
         f"export SECURECHAT_URL={url}\n"
-        f"export SECURECHAT_TOKEN={bot.token}" + (f"\nexport SECURECHAT_CA={ca}" if url.startswith("https") else "")
+        f"export SECURECHAT_TOKEN={bot.token}"
+        + (f"\nexport SECURECHAT_PIN={bot.pin}" if bot.pin else "")
+        + (f"\nexport SECURECHAT_CA={ca}" if url.startswith("https") else "")
     )
 
 

@@ -460,6 +460,8 @@ class LineMode:
     def _show_token(self, bot: c.BotCreated) -> None:
         say(f"@{bot.user.username}: its token is shown this once.")
         say(f"export SECURECHAT_URL={self._client.url}\nexport SECURECHAT_TOKEN={bot.token}")
+        if bot.pin:
+            say(f"export SECURECHAT_PIN={bot.pin}")
         if self._client.ca:
             say(f"export SECURECHAT_CA={self._client.ca}")
 

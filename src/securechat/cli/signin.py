@@ -19,6 +19,7 @@ from securechat.errors import ConfirmationRequired, InvalidInput, SecondFactorRe
 from securechat.sdk.client import ChatClient
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired
+from securechat.sdk.pins import pins_of, secret_of
 from securechat.sdk.profile import check_url, load_profile, profile_path
 
 T = TypeVar("T")
@@ -48,11 +49,13 @@ class Link:
         url: The server.
         kind: `log_in`, `set_up`, `register` or `reset`.
         secret: The token or code of the link.
+        pins: Ids of the server's keys that the link names.
     """
 
     url: str
     kind: str = "log_in"
     secret: str = ""
+    pins: tuple[str, ...] = ()
 
 
 def read_link(text: str) -> Link:
@@ -63,14 +66,16 @@ def read_link(text: str) -> Link:
     """
     url = check_url(text)
     parts = urlsplit(text if "://" in text else f"https://{text}")
+    pins = tuple(pins_of(parts.fragment))
     if invitation := re.fullmatch(r"/i/([^/]+)/?", parts.path):
-        return Link(url, "register", unquote(invitation[1]))
+        return Link(url, "register", unquote(invitation[1]), pins)
     kind = {"/setup": "set_up", "/reset": "reset"}.get(parts.path.rstrip("/"))
     if kind is None:
-        return Link(url)
-    if not parts.fragment.startswith("t="):
+        return Link(url, pins=pins)
+    secret = secret_of(parts.fragment)
+    if not secret:
         raise ValueError("This is not the whole link: there is more after a #.")
-    return Link(url, kind, parts.fragment.removeprefix("t="))
+    return Link(url, kind, secret, pins)
 
 
 def log_in(
@@ -98,11 +103,12 @@ def log_in(
     try:
         link = read_link(target or _line("Server, or a link of it: "))
         authority = str(ca.resolve()) if ca else own_ca(link.url)
-        entrance = Entrance(link.url, ca=authority)
+        entrance = Entrance(link.url, ca=authority, pins=link.pins)
     except ValueError as error:
         raise Shutdown(str(error), 64) from error
     if code:
-        link = Link(link.url, "register", code)
+        link = Link(link.url, "register", code, link.pins)
+    run(entrance.check_server())
     if link.kind == "register":
         _tell_invitation(run(entrance.see_invite(link.secret)))
     if username is None:

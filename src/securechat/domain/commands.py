@@ -795,12 +795,19 @@ class Link(MaskedRepr, msgspec.Struct, kw_only=True):
 
 
 class BotCreated(MaskedRepr, msgspec.Struct, kw_only=True):
-    """A bot and its token, which nobody can show again."""
+    """A bot and its token, which nobody can show again.
+
+    Attributes:
+        user: The bot.
+        token: Its token.
+        pin: Ids of the server's identity keys in hex, with commas between; empty when sessions are not sealed.
+    """
 
     __secrets__ = ("token",)
 
     user: User
     token: str
+    pin: str = ""
 
 
 class BackupCreate(Command, kw_only=True, tag="backup.create"):

@@ -329,6 +329,9 @@ class PasskeyRecord:
 class FactorStore(Protocol):
     """Second factors. Every method is its own durable transaction unless it only reads."""
 
+    def recording(self, *events: AuditEvent) -> FactorStore:
+        """Return this store with something to remember: its next transaction that changes anything writes the events too."""
+
     async def totp(self, user_id: str) -> TotpRecord | None:
         """Return the authenticator app of a user."""
 
@@ -337,6 +340,9 @@ class FactorStore(Protocol):
 
     async def use_totp(self, user_id: str, step: int) -> bool:
         """Move the last used step forward; return False when it is there or past it already: each code works once."""
+
+    async def reseal_totp(self, user_id: str, old: bytes, new: bytes) -> None:
+        """Replace the sealed secret, if it is still the old one."""
 
     async def remove_totp(self, user_id: str) -> bool:
         """Remove the authenticator app; return whether there was one."""
@@ -381,16 +387,6 @@ class FactorStore(Protocol):
         """Return (user id, device id) of the sessions that ended at this time or later."""
 
 
-class LocalBox(Protocol):
-    """Seals small secrets of the server, so that a copy of the database alone does not give them away."""
-
-    def seal(self, purpose: str, data: bytes) -> bytes:
-        """Return the data sealed; `purpose` says what for and whose it is, and has to be the same to open it."""
-
-    def open(self, purpose: str, sealed: bytes) -> bytes:
-        """Return the data. Raises `ValueError` when it was sealed for another purpose, by another key, or changed."""
-
-
 class Maintenance(Protocol):
     """What the operator asks of the store."""
 
@@ -410,8 +406,10 @@ class StorageKeeper(Protocol):
     async def status(self) -> Storage:
         """Tell keys by number, what is sealed, and jobs."""
 
-    async def rotate(self, *, messages: bool) -> None:
+    async def rotate(self, *, messages: bool, event: AuditEvent | None = None) -> None:
         """Make a new key-encryption and a new organisation key, and begin the jobs that follow from it.
+
+        The event is remembered with the keys.
 
         Raises:
             Conflict: A job is under way, or there is nothing to do.
@@ -423,7 +421,7 @@ class StorageKeeper(Protocol):
 
 
 class SecretBox(Protocol):
-    """For secrets in the database that have to be readable again: TOTP secrets, secrets of OIDC clients.
+    """For small secrets that have to be readable again: TOTP secrets in the database, what clients keep between two steps.
 
     Not for passwords and tokens, of which a hash is enough. Never waits; works whether texts are sealed or not.
     """
@@ -445,6 +443,13 @@ class SecretBox(Protocol):
 
         Raises:
             Internal: It was changed, moved to another owner, or sealed elsewhere.
+            Unavailable: There are no keys.
+        """
+
+    def try_open(self, sealed: bytes, *, purpose: str, owner: str) -> bytes | None:
+        """Return the secret, or None where `open` says that it was changed: for what comes from outside.
+
+        Raises:
             Unavailable: There are no keys.
         """
 

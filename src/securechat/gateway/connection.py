@@ -45,6 +45,8 @@ HELLO_S: Final = 5.0
 FINISHED_S: Final = 10.0
 """ClientFin within this."""
 AUTH_S: Final = 10.0
+EXPIRING_S: Final = 60.0
+"""How long before its token ends a connection is told so."""
 """And `auth` this long after the connection, or the sealed session, was there."""
 PING_S: Final = 20.0
 PONG_S: Final = 10.0
@@ -141,9 +143,10 @@ class ClientConnection(WSListener):
     """
 
     __slots__ = (
-        "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_form", "_fragments", "_fragments_text",
-        "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs", "_patience", "_paused", "_pinged",
-        "_protocol", "_queue", "_resuming", "_seal", "_session", "_socket", "_transport", "_writable", "address", "principal",
+        "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_expiring", "_form", "_fragments",
+        "_fragments_text", "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs",
+        "_patience", "_paused", "_pinged", "_protocol", "_queue", "_resuming", "_seal", "_session", "_socket", "_transport",
+        "_writable", "address", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
@@ -163,6 +166,7 @@ class ClientConnection(WSListener):
         self._socket: Any = None
         self.principal: Principal | None = None
         self._authenticating = False
+        self._expiring = False
         self._held: list[Any] = []
         self._in_flight = 0
         self._paused = False
@@ -506,6 +510,7 @@ class ClientConnection(WSListener):
         if (fresh.user_id, fresh.device_id) != (principal.user_id, principal.device_id):
             raise Conflict("This connection belongs to another device.")
         self.principal = fresh
+        self._expiring = False
         self._answer(frame.id, Done())
 
     async def _resume(self, principal: Principal, frame: f.Resume) -> None:
@@ -645,8 +650,8 @@ class ClientConnection(WSListener):
         elif self.principal is None:
             if now - self._opened_at > AUTH_S:
                 self.close(f.CloseCode.UNAUTHORIZED, "auth takes too long")
-        elif self.principal.expires_at is not None and wall > self.principal.expires_at:
-            self.close(f.CloseCode.UNAUTHORIZED, "token expired")
+        elif self.principal.expires_at is not None:
+            self._look_after_token(self.principal.expires_at - wall)
         if self._seal is not None and not self._closing:
             self._look_after_keys(self._seal)
         if silent > PING_S + PONG_S:
@@ -654,6 +659,14 @@ class ClientConnection(WSListener):
         elif silent > PING_S and not self._pinged and not self._closing:
             self._pinged = True
             self._transport.send_ping()
+
+    def _look_after_token(self, left_s: float) -> None:
+        """Ask for a fresh token once, and end what brought none."""
+        if left_s < 0:
+            self.close(f.CloseCode.UNAUTHORIZED, "token expired")
+        elif left_s <= EXPIRING_S and not self._expiring:
+            self._expiring = True
+            self._put_frame(f.SignalFrame(type="auth.expiring", expires_in=int(left_s)))
 
     def _look_after_keys(self, seal: ServerSession) -> None:
         try:

@@ -367,8 +367,11 @@ class FrontProtocol(HttpToolsProtocol):
         offered = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         origin = request.headers.get("Origin")
         own = f"{scheme}://{request.headers.get('Host', '')}"
-        if request.path != PATH:
+        path, _, query = request.path.partition(b"?")
+        if path != PATH:
             return _refuse(HTTPStatus.NOT_FOUND)
+        if query:
+            return _refuse(HTTPStatus.BAD_REQUEST)  # There is nothing to ask for; a token here would be in somebody's log.
         if self.scope["http_version"] != "1.1" or request.method != b"GET":
             return _refuse(HTTPStatus.BAD_REQUEST)
         if request.headers.get("Sec-WebSocket-Version") != "13":

@@ -114,7 +114,7 @@ class SignalFrame(msgspec.Struct, tag_field="op", tag="signal", kw_only=True, om
     Types and their fields:
 
     `typing.started` room user · `presence.changed` presence · `read.updated` room read_seq unread ·
-    `room.opened` summary · `room.closed` room · `user.updated` person
+    `room.opened` summary · `room.closed` room · `user.updated` person · `auth.expiring` expires_in
     """
 
     type: str
@@ -125,6 +125,7 @@ class SignalFrame(msgspec.Struct, tag_field="op", tag="signal", kw_only=True, om
     unread: int | None = None
     summary: c.RoomSummary | None = None
     person: User | None = None
+    expires_in: int | None = None
 
 
 class Resumed(msgspec.Struct, kw_only=True):

@@ -41,6 +41,8 @@ ANSWER_S: Final = 30.0
 EVENTS_MAX: Final = 1_000
 """Events that wait for a slow reader. Past it, entries are left in the log, and asked for when the reader has caught up: a client
 that only sends need not read, and one that reads slowly misses nothing."""
+EXTEND_PAUSES_S: Final = (3.0, 7.0, 15.0, 25.0)
+"""Between the attempts to bring a fresh token, when the server of tokens cannot be reached."""
 BROKEN_S: Final = 60.0
 """A session that breaks twice within this time is not an accident."""
 _STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
@@ -399,20 +401,21 @@ class ChatClient(Commands):
         self._transport = transport
         transport.authenticated()
         self._ready.set()
-        if ready.expires_in is not None:
-            asyncio.get_running_loop().call_later(max(1, ready.expires_in - 45), self._extend, transport)
 
-    def _extend(self, transport: Transport) -> None:
-        if self._transport is transport and self._runner is not None and not self._runner.done():
-            self._spawn(self._send_fresh_token(transport))
-
-    async def _send_fresh_token(self, transport: Transport) -> None:
-        try:
-            self._tokens.refused()
-            token = await self._tokens.token()
-            await transport.send(f.Auth(id="extend", token=Secret(token)))
-        except (OSError, Closed, LoginRequired) as error:
-            log.info("token not extended", extra={"reason": str(error)})
+    async def _extend(self, transport: Transport) -> None:
+        """Bring a fresh token, again and again for as long as the old one lasts."""
+        self._tokens.refused()
+        for pause_s in EXTEND_PAUSES_S:
+            try:
+                await transport.send(f.Auth(id="extend", token=Secret(await self._tokens.token())))
+            except OSError as error:
+                log.info("token not extended yet", extra={"reason": str(error)})
+                await asyncio.sleep(pause_s)
+            except (Closed, LoginRequired) as error:
+                log.info("token not extended", extra={"reason": str(error)})
+                return
+            else:
+                return
 
     async def _take(self, frame: Any, transport: Transport) -> None:
         if isinstance(frame, Entry):
@@ -429,6 +432,8 @@ class ChatClient(Commands):
             answer = self._answers.get(frame.id)
             if answer is not None and not answer.done():
                 answer.set_exception(to_error(frame))
+        elif isinstance(frame, f.SignalFrame) and frame.type == "auth.expiring":
+            self._spawn(self._extend(transport))
         elif isinstance(frame, f.SignalFrame):
             self._take_signal(frame)
             if not self._events.full():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
-from securechat.sdk.profile import Profile, ask_openly, check_url, save_profile
+from securechat.sdk.errors import ConnectionLost
+from securechat.sdk.pins import PinStore, default_store
+from securechat.sdk.profile import Profile, ask_openly, check_url, save_profile, tls_context
+from securechat.sdk.sealing import Sealing, host_of
+from securechat.sdk.transport import Closed, Transport
 
 
 class Entrance:
@@ -19,14 +24,35 @@ class Entrance:
     Args:
         url: The server, `https://…`; `http://` for this machine only.
         ca: A CA's certificate, for a server with its own CA.
+        pins: Ids of the server's keys, in hex, as `sdk.pins.pins_of` reads them from a link.
 
     Raises:
         ValueError: This is no URL of a server, or an unprotected one.
     """
 
-    def __init__(self, url: str, *, ca: str = "") -> None:
+    def __init__(self, url: str, *, ca: str = "", pins: Sequence[str] = ()) -> None:
         self.url = check_url(url)
         self.ca = ca
+        self.pins = list(pins)
+
+    async def check_server(self) -> None:
+        """Make sure that the server has one of the keys that were given; without any, do nothing.
+
+        To be asked before a secret is sent. What follows here goes over REST, which only TLS protects.
+
+        What follows here goes over REST, which only TLS protects.
+
+        Raises:
+            Untrusted: It has another one, or does not seal.
+            ConnectionLost: It does not answer.
+        """
+        if not self.pins:
+            return
+        sealing = Sealing(self.url, "required", PinStore(None), self.pins)
+        try:
+            await (await Transport.open(self.url, tls_context(self.url, self.ca), sealing)).close()
+        except Closed as error:
+            raise ConnectionLost(f"{self.url} does not answer: {error}") from error
 
     async def set_up(
         self, token: str, username: str, password: str, *, display_name: str = "", server_name: str = "", device_name: str = ""
@@ -34,7 +60,7 @@ class Entrance:
         """Create the first account, the owner's, and sign in.
 
         Args:
-            token: What stands after `#t=` in the link that the server printed.
+            token: What stands after `t=` in the link that the server printed.
             username: 2 to 32 of a–z, 0–9, `.`, `_`, `-`.
             password: 8 to 1,024 characters.
             display_name: At most 64 characters; the username otherwise.
@@ -131,7 +157,7 @@ class Entrance:
         return await self._session(c.SessionRefresh(refresh_token=Secret(refresh_token)))
 
     async def reset_password(self, token: str, password: str) -> None:
-        """Set a new password (8 to 1,024 characters) with what stands after `#t=` in a reset link; all sessions end.
+        """Set a new password (8 to 1,024 characters) with what stands after `t=` in a reset link; all sessions end.
 
         Raises:
             LinkInvalid: The link was used, or is too old.
@@ -140,7 +166,10 @@ class Entrance:
         await ask_openly(self.url, c.PasswordReset(token=Secret(token), password=Secret(password)), self.ca)
 
     def keep(self, session: c.Session, path: Path | None = None) -> Profile:
-        """Write a session to the profile that `ChatClient.connect` and the terminal use, mode 0600, and return it."""
+        """Write a session to the profile that `ChatClient.connect` and the terminal use, mode 0600, and return it.
+
+        Keys that were given are kept as those by which the server is known, unless others are known.
+        """
         profile = Profile(
             url=self.url,
             username=session.user.username,
@@ -149,6 +178,7 @@ class Entrance:
             ca=self.ca,
         )
         save_profile(profile, path)
+        default_store(self.url).suggest(host_of(self.url), self.pins)
         return profile
 
     async def _session(self, command: c.Command) -> c.Session:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -40,6 +42,17 @@ def pins_path() -> Path:
 def default_store(url: str) -> PinStore:
     """Return the user's pins. Those of a server on this machine live as long as the process: it is started anew again and again."""
     return PinStore(None if urlsplit(url).hostname in LOOPBACK else pins_path())
+
+
+def pins_of(fragment: str) -> list[str]:
+    """Return the ids of keys that the fragment of a link names: `#pin=<64 hex digits>,t=…`; at most eight."""
+    found = [part.removeprefix("pin=").lower() for part in fragment.replace("&", ",").split(",") if part.startswith("pin=")]
+    return [*dict.fromkeys(each for each in found if re.fullmatch("[0-9a-f]{64}", each))][:8]
+
+
+def secret_of(fragment: str) -> str:
+    """Return the secret that the fragment of a link carries: `t=…`; empty for none."""
+    return next((part.removeprefix("t=") for part in fragment.replace("&", ",").split(",") if part.startswith("t=")), "")
 
 
 class PinStore:
@@ -81,6 +94,12 @@ class PinStore:
         del known[host]
         self._write()
         return True
+
+    def suggest(self, host: str, keys: Sequence[str]) -> None:
+        """Take the keys that a link names. It never replaces keys that are known: anybody can send a link."""
+        known = self.of(host)
+        if keys and not known.keys:
+            self.keep(host, msgspec.structs.replace(known, keys=list(keys)))
 
     def keep(self, host: str, pins: Pins) -> None:
         """Remember. A disk that cannot be written to is no reason not to talk."""

@@ -80,6 +80,12 @@ class IdentityKeys:
         chosen = max(pinned or alive or self._records, key=lambda each: each.not_before)
         return self._keys[bytes.fromhex(chosen.kid)]
 
+    def pins(self) -> list[str]:
+        """Return the ids, in hex, of the keys that sign now or later: what a client should know this server by."""
+        self._look()
+        now = time.time()
+        return [each.kid for each in self._records if not 0 < each.not_after <= now][-8:]
+
     def add(self, *, not_before: int) -> KeyRecord:
         """Make a key that signs from this time on; those before it end a while later, when every client has the new one."""
         key = IdentityKey.generate(self._bits)

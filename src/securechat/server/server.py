@@ -43,6 +43,7 @@ from securechat.server.datadir import DataDir
 from securechat.server.renewal import Renewal, in_daemon_thread
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts, build, caps_of
+from securechat.store.old_secrets import OLD_KEY, take_over
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Server:
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")
+            await take_over(parts.database, parts.secrets, data.keys / OLD_KEY)
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
@@ -132,12 +134,14 @@ class Server:
                 self._tasks.append(asyncio.create_task(parts.desk.renewal.run()))
             self._auditor = parts.auditor
             await parts.auditor.begin(AuditEvent(action="server.start", address="server", details={"version": __version__}))
+            await parts.identity_audit.look()
             keeping = asyncio.create_task(parts.auditor.keep())
             for work in (
                 parts.gateway.look_after(),
                 health.watch_lag(),
                 self._watch_config(),
                 self._rotate_token_keys(parts),
+                parts.identity_audit.watch(),
                 asyncio.to_thread(passkeys.load),
                 parts.tls.watch(),
             ):
@@ -346,8 +350,8 @@ class Server:
     async def _rotate_token_keys(self, parts: Parts) -> None:
         while True:
             try:
-                parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
-            except (OSError, Conflict) as error:
+                await parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
+            except (OSError, ChatError) as error:
                 log.warning("token key not rotated, the old one stays", extra={"reason": str(error)})
             await asyncio.sleep(ROTATION_POLL_S)
 

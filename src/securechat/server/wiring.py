@@ -20,7 +20,6 @@ from securechat.auth.passkeys import WebAuthn
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.auth.second_factor import SecondFactor
-from securechat.auth.secret_box import FileBox
 from securechat.auth.throttle import Throttle
 from securechat.auth.tickets import Tickets
 from securechat.auth.token_key_service import TokenKeyService
@@ -44,6 +43,7 @@ from securechat.server.clock import SystemClock
 from securechat.server.config import Settings
 from securechat.server.datadir import AUDIT_KEY, DataDir
 from securechat.server.identity import IdentityKeys
+from securechat.server.identity_audit import IdentityAudit
 from securechat.server.server_desk import ServerDesk
 from securechat.server.tls import TLSContext
 from securechat.services.audit import AuditService
@@ -94,6 +94,7 @@ class Parts:
     sealing: Sealing
     storage: StorageJobs
     secrets: Secrets
+    identity_audit: IdentityAudit
 
 
 AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_s=5)}
@@ -115,7 +116,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     database = SqliteDatabase(data.database)
     audit_store = SqliteAudit(database, clock.now_ms)
     sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
-    storage = StorageJobs(database, sealing, clock)
+    storage = StorageJobs(database, sealing, clock, audit_store)
     secrets = Secrets(sealing.keys)
     log_store = SqliteLog(database, audit_store, sealing)
     account_store = SqliteAccounts(database, audit_store)
@@ -128,10 +129,9 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
-    factor_store = SqliteFactors(database)
-    box = FileBox(data.keys / "secrets.key")
+    factor_store = SqliteFactors(database, audit_store)
     throttle = Throttle(lambda: settings().rates)
-    second_factor = SecondFactor(factor_store, box, throttle, clock, lambda: settings().second_factor_roles)
+    second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
     auth = AuthManager(
         account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
@@ -139,9 +139,13 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     )  # fmt: skip
     rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
 
+    identities = IdentityKeys(data.keys, settings().identity_bits)
+    identities.load()
+
     accounts = AccountService(
         account_store, log_store, auth, bus, clock, new_id, limiter, public_url,
         lambda: settings().registration == "open", rooms.bring_in,
+        lambda: [] if settings().session_layer == "off" else identities.pins(),
     )  # fmt: skip
     await accounts.load()
 
@@ -149,7 +153,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         here = settings()
         return [public_url(), *here.origins, *([] if here.public_url else [f"https://localhost:{here.port}"])]
 
-    tickets = Tickets(box, clock)
+    tickets = Tickets(secrets, clock)
     webauthn = WebAuthn(public_url, origins)
     passkeys = PasskeyCheck(factor_store, account_store, tickets, webauthn, clock)
     confirmation = Confirmation(factor_store, account_store, auth, second_factor, passkeys, clock)
@@ -157,7 +161,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         factor_store, account_store, auth, second_factor, confirmation, passkeys, webauthn, tickets, limiter, clock,
         lambda: accounts.server_name,
     )  # fmt: skip
-    token_keys = TokenKeyService(tokens.keys, clock)
+    token_keys = TokenKeyService(tokens.keys, clock, auditor.record)
     messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
     explainer = ExplainService(log_store, account_store)
@@ -203,7 +207,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         clock=clock,
         refused=auditor.refused,
     )
-    session_layer = _session_layer(settings, data, limiter, clock)
+    session_layer = _session_layer(settings, identities, limiter, clock)
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
         lambda: accounts.server_name, session_layer, lambda: factor_store.ended_since(clock.now_ms() - ENDED_MS),
@@ -212,7 +216,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
-        secrets=secrets,
+        secrets=secrets, identity_audit=IdentityAudit(identities, account_store),
     )  # fmt: skip
 
 
@@ -220,10 +224,10 @@ def _tls(now: Settings, data: DataDir) -> TLSContext:
     return TLSContext(data.tls, cert=now.tls_cert, key=now.tls_key, domains=now.tls_domains, host=now.host, minimum=now.tls_minimum)
 
 
-def _session_layer(settings: Callable[[], Settings], data: DataDir, limiter: RateLimiter, clock: SystemClock) -> SessionLayer:
+def _session_layer(
+    settings: Callable[[], Settings], identities: IdentityKeys, limiter: RateLimiter, clock: SystemClock
+) -> SessionLayer:
     """Put the sealed sub-protocol together."""
-    identities = IdentityKeys(data.keys, settings().identity_bits)
-    identities.load()
     return SessionLayer(
         policy=lambda: settings().session_layer,
         identities=identities,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from securechat.domain.accounts import Principal
+from securechat.domain.audit import by
 from securechat.domain.commands import Sent, Storage, StorageRotate, StorageShred, StorageStatus
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.policy import require_operator
@@ -31,7 +32,7 @@ class StorageService:
     async def rotate(self, who: Principal, command: StorageRotate) -> Storage:
         """Make new keys; the answer tells the jobs that this began."""
         require_operator(who)
-        await self._keeper.rotate(messages=command.messages)
+        await self._keeper.rotate(messages=command.messages, event=by(who, "storage.rotate", messages=command.messages))
         return await self._keeper.status()
 
     async def shred(self, who: Principal, command: StorageShred) -> Sent:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
+from securechat.domain.audit import AuditEvent
 from securechat.domain.ports import PasskeyRecord, TotpRecord
+from securechat.store.audit import Execute, SqliteAudit
 from securechat.store.sqlite import Row, SqliteDatabase
 
 _PASSKEY: Final = "id, user_id, name, public_key, sign_count, created_at, last_used_at"
@@ -16,10 +19,19 @@ class SqliteFactors:
 
     Args:
         database: The open database.
+        audit: The audit log in it.
     """
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
         self._db = database
+        self._audit = audit or SqliteAudit(database)
+        self._events: tuple[AuditEvent, ...] = ()
+
+    def recording(self, *events: AuditEvent) -> SqliteFactors:
+        """See `FactorStore.recording`."""
+        found = SqliteFactors(self._db, self._audit)
+        found._events = events
+        return found
 
     async def totp(self, user_id: str) -> TotpRecord | None:
         """See `FactorStore.totp`."""
@@ -39,6 +51,10 @@ class SqliteFactors:
         """See `FactorStore.use_totp`."""
         sql = "UPDATE totp SET last_step = ? WHERE user_id = ? AND last_step < ? RETURNING user_id"
         return bool(await self._write(sql, (step, user_id, step)))
+
+    async def reseal_totp(self, user_id: str, old: bytes, new: bytes) -> None:
+        """See `FactorStore.reseal_totp`."""
+        await self._write("UPDATE totp SET sealed_secret = ? WHERE user_id = ? AND sealed_secret = ?", (new, user_id, old))
 
     async def remove_totp(self, user_id: str) -> bool:
         """See `FactorStore.remove_totp`."""
@@ -76,7 +92,7 @@ class SqliteFactors:
 
     async def set_recovery_codes(self, user_id: str, hashes: Sequence[str]) -> None:
         """See `FactorStore.set_recovery_codes`."""
-        async with self._db.transaction() as execute:
+        async with self._transaction() as execute:
             execute("DELETE FROM recovery_codes WHERE user_id = ?", (user_id,))
             for each in hashes:
                 execute("INSERT INTO recovery_codes (user_id, code_hash) VALUES (?, ?)", (user_id, each))
@@ -97,7 +113,7 @@ class SqliteFactors:
 
     async def clear_factors(self, user_id: str) -> None:
         """See `FactorStore.clear_factors`."""
-        async with self._db.transaction() as execute:
+        async with self._transaction() as execute:
             for table in ("totp", "passkeys", "recovery_codes"):
                 execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # nosec B608 - one of the three words above
 
@@ -114,6 +130,15 @@ class SqliteFactors:
         """See `FactorStore.ended_since`."""
         return [(row[0], row[1]) for row in self._db.read("SELECT user_id, id FROM devices WHERE revoked_at >= ?", (at,))]
 
-    async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Execute]:
+        """Give a transaction that takes along what is to be remembered, if it changes anything."""
         async with self._db.transaction() as execute:
+            before = self._db.changes()
+            yield execute
+            if self._events and self._db.changes() != before:
+                self._audit.append(execute, self._events)
+
+    async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
+        async with self._transaction() as execute:
             return execute(sql, values)

@@ -144,7 +144,7 @@ def aad_of(place: str, seq: int, kind: str, at: int, user: str, target: int | No
 
 
 class Secrets:
-    """Secrets in the database that have to be readable again. Sealed whether texts are or not. See `domain.ports.SecretBox`.
+    """Small secrets that have to be readable again. Sealed whether texts are or not. See `domain.ports.SecretBox`.
 
     Args:
         keys: The key store.
@@ -160,12 +160,19 @@ class Secrets:
 
     def open(self, sealed: bytes, *, purpose: str, owner: str) -> bytes:
         """See `SecretBox.open`."""
+        found = self.try_open(sealed, purpose=purpose, owner=owner)
+        if found is None:
+            log.error("a stored secret is damaged", extra={"purpose": purpose, "owner": owner})
+            raise Internal
+        return found
+
+    def try_open(self, sealed: bytes, *, purpose: str, owner: str) -> bytes | None:
+        """See `SecretBox.try_open`."""
         try:
             org_key = self._keys.org_key(at_rest.version_of(sealed))
             return at_rest.open_secret(org_key, sealed, purpose=purpose, aad=self._aad(purpose, owner))
-        except Damaged as error:
-            log.error("a stored secret is damaged", extra={"purpose": purpose, "owner": owner})  # noqa: TRY400 - it would tell nothing
-            raise Internal from error
+        except Damaged:
+            return None
 
     def is_current(self, sealed: bytes) -> bool:
         """See `SecretBox.is_current`."""

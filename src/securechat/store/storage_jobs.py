@@ -19,9 +19,11 @@ from contextlib import suppress
 from typing import Final
 
 from securechat.crypto.at_rest import Damaged
+from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import Storage, StorageJob
 from securechat.domain.ports import Clock
 from securechat.errors import Conflict, Unavailable
+from securechat.store.audit import SqliteAudit
 from securechat.store.keys import KeyStore
 from securechat.store.log import to_entry
 from securechat.store.sealing import COLUMNS, SETTING, Sealer, Sealing
@@ -74,10 +76,12 @@ class StorageJobs:
         database: The open database.
         sealing: Seals and opens.
         clock: For dates and pauses.
+        audit: The audit log in the database.
     """
 
-    def __init__(self, database: SqliteDatabase, sealing: Sealing, clock: Clock) -> None:
+    def __init__(self, database: SqliteDatabase, sealing: Sealing, clock: Clock, audit: SqliteAudit | None = None) -> None:
         self._db = database
+        self._audit = audit or SqliteAudit(database)
         self._sealing = sealing
         self._keys: KeyStore = sealing.keys
         self._clock = clock
@@ -147,7 +151,7 @@ class StorageJobs:
             jobs=[_told(_Job(row)) for row in rows],
         )
 
-    async def rotate(self, *, messages: bool) -> None:
+    async def rotate(self, *, messages: bool, event: AuditEvent | None = None) -> None:
         """See `StorageKeeper.rotate`."""
         if messages and not self._sealing.on:
             raise Conflict("Messages are not encrypted: there is nothing to encrypt again.")
@@ -160,6 +164,8 @@ class StorageJobs:
 
         def with_it(execute: Execute) -> None:
             _add_job(execute, "rewrap", now)
+            if event is not None:
+                self._audit.append(execute, [event])
             if messages:
                 execute("UPDATE room_keys SET retired_at = ? WHERE retired_at IS NULL AND destroyed_at IS NULL", (now,))
                 _add_job(execute, "reseal", now)

@@ -243,7 +243,8 @@ export class Connection {
         this.listener.entry(frame);
         break;
       case "signal":
-        this.listener.signal(frame);
+        if (frame.type === "auth.expiring") this.timer("renew", 0, () => this.renew());
+        else this.listener.signal(frame);
         break;
       case "reply":
         this.settle(frame.id, { data: frame.data });
@@ -298,16 +299,18 @@ export class Connection {
 
   /** Extend the connection before its token ends, early enough for a few failures. */
   private renewIn(leftMs: number): void {
-    this.timer("renew", Math.max(leftMs / 2, leftMs - 120_000), async () => {
-      try {
-        const token = await this.ports.token(true);
-        if (this.isOnline) await this.call("auth", { token });
-        this.renewIn(600_000);
-      } catch (error) {
-        if (error instanceof SignedOut) this.stop("signed_out");
-        else if (this.isOnline) this.renewIn(40_000);
-      }
-    });
+    this.timer("renew", Math.max(leftMs / 2, leftMs - 120_000), () => this.renew());
+  }
+
+  private async renew(): Promise<void> {
+    try {
+      const token = await this.ports.token(true);
+      if (this.isOnline) await this.call("auth", { token });
+      this.renewIn(600_000);
+    } catch (error) {
+      if (error instanceof SignedOut) this.stop("signed_out");
+      else if (this.isOnline) this.renewIn(40_000);
+    }
   }
 
   /** The connection is gone, by the other side's will or by ours. */

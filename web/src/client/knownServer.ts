@@ -21,9 +21,14 @@ export interface Known {
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 const NOBODY: Known = { keys: [], since: 0, how: "first", wasSealed: false };
 
-/** Return the key ids of an invitation's or setup link's fragment: `…&pin=<64 hexadecimal digits>`. */
+/** Return what a link's fragment carries: `#pin=…,t=…`. Commas, since `&` means something to a shell. */
+export const readFragment = (fragment: string) => new URLSearchParams(fragment.replace(/^#/, "").replaceAll(",", "&"));
+
+/** Return the key ids of an invitation's, setup or reset link's fragment: `pin=<64 hexadecimal digits>`. */
 export function pinsOf(fragment: string): string[] {
-  const found = new URLSearchParams(fragment.replace(/^#/, "")).getAll("pin").map((pin) => pin.toLowerCase());
+  const found = readFragment(fragment)
+    .getAll("pin")
+    .map((pin) => pin.toLowerCase());
   return [...new Set(found.filter((pin) => /^[0-9a-f]{64}$/.test(pin)))].slice(0, 8);
 }
 

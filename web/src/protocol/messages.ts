@@ -103,6 +103,7 @@ export interface SignalFrame {
   unread?: number;
   summary?: RoomSummary;
   person?: User;
+  expires_in?: number;
 }
 
 export interface ReplyFrame {
@@ -202,6 +203,8 @@ export interface Invite {
 
 /** A bot and its token, which nobody can show again. */
 export interface BotCreated {
+  /** Ids of the server's keys, for SECURECHAT_PIN. */
+  pin?: string;
   user: User;
   token: string;
 }

@@ -1,6 +1,7 @@
 /** The address bar as a signal. */
 
 import { type Signal, signal } from "@preact/signals";
+import { readFragment } from "../client/knownServer";
 
 export type Route =
   | { name: "home" }
@@ -12,7 +13,7 @@ export type Route =
 
 /** Return the route of an address. */
 export function routeOf(path: string, fragment: string): Route {
-  const token = new URLSearchParams(fragment.replace(/^#/, "")).get("t") ?? "";
+  const token = readFragment(fragment).get("t") ?? "";
   const [, head = "", rest = ""] = path.split("/");
   switch (head) {
     case "login":

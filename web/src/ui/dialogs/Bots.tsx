@@ -66,6 +66,7 @@ export function Bots() {
             like a person.
           </p>
           <LinkBox label={`Token of ${nameOf(created.user)}`} text={created.token} />
+          {created.pin && <LinkBox label="Key of this server (SECURECHAT_PIN)" text={created.pin} />}
         </>
       )}
       {bots.length > 0 && (
