@@ -45,9 +45,9 @@ HELLO_S: Final = 5.0
 FINISHED_S: Final = 10.0
 """ClientFin within this."""
 AUTH_S: Final = 10.0
+"""And `auth` this long after the connection, or the sealed session, was there."""
 EXPIRING_S: Final = 60.0
 """How long before its token ends a connection is told so."""
-"""And `auth` this long after the connection, or the sealed session, was there."""
 PING_S: Final = 20.0
 PONG_S: Final = 10.0
 CLOSE_S: Final = 2.0

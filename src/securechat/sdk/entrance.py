@@ -40,8 +40,6 @@ class Entrance:
 
         To be asked before a secret is sent. What follows here goes over REST, which only TLS protects.
 
-        What follows here goes over REST, which only TLS protects.
-
         Raises:
             Untrusted: It has another one, or does not seal.
             ConnectionLost: It does not answer.
