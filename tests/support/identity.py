@@ -25,6 +25,7 @@ from securechat.store.accounts import SqliteAccounts
 from securechat.store.factors import SqliteFactors
 from securechat.store.keys import KeyStore
 from securechat.store.migrate import migrate
+from securechat.store.oauth import SqliteOAuth
 from securechat.store.sealing import Secrets
 from securechat.store.sqlite import SqliteDatabase
 from support.fakes import ManualClock, RecordingBus
@@ -60,7 +61,7 @@ class Identity:
         self.confirmation = Confirmation(self.store, self.accounts, self.auth, self.second_factor, self.passkeys, self.clock)
         self.factors = FactorService(
             self.store, self.accounts, self.auth, self.second_factor, self.confirmation, self.passkeys, self.webauthn,
-            self.tickets, self.limiter, self.clock, lambda: "Acme",
+            self.tickets, self.limiter, self.clock, lambda: "Acme", SqliteOAuth(self.database).count_ways_in,
         )  # fmt: skip
 
     async def open(self) -> Identity:

@@ -20,7 +20,7 @@ from securechat.errors import Shutdown
 from securechat.ops.health import Health
 from securechat.ops.logger import ConsoleFormatter, JsonFormatter, Logger
 from securechat.protocol.frames import COMMANDS, name_of
-from securechat.rest.routes import ROUTES
+from securechat.rest.routes import FORMS, ROUTES
 from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.server import IMPATIENT_S, Server
@@ -108,7 +108,7 @@ def test_every_command_has_a_reply_and_a_door() -> None:
     }  # fmt: skip
 
     assert set(COMMANDS) == set(c.REPLIES)
-    assert {route.command for route in ROUTES} == set(COMMANDS) - operator_only
+    assert {route.command for route in (*ROUTES, *FORMS)} == set(COMMANDS) - operator_only
     assert len({name_of(route.command) for route in ROUTES}) == len(ROUTES)
 
 

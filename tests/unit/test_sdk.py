@@ -18,7 +18,7 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret, decode_hook, encode_hook
 from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
-from securechat.rest.routes import ROUTES
+from securechat.rest.routes import FORMS, ROUTES
 from securechat.sdk import entrance
 from securechat.sdk.client import EVENTS_MAX, ChatClient, Gap
 from securechat.sdk.commands import Commands
@@ -58,6 +58,21 @@ REPLIES: dict[type, Any] = {
     c.TotpSecret: c.TotpSecret(ticket="t", secret="s", uri="u"),
     c.Factors: c.Factors(totp=False, passkeys=[], recovery_codes=0, required=False, confirmed=True),
     c.RecoveryCodes: c.RecoveryCodes(recovery_codes=["A"]),
+    c.Providers: c.Providers(providers=[]),
+    c.ProviderStart: c.ProviderStart(url="u", state="s", ticket="t"),
+    c.ProviderOutcome: c.ProviderOutcome(ticket="t", known=True),
+    c.ExternalAccounts: c.ExternalAccounts(externals=[]),
+    c.Consent: c.Consent(app="app_0", name="N", scopes=[]),
+    c.ConsentAnswer: c.ConsentAnswer(url="u"),
+    c.Grants: c.Grants(grants=[]),
+    c.PersonalTokens: c.PersonalTokens(tokens=[]),
+    c.TokenCreated: c.TokenCreated(
+        token=c.PersonalToken(id=DEVICE, name="N", scopes=["profile"], created_at=1, expires_at=2), secret="s"
+    ),
+    c.Apps: c.Apps(apps=[]),
+    c.AppCreated: c.AppCreated(
+        app=c.App(id="app_0", name="N", redirect_uris=[], scopes=[], confidential=False, device_flow=True, created_at=1)
+    ),
     c.Done: c.Done(),
 }
 
@@ -161,6 +176,43 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.PasskeyRemove(passkey="P"), lambda x: x.remove_passkey("P")),
     (c.RecoveryCreate(), lambda x: x.create_recovery_codes()),
     (c.FactorClear(user=BOB), lambda x: x.clear_factors(BOB)),
+    (c.ProviderList(), lambda x: x.entrance.list_providers()),
+    (c.ProviderBegin(provider="p", origin="o"), lambda x: x.entrance.begin_provider("p", origin="o")),
+    (
+        c.ProviderFinish(provider="p", ticket="t", state="s", code=Secret("c"), iss="i"),
+        lambda x: x.entrance.finish_provider("p", "t", state="s", code="c", iss="i"),
+    ),
+    (
+        c.SessionProvider(ticket="t", code=Secret("1"), device_name="D"),
+        lambda x: x.entrance.log_in_by_provider("t", code="1", device_name="D"),
+    ),
+    (
+        c.AccountProvider(ticket="t", username="b", display_name="B", code=Secret("C"), device_name="D"),
+        lambda x: x.entrance.register_by_provider("t", "b", code="C", display_name="B", device_name="D"),
+    ),
+    (c.ExternalList(), lambda x: x.list_externals()),
+    (c.ExternalBegin(provider="p", origin="o"), lambda x: x.begin_external("p", origin="o")),
+    (
+        c.ExternalAdd(provider="p", ticket="t", state="s", code=Secret("c"), iss="i"),
+        lambda x: x.add_external("p", "t", state="s", code="c", iss="i"),
+    ),
+    (c.ExternalRemove(external="ext_0"), lambda x: x.remove_external("ext_0")),
+    (c.ConsentGet(user_code=Secret("c")), lambda x: x.get_consent(c.ConsentGet(user_code=Secret("c")))),
+    (
+        c.ConsentGive(user_code=Secret("c"), approve=True),
+        lambda x: x.give_consent(c.ConsentGive(user_code=Secret("c"), approve=True)),
+    ),
+    (c.GrantList(), lambda x: x.list_grants()),
+    (c.GrantRevoke(app="app_0"), lambda x: x.revoke_grant("app_0")),
+    (c.TokenCreate(name="N", scopes=["profile"], expires_days=3), lambda x: x.create_token("N", ["profile"], expires_days=3)),
+    (c.TokenList(), lambda x: x.list_tokens()),
+    (c.TokenRevoke(token=DEVICE), lambda x: x.revoke_token(DEVICE)),
+    (
+        c.AppCreate(name="N", scopes=["profile"], redirect_uris=["https://a.example/"], confidential=True, device_flow=True),
+        lambda x: x.create_app("N", ["profile"], redirect_uris=["https://a.example/"], confidential=True, device_flow=True),
+    ),
+    (c.AppList(), lambda x: x.list_apps()),
+    (c.AppDelete(app="app_0"), lambda x: x.delete_app("app_0")),
 ]
 
 
@@ -180,11 +232,11 @@ OPERATORS = {
 
 
 def test_every_command_of_people_and_bots_has_a_method() -> None:
-    """What has no path in REST is the operator's."""
+    """What has no path in REST is the operator's, or an app's."""
     people_and_bots = {route.command for route in ROUTES}
 
     assert {type(command) for command, _ in CASES} == people_and_bots
-    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == OPERATORS
+    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots - {route.command for route in FORMS}} == OPERATORS
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class AccountService:
             LinkInvalid: The link was used, is too old or was never given out.
         """
         self._limiter.take("register.address", address, self._clock.monotonic())
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         clean_password(command.password)
         server_name = clean_name(command.server_name, "server_name") if command.server_name.strip() else ""
         if await self._accounts.use_link(token_hash(command.token), "setup", self._clock.now_ms()) is None:
@@ -134,10 +134,30 @@ class AccountService:
             NameTaken: The username is taken; the invitation keeps its use.
         """
         self._limiter.take("register.address", address, self._clock.monotonic())
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         clean_password(command.password)
-        code = _code(command.code)
-        if not code and not self._open_registration():
+
+        async def create(details: dict[str, Detail]) -> User:
+            event = AuditEvent(action="account.register", address=address, details=details)
+            return await self._create(username, display_name, Role.MEMBER, command.password, event)
+
+        user = await self.admit(command.code, create)
+        return await self._auth.open_session(user, command.device_name, address)
+
+    async def admit(self, code: Secret, create: Callable[[dict[str, Detail]], Awaitable[User]], *, free: bool = False) -> User:
+        """Let a new person in: take a use of the invitation, create the account, and bring it into the invitation's rooms.
+
+        Args:
+            code: The invitation; empty for none.
+            create: Creates the account; gets the details for the audit log. When it raises, the invitation keeps its use.
+            free: Whether no invitation is needed even where registration is closed.
+
+        Raises:
+            RegistrationClosed: No invitation was given, and one is needed.
+            LinkInvalid: The invitation does not work.
+        """
+        code = _code(code)
+        if not code and not free and not self._open_registration():
             raise RegistrationClosed
         rooms: list[str] = []
         if code:
@@ -147,9 +167,7 @@ class AccountService:
                 raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
             rooms = found[0].rooms
         try:
-            details: dict[str, Detail] = {"invite": mark_of(code.reveal())} if code else {}
-            event = AuditEvent(action="account.register", address=address, details=details)
-            user = await self._create(username, display_name, Role.MEMBER, command.password, event)
+            user = await create({"invite": mark_of(code.reveal())} if code else {})
         except BaseException:
             if code:
                 await self._accounts.unuse_invite(code.reveal())
@@ -159,7 +177,7 @@ class AccountService:
                 await self._add_to_rooms(user.id, [room_id])
             except ChatError as error:  # The account exists: a room that is full or gone is no reason to send the person away.
                 log.warning("an invitation's room could not be entered", extra={"room_id": room_id, "code": error.code})
-        return await self._auth.open_session(user, command.device_name, address)
+        return user
 
     async def reset_password(self, command: c.PasswordReset, address: str) -> c.Done:
         """Set a new password with a link; all sessions end."""
@@ -274,7 +292,7 @@ class AccountService:
     async def create_user(self, who: Principal, command: c.UserCreate) -> c.UserCreated:
         """Create an account; without a password, with a link to set one."""
         policy.require(who, "user.create", grant=policy.RANK[Role(command.role)])
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         event = by(who, "user.create", role=command.role, link=not command.password)
         user = await self._create(username, display_name, Role(command.role), command.password, event)
         url = "" if command.password else (await self._link("reset", user.id, RESET_MS)).url
@@ -339,7 +357,7 @@ class AccountService:
         """Create a bot and its token."""
         policy.require_admin(who)
         await self._require_may_add(who, command.rooms)
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         bot = await self._create(username, display_name, Role.BOT, None, by(who, "bot.create", rooms=len(command.rooms)))
         await self._add_to_rooms(bot.id, command.rooms)
         token = await self._auth.issue_bot_token(bot, by(who, "bot.token", subject=bot.id))
@@ -435,7 +453,8 @@ class AccountService:
         return f"#{found}" if found else ""
 
 
-def _names(username: str, display_name: str) -> tuple[str, str]:
+def new_names(username: str, display_name: str) -> tuple[str, str]:
+    """Return the two names of a new account; without a display name, the username is both."""
     name = clean_username(username)
     return name, clean_name(display_name, "display_name") if display_name.strip() else name
 

@@ -76,9 +76,11 @@ class Confirmation:
         return c.Done()
 
     async def change_password(self, who: Principal, command: c.PasswordChange) -> c.Done:
-        """Change one's own password; all other sessions end."""
+        """Change one's own password; all other sessions end. An account that has none gets its first one."""
         await self.require(who)
-        await self.check_own_password(who, command.current, "current")
+        account = await self._accounts.account(user_id=who.user_id)
+        if account is None or account.password_hash is not None:
+            await self.check_own_password(who, command.current, "current")
         password_hash = await self._auth.hash_password(command.password)
         accounts = self._accounts.recording(by(who, "password.change", subject=who.user_id))
         await accounts.update_user(who.user_id, password_hash=password_hash)
@@ -90,10 +92,14 @@ class Confirmation:
         """Return the account if the password is right.
 
         Raises:
-            Forbidden: It is wrong.
+            Forbidden: It is wrong, or there is none.
             RateLimited: Too many wrong ones came before from this device.
         """
         account = await self._accounts.account(user_id=who.user_id)
+        if account is not None and account.password_hash is None:
+            raise Forbidden(
+                "Your account has no password. Log out and in again: changes are allowed for ten minutes after that.", field=field
+            )
         if not await self._auth.check_password(account, password, f"{who.user_id} {who.device_id}") or account is None:
             raise Forbidden("The password is wrong.", field=field)
         return account

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from securechat.auth import totp
@@ -47,6 +47,7 @@ class FactorService:
         limiter: Slows strangers down.
         clock: Time.
         server_name: What authenticator apps and browsers show.
+        count_ways_in: By how many ways somebody signs in: the last one stays.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class FactorService:
         limiter: RateLimiter,
         clock: Clock,
         server_name: Callable[[], str],
+        count_ways_in: Callable[[str], Awaitable[int]],
     ) -> None:
         self._store = store
         self._accounts = accounts
@@ -74,6 +76,7 @@ class FactorService:
         self._limiter = limiter
         self._clock = clock
         self._server_name = server_name
+        self._count_ways_in = count_ways_in
 
     # ── logging in with a passkey ────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,7 +100,10 @@ class FactorService:
     async def list_factors(self, who: Principal, _command: c.FactorList) -> c.Factors:
         """List one's own second factors."""
         policy.require_person(who)
-        user = await self._user(who.user_id)
+        account = await self._accounts.account(user_id=who.user_id)
+        if account is None:
+            raise NotFound(f"No user {who.user_id}.")
+        user = account.user
         return c.Factors(
             totp=await self._store.totp(user.id) is not None,
             passkeys=[
@@ -107,6 +113,7 @@ class FactorService:
             recovery_codes=await self._store.count_recovery_codes(user.id),
             required=self._second_factor.is_required(user),
             confirmed=await self._confirmation.is_recent(who),
+            password=account.password_hash is not None,
         )
 
     async def begin_totp(self, who: Principal, _command: c.TotpBegin) -> c.TotpSecret:
@@ -199,7 +206,7 @@ class FactorService:
 
         Raises:
             NotFound: No such passkey of one's own.
-            Conflict: It is the last factor, and the role must have one.
+            Conflict: It is the last factor, and the role must have one; or it is the only way in.
         """
         await self._confirmation.require(who)
         known = await self._store.passkeys(who.user_id)
@@ -207,6 +214,8 @@ class FactorService:
             raise NotFound("No such passkey of yours.")
         others = len(known) - 1 + (await self._store.totp(who.user_id) is not None)
         await self._require_another(who, others)
+        if await self._count_ways_in(who.user_id) <= 1:
+            raise Conflict("This is your only way in. Set a password first.")
         await self._store.recording(by(who, "passkey.remove", subject=who.user_id)).remove_passkey(who.user_id, command.passkey)
         log.info("passkey removed", extra={"user_id": who.user_id})
         await self._forget_codes_of_none(who)

@@ -12,11 +12,11 @@ from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.second_factor import SecondFactor
 from securechat.auth.throttle import Throttle, place_of
-from securechat.auth.tokens import BOT, family_of, new_refresh_token, new_token, next_refresh_token, token_hash
+from securechat.auth.tokens import BOT, PERSONAL, family_of, new_refresh_token, new_token, next_refresh_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username, normal_password
-from securechat.domain.audit import AuditEvent, Result, by
+from securechat.domain.audit import AuditEvent, Detail, Result, by
 from securechat.domain.ids import DEVICE
 from securechat.domain.ports import Account, AccountStore, Clock, DeviceRecord, MessageBus
 from securechat.domain.secret import Secret
@@ -77,8 +77,12 @@ class AuthManager:
             Unauthorized: The token, its session or its account does not hold.
         """
         expires_at: float | None = None
-        if token.reveal().startswith(BOT):
+        if token.reveal().startswith((BOT, PERSONAL)):
             device = await self._accounts.device_by_token(token_hash(token))
+            if device is not None and device.expires_at is not None:
+                expires_at = device.expires_at / 1000
+                if self._clock.now_ms() >= device.expires_at:
+                    raise Unauthorized("This token has ended.")
         else:
             _, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
             device = await self._accounts.device(device_id)
@@ -89,8 +93,9 @@ class AuthManager:
             raise Unauthorized("The session has ended.")
         user = account.user
         return Principal(
-            user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user)
-        )
+            user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user),
+            scopes=device.scopes,
+        )  # fmt: skip
 
     async def log_in(self, command: c.SessionCreate, address: str) -> c.Session:
         """Check a password, and the second factor if there is one, and open a session.
@@ -134,46 +139,68 @@ class AuthManager:
             self._throttle.forgive("login.account", attempt)
         return right
 
-    async def open_session(self, user: User, device_name: str, address: str) -> c.Session:
-        """Sign a new device in."""
+    async def open_session(self, user: User, device_name: str, address: str, **details: Detail) -> c.Session:
+        """Sign a new device in; the audit log gets the details."""
         now = self._clock.now_ms()
         name = clean_name(device_name, "device_name") if device_name.strip() else "A device"
         refresh, family = new_refresh_token()
         device = Device(id=self._new_id(DEVICE), name=name, created_at=now, last_seen_at=now, address=address)
-        event = AuditEvent(action="session.create", actor=user.id, device=device.id, address=address)
+        event = AuditEvent(action="session.create", actor=user.id, device=device.id, address=address, details=details)
         await self._accounts.recording(event).create_device(
             device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family)
         )
         return await self._session(user, device.id, refresh)
 
     async def refresh(self, command: c.SessionRefresh, address: str) -> c.Session:
-        """Exchange a refresh token.
+        """Exchange a refresh token of a session of the person's own; one of an app is nothing to this.
 
         Raises:
-            Unauthorized: Unknown or used. A token used before ends the session: one of two holders is a thief. Only the same
-                request from the same place, a moment later, gets the same answer again.
+            Unauthorized: As `rotate`.
         """
         self._limiter.take("refresh.address", place_of(address), self._clock.monotonic())
-        old = token_hash(command.refresh_token)
-        family = token_hash(family_of(command.refresh_token))
+        user, device, following = await self.rotate(command.refresh_token, address, app=None)
+        return await self._session(user, device.id, following)
+
+    async def rotate(self, refresh_token: Secret, address: str, *, app: str | None) -> tuple[User, DeviceRecord, Secret]:
+        """Return (whose it is, the session, the token that follows this one).
+
+        Args:
+            refresh_token: The newest one of the session.
+            address: Where it comes from.
+            app: Client id of the app whose session it has to be; None for a session of the person's own.
+
+        Raises:
+            Unauthorized: Unknown, another's, or used. A token used before ends the session: one of two holders is a thief. Only
+                the same request from the same place, a moment later, gets the same answer again.
+        """
+        old = token_hash(refresh_token)
+        family = token_hash(family_of(refresh_token))
         device = await self._accounts.device_by_family(family)
-        if device is None or device.revoked:
+        if device is None or device.revoked or device.app != app:
             raise Unauthorized("The session has ended.")
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
-        following = next_refresh_token(self._refresh_key, command.refresh_token)
+        following = next_refresh_token(self._refresh_key, refresh_token)
         now = self._clock.now_ms()
         rotated = hmac.compare_digest(device.refresh_hash or "", old) and await self._accounts.rotate_refresh(
             device.id, old, token_hash(following), now, address
         )
         if not rotated:
             # The token was used before, or an identical request was faster by a moment.
-            device = await self._accounts.device_by_family(family)
-            if device is None or not self._is_repeated(device, old, token_hash(following), address):
-                await self._end_stolen(device, address)
+            current = await self._accounts.device_by_family(family)
+            if current is None or not self._is_repeated(current, old, token_hash(following), address):
+                await self._end_stolen(current, address)
                 raise Unauthorized("This refresh token was used before.", about=account.user.id)
-        return await self._session(account.user, device.id, following)
+        return account.user, device, following
+
+    def access_token(self, user_id: str, device_id: str) -> str:
+        """Return an access token for a session, good for `LIFETIME_S` seconds."""
+        return self._tokens.issue(user_id=user_id, device_id=device_id, now=self._clock.now_ms() / 1000)
+
+    def device_of(self, access_token: Secret) -> str:
+        """Return the session of an access token. Raises `Unauthorized` when it does not hold."""
+        return self._tokens.verify(access_token, now=self._clock.now_ms() / 1000)[1]
 
     def _is_repeated(self, device: DeviceRecord, old: str, following: str, address: str) -> bool:
         """Return whether this is the request that was answered a moment ago, once more."""
@@ -252,8 +279,7 @@ class AuthManager:
         return token
 
     async def _session(self, user: User, device_id: str, refresh: Secret) -> c.Session:
-        access = self._tokens.issue(user_id=user.id, device_id=device_id, now=self._clock.now_ms() / 1000)
         return c.Session(
-            user=user, device=device_id, access_token=access, expires_in=LIFETIME_S, refresh_token=refresh.reveal(),
-            enrol=await self._second_factor.is_missing(user),
+            user=user, device=device_id, access_token=self.access_token(user.id, device_id), expires_in=LIFETIME_S,
+            refresh_token=refresh.reveal(), enrol=await self._second_factor.is_missing(user),
         )  # fmt: skip

@@ -140,6 +140,7 @@ class Gateway:
         """See `Session.who`."""
         principal = await self._auth.authenticate(token)
         policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
+        policy.require_connection(principal)
         return principal
 
     async def known(self, token: Secret) -> Principal:

@@ -31,7 +31,7 @@ from securechat.ops.health import Health
 from securechat.ops.metrics import Counters
 from securechat.protocol import key_list as key_list_module
 from securechat.protocol.handler import invalid_input, too_deep
-from securechat.rest import docs
+from securechat.rest import docs, oauth
 from securechat.rest.openapi import Problem, document
 from securechat.rest.routes import BASE, ROUTES, Route
 from securechat.rest.static import StaticFiles
@@ -62,6 +62,7 @@ class RestApp:
         origins: Origins allowed besides the server's own.
         key_list: The signed list of identity keys, if one is published.
         strict_for: How long browsers remember to use HTTPS only for a host, in seconds; 0: not at all.
+        issuer: What apps call the server: its public URL.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class RestApp:
         origins: Callable[[], frozenset[str]],
         key_list: Callable[[], bytes | None],
         strict_for: Callable[[str], int] = lambda _host: 0,
+        issuer: Callable[[], str] = str,
     ) -> None:
+        self._issuer = issuer
         self._dispatcher = dispatcher
         self._auth = auth
         self._limiter = limiter
@@ -93,12 +96,16 @@ class RestApp:
             StarletteRoute(BASE + path, self._at(methods), methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
             for path, methods in found.items()
         ]
+        apps = oauth.OAuthDoor(self._perform_openly, lambda request: request.scope[_AUTHORIZATION])
+        methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         self.asgi: ASGIApp = _Borders(
             Starlette(
                 routes=[
                     StarletteRoute("/healthz", self._healthz),
                     StarletteRoute("/readyz", self._readyz),
                     StarletteRoute(key_list_module.PATH, self._serve_key_list),
+                    StarletteRoute(oauth.METADATA, self._serve_metadata),
+                    *[StarletteRoute(path, endpoint, methods=methods) for path, endpoint in apps.endpoints()],
                     StarletteRoute("/api/openapi.json", self._serve_openapi),
                     StarletteRoute("/api/docs", self._serve_docs),
                     StarletteRoute("/api/docs.css", self._serve_docs_style),
@@ -182,6 +189,12 @@ class RestApp:
             self._counters.refused += 1
             return _problem(error, headers=self._limiter.headers([(costs.ADDRESS, address)], time.monotonic()))
         return None
+
+    async def _perform_openly(self, command: c.Command, address: str) -> Any:
+        return await self._dispatcher.perform(STRANGER, command, address)
+
+    async def _serve_metadata(self, _request: Request) -> Response:
+        return Response(_encode(oauth.metadata(self._issuer())), media_type="application/json")
 
     async def _healthz(self, _request: Request) -> Response:
         return Response(b'{"alive":true}', media_type="application/json")

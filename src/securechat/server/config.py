@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from securechat.auth.addresses import networks
+from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
 from securechat.domain.secret import Secret, decode_hook
@@ -44,6 +45,7 @@ DEFAULT_RATES: Final = {
     "login.address": Rate(burst=30, per_s=0.5),
     "login.account": Rate(burst=6, per_s=0.1),
     "login.code": Rate(burst=5, per_s=0.05),
+    "consent.code": Rate(burst=10, per_s=0.1),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
     "handshake.address": Rate(burst=200, per_s=20),
@@ -68,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     registration: Literal["invite", "open"] = _setting("invite", "Who may register: with an invitation, or everybody.", reload=True)
     second_factor_roles: Roles = _setting(
         [], "Roles that must have a second factor: owner, admin, member. Who has none is led to set one up.", reload=True
+    )
+    oidc: list[ProviderConfig] = _setting(
+        [], "Providers whose accounts open this server (OpenID Connect); see docs/howto/sign-in-with-a-provider.md."
     )
     token_key_max_age_s: Annotated[int, Meta(ge=60)] = _setting(
         2_592_000, "Age in seconds at which the key of access tokens is rotated. Nobody is signed out by it.", reload=True
@@ -252,7 +257,7 @@ class ConfigManager:
                         f"{key}: {text} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'} (from {name})"
                     )
                 continue
-            if key in FIELDS and FIELDS[key].type in {list[str], Roles, dict[str, Rate]}:
+            if key in FIELDS and FIELDS[key].type in {list[str], list[ProviderConfig], Roles, dict[str, Rate]}:
                 try:
                     found[key] = msgspec.json.decode(text)
                 except msgspec.DecodeError:
@@ -284,6 +289,11 @@ def _contradictions(settings: Settings) -> list[str]:
         if ports[index] and ports[index] in ports[:index]:
             found.append(f"{key}: the same as {'port' if ports[index] == ports[0] else 'http_port'}")
     found += _domain_mistakes(settings)
+    found += [f"oidc: {mistake}" for provider in settings.oidc if (mistake := provider.mistake())]
+    if len({provider.id for provider in settings.oidc}) < len(settings.oidc):
+        found.append("oidc: two providers have the same id")
+    if len({provider.issuer for provider in settings.oidc}) < len(settings.oidc):
+        found.append("oidc: two providers have the same issuer")
     if settings.admin_listen and not settings.admin_listen.rpartition(":")[2].isdecimal():
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):

@@ -195,6 +195,7 @@ class Server:
             origins,
             parts.session_layer.published,
             strict_for,
+            self.public_url,
         )
         metrics = MetricsCollector(
             parts.counters,

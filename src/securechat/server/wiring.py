@@ -10,14 +10,19 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
+from securechat.auth.apps import AppService
 from securechat.auth.confirmation import Confirmation
+from securechat.auth.external import ExternalService
 from securechat.auth.factors import FactorService
 from securechat.auth.jwt_handler import JWTHandler
 from securechat.auth.key_file import load_key
 from securechat.auth.manager import AuthManager
+from securechat.auth.oauth import OAuthService
+from securechat.auth.oidc import OidcProvider
 from securechat.auth.passkey_check import PasskeyCheck
 from securechat.auth.passkeys import WebAuthn
 from securechat.auth.passwords import Passwords
+from securechat.auth.personal_tokens import PersonalTokens
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.auth.second_factor import SecondFactor
 from securechat.auth.throttle import Throttle
@@ -62,6 +67,7 @@ from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqliteMaintenance
 from securechat.store.migrate import migrate
+from securechat.store.oauth import SqliteOAuth
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.sqlite import SqliteDatabase
 from securechat.store.storage_jobs import StorageJobs
@@ -130,6 +136,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
     factor_store = SqliteFactors(database, audit_store)
+    oauth_store = SqliteOAuth(database, audit_store)
     throttle = Throttle(lambda: settings().rates)
     second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
@@ -159,13 +166,15 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     confirmation = Confirmation(factor_store, account_store, auth, second_factor, passkeys, clock)
     factors = FactorService(
         factor_store, account_store, auth, second_factor, confirmation, passkeys, webauthn, tickets, limiter, clock,
-        lambda: accounts.server_name,
+        lambda: accounts.server_name, oauth_store.count_ways_in,
     )  # fmt: skip
     token_keys = TokenKeyService(tokens.keys, clock, auditor.record)
+    oauth_asks, oauth_opens = _oauth(
+        settings, public_url, origins, oauth_store, account_store, accounts, auth, second_factor, confirmation, tickets, limiter,
+        clock, bus,
+    )  # fmt: skip
     messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
-    explainer = ExplainService(log_store, account_store)
-    presence = PresenceService(log_store, bus, clock)
     keeper = StorageService(storage, room_log)
 
     server = ServerDesk(maintenance, data, auditor, public_url, lambda: len(gateway.connections))
@@ -182,26 +191,18 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts)
+        asks=_asks(rooms, history, PresenceService(log_store, bus, clock), auth, accounts)
         | {c.ServerStatus: server.status, c.BackupCreate: server.backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune}
         | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew}
         | {
             c.StorageStatus: keeper.status,
             c.StorageRotate: keeper.rotate,
             c.StorageShred: keeper.shred,
-            c.PolicyExplain: explainer.explain,
+            c.PolicyExplain: ExplainService(log_store, account_store).explain,
         }
-        | _factor_asks(factors, confirmation, token_keys),
-        opens={
-            c.SetupComplete: accounts.setup,
-            c.InviteGet: accounts.see_invite,
-            c.AccountRegister: accounts.register,
-            c.SessionCreate: auth.log_in,
-            c.SessionRefresh: auth.refresh,
-            c.PasswordReset: accounts.reset_password,
-            c.PasskeyChallenge: factors.challenge,
-            c.SessionPasskey: factors.log_in,
-        },
+        | _factor_asks(factors, confirmation, token_keys)
+        | oauth_asks,
+        opens=_opens(accounts, auth, factors) | oauth_opens,
         room_log=room_log,
         limiter=limiter,
         clock=clock,
@@ -297,6 +298,62 @@ def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys:
         c.FactorClear: factors.clear,
         c.TokenKeyList: token_keys.list_keys,
         c.TokenKeyRotate: token_keys.rotate,
+    }
+
+
+def _oauth(
+    settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqliteOAuth,
+    account_store: SqliteAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
+    confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: LocalBus,
+) -> tuple[dict[type[c.Command], Any], dict[type[c.Command], Any]]:  # fmt: skip
+    """Put together what has to do with other providers, apps and tokens: what people ask, and what strangers ask."""
+    external = ExternalService(
+        store, account_store, auth, second_factor, confirmation, tickets, limiter, clock,
+        [OidcProvider(each, clock) for each in settings().oidc], origins, accounts.admit,
+        lambda: settings().registration != "open",
+    )  # fmt: skip
+    apps = AppService(store, bus, confirmation, limiter, clock, public_url)
+    oauth = OAuthService(store, account_store, apps, auth, limiter, clock, public_url)
+    personal = PersonalTokens(store, auth, confirmation, clock)
+    asks: dict[type[c.Command], Any] = {
+        c.ExternalList: external.list_externals,
+        c.ExternalBegin: external.begin_link,
+        c.ExternalAdd: external.add,
+        c.ExternalRemove: external.remove,
+        c.ConsentGet: apps.see,
+        c.ConsentGive: apps.give,
+        c.GrantList: apps.list_grants,
+        c.GrantRevoke: apps.revoke_grant,
+        c.AppCreate: apps.create,
+        c.AppList: apps.list_apps,
+        c.AppDelete: apps.delete,
+        c.TokenCreate: personal.create,
+        c.TokenList: personal.list_tokens,
+        c.TokenRevoke: personal.revoke,
+    }
+    opens: dict[type[c.Command], Any] = {
+        c.ProviderList: external.list_providers,
+        c.ProviderBegin: external.begin,
+        c.ProviderFinish: external.finish,
+        c.SessionProvider: external.log_in,
+        c.AccountProvider: external.register,
+        c.OauthToken: oauth.token,
+        c.OauthDevice: oauth.begin_device,
+        c.OauthRevoke: oauth.revoke,
+    }
+    return asks, opens
+
+
+def _opens(accounts: AccountService, auth: AuthManager, factors: FactorService) -> dict[type[c.Command], Any]:
+    return {
+        c.SetupComplete: accounts.setup,
+        c.InviteGet: accounts.see_invite,
+        c.AccountRegister: accounts.register,
+        c.SessionCreate: auth.log_in,
+        c.SessionRefresh: auth.refresh,
+        c.PasswordReset: accounts.reset_password,
+        c.PasskeyChallenge: factors.challenge,
+        c.SessionPasskey: factors.log_in,
     }
 
 

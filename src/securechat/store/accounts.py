@@ -19,7 +19,7 @@ from securechat.store.log import name_key, to_user
 from securechat.store.sqlite import Row, SqliteDatabase
 
 _USER: Final = "id, username, display_name, role, disabled_at"
-_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address"
+_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at"
 _INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
 
 
@@ -161,7 +161,7 @@ class SqliteAccounts:
         """See `AccountStore.devices`."""
         rows = self._db.read(
             "SELECT id, name, created_at, last_seen_at, address FROM devices WHERE user_id = ? AND revoked_at IS NULL"
-            " ORDER BY created_at DESC, id",
+            " AND app IS NULL ORDER BY created_at DESC, id",
             (user_id,),
         )
         return [Device(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], address=row[4]) for row in rows]
@@ -289,8 +289,11 @@ class SqliteAccounts:
         rows = self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
         if not rows:
             return None
-        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address = rows[0]
-        return DeviceRecord(device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address)
+        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = rows[0]
+        return DeviceRecord(
+            device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
+            None if app is None else frozenset(str(scopes or "").split()), expires_at,
+        )  # fmt: skip
 
 
 def _to_invite(row: Row) -> Invite:

@@ -13,7 +13,7 @@ import apsw
 
 from securechat.errors import Shutdown
 
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 """The newest migration. A test compares it with the files."""
 
 
