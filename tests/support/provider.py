@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.running import free_port
+from support.ports import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -213,7 +213,7 @@ class OidcProvider:
             return "iat"
         if not isinstance(claims.get("nonce"), str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
             return "nonce"
-        if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_MAX:
+        if not isinstance(subject, str) or not subject.isascii() or not 0 < len(subject) <= SUBJECT_MAX:
             return "sub"
         return ""
 
