@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import msgspec
 import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
@@ -19,8 +20,9 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from securechat.auth.oidc import ALGORITHMS, REFRESH_S, OidcProvider, ProviderConfig
 from securechat.auth.outgoing import ANSWER_MAX, Outgoing, is_allowed
 from securechat.domain.apps import clean_redirect
-from securechat.domain.secret import Secret
+from securechat.domain.secret import Secret, mask_hook
 from securechat.errors import InvalidInput, Unauthorized, Unavailable
+from securechat.server.config import ConfigManager
 from support.fakes import ManualClock
 from support.oauth import REDIRECT, App, change, s256
 from support.running import PASSWORD, RunningServer
@@ -611,3 +613,15 @@ def test_055_the_form_of_a_configured_provider_is_checked(tmp_path: Path) -> Non
         {"scopes": ["profile"]}, {"client_secret_file": str(tmp_path / "none")}, {"ca": str(tmp_path / "none")},
     ):  # fmt: skip
         assert mistake(**more), more
+
+
+def test_055_the_secret_of_a_client_is_shown_to_nobody() -> None:
+    environ = {
+        "SECURECHAT_OIDC": json.dumps(
+            [{"id": "p", "name": "P", "issuer": ISSUER, "client_id": "c", "client_secret": "hunter2hunter2"}]
+        )
+    }
+    settings = ConfigManager(None, {}, environ).settings
+
+    assert settings.oidc[0].secret().reveal() == "hunter2hunter2"
+    assert "hunter2" not in f"{settings} {settings!r} {msgspec.json.encode(settings, enc_hook=mask_hook)!r}"
