@@ -1,4 +1,4 @@
-"""The real provider of `provider.mjs`, as a process of a test."""
+"""The real provider of `provider/provider.mjs`, as a process of a test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunningProvider:
     def running(self, origin: str) -> Iterator[RunningProvider]:
         """Run it for a server at this origin."""
         folder = subprocess.run([ROOT / "tools/node-path"], capture_output=True, text=True, check=True).stdout.strip()
-        command = [f"{folder}/node", str(HERE / "provider.mjs"), str(self.port), f"{origin}/oidc/acme"]
+        command = [f"{folder}/node", str(HERE / "provider" / "provider.mjs"), str(self.port), f"{origin}/oidc/acme"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             assert process.stdout is not None

@@ -5,12 +5,9 @@
  * redirect address of the one client.
  */
 
-import { createRequire } from "node:module";
-import { join } from "node:path";
+import Provider from "oidc-provider";
 
 const [port, redirect] = process.argv.slice(2);
-const from = createRequire(join(import.meta.dirname, "../../web/package.json"));
-const { default: Provider } = await import(from.resolve("oidc-provider"));
 
 const issuer = `http://localhost:${port}`;
 const provider = new Provider(issuer, {
