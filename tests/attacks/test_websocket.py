@@ -267,6 +267,20 @@ def test_15_18_a_request_that_is_ambiguous_or_no_http_is_refused_or_ended(shared
     assert status_of(talk(shared_server.http_port, head("GET /healthz HTTP/1.1", {"Host": "x"}))) == 200
 
 
+@pytest.mark.parametrize("host", ["[x", "[::1", "localhost:port", "localhost:99999"])
+def test_15_a_host_that_is_none_is_refused_and_leaves_no_traceback(shared_server: RunningServer, host: str) -> None:
+    context = ssl.create_default_context(cafile=shared_server.ca)
+    with (
+        socket.create_connection(("127.0.0.1", shared_server.port), timeout=8) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(head("GET /api/v1/me HTTP/1.1", {"Host": host}))
+        answer = tls.recv(65_536)
+
+    assert status_of(answer) == 400
+    assert "Traceback" not in shared_server.log
+
+
 def test_15_many_small_pieces_of_a_body_are_taken_as_one(shared_server: RunningServer) -> None:
     pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"username":"nobody","password":"not the password"}')
     answer = talk(

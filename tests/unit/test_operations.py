@@ -64,6 +64,11 @@ def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
         assert words in refusal.value.line
 
 
+def test_a_public_url_without_a_host_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="public_url: https://\\[x names no host"):
+        config(tmp_path, '{"public_url": "https://[x", "tls_domains": ["chat.example.org"]}')
+
+
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_file_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError):
@@ -244,6 +249,11 @@ def test_a_sealed_session_takes_the_names_that_the_settings_say() -> None:
     assert knows_host(by_acme, "chat.example.org:8443")
     assert knows_host(by_acme, "localhost:8443")
     assert not knows_host(by_acme, "evil.example")
+
+
+@pytest.mark.parametrize("host", ["[x", "[::1", "chat.example.org:port", "chat.example.org:99999", "[fe80::1%]]", "\u2100.example"])
+def test_a_host_that_is_none_is_unknown(host: str) -> None:
+    assert not knows_host(Settings(tls_domains=["chat.example.org"]), host)
 
 
 def test_signals_that_come_together_are_one_wish_and_a_later_one_is_impatience(monkeypatch: pytest.MonkeyPatch) -> None:

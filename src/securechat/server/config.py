@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from securechat.auth.addresses import networks
+from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
@@ -288,12 +288,15 @@ def _contradictions(settings: Settings) -> list[str]:
     for index, key in ((1, "http_port"), (2, "redirect_port")):
         if ports[index] and ports[index] in ports[:index]:
             found.append(f"{key}: the same as {'port' if ports[index] == ports[0] else 'http_port'}")
-    found += _domain_mistakes(settings)
     found += [f"oidc: {mistake}" for provider in settings.oidc if (mistake := provider.mistake())]
     if len({provider.id for provider in settings.oidc}) < len(settings.oidc):
         found.append("oidc: two providers have the same id")
     if len({provider.issuer for provider in settings.oidc}) < len(settings.oidc):
         found.append("oidc: two providers have the same issuer")
+    if host_of(settings.public_url.partition("://")[2].partition("/")[0]) is None:
+        found.append(f"public_url: {settings.public_url} names no host")
+    else:
+        found += _domain_mistakes(settings)
     if settings.admin_listen and not settings.admin_listen.rpartition(":")[2].isdecimal():
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
+from securechat.auth.addresses import host_of
 from securechat.auth.apps import AppService
 from securechat.auth.confirmation import Confirmation
 from securechat.auth.external import ExternalService
@@ -244,7 +245,9 @@ def knows_host(settings: Settings, host: str) -> bool:
     """Return whether a host (`name[:port]`) that a client dialled is this server, as far as one can know."""
     if not settings.hosts and not settings.public_url and not settings.tls_domains:
         return True
-    name = urlsplit(f"//{host}").hostname or ""
+    name = host_of(host)
+    if name is None:
+        return False
     known = {*map(str.lower, settings.hosts), *settings.tls_domains, "localhost", "127.0.0.1", "::1", settings.host}
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
