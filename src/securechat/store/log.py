@@ -349,6 +349,7 @@ class _Transaction:
             found = execute(_ONE, target)
             if found:
                 (entry,) = _to_entries(target[0], found, self._sealing)
+                _add_edits(execute, target[0], [entry], found, self._sealing)
                 _add_reactions(execute, target[0], [entry])
                 self._targets[target] = entry
 
