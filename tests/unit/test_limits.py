@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from securechat.auth import rate_limiter
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR, Principal
 from securechat.errors import ChatError, RateLimited
 from securechat.gateway.connection_limits import PATIENCE_BURST, Caps, Connections, Patience, Pending
 from securechat.server.config import DEFAULT_RATES
@@ -158,6 +160,30 @@ class _Taken:
 
     def submit(self, _operation: object, done: Any) -> None:
         done(None)
+
+
+async def test_what_is_refused_at_the_door_is_told_for_messages_too() -> None:
+    told: list[tuple[str, str]] = []
+
+    def hear(origin: tuple[Principal, c.Command, str], error: ChatError) -> None:
+        told.append((origin[2], error.code))
+
+    def never(_who: object, _command: object) -> Any:
+        raise AssertionError
+
+    limiter = RateLimiter(DEFAULT_RATES)
+    dispatcher = CommandDispatcher({c.MessageSend: never}, {}, {}, _Taken(), limiter, ManualClock(), hear)  # type: ignore[arg-type]
+    enrolling = msgspec.structs.replace(principal("ana"), enrolling=True)
+    command = c.MessageSend(room="rm_1", cmid="1", body="hello")
+    answers: list[ChatError] = []
+    dispatcher.dispatch(enrolling, command, "192.0.2.1", answers.append)
+    dispatcher.dispatch(OPERATOR, command, "192.0.2.2", answers.append)
+    for who, address in ((enrolling, "192.0.2.3"), (OPERATOR, "192.0.2.4")):
+        with pytest.raises(ChatError):
+            await dispatcher.perform(who, command, address)
+
+    assert [each.code for each in answers] == ["enrolment_required", "forbidden"]
+    assert told == [(f"192.0.2.{k}", code) for k, code in enumerate(("enrolment_required", "forbidden") * 2, 1)]
 
 
 async def test_a_team_at_its_busiest_is_never_told_to_wait() -> None:
