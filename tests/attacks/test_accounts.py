@@ -433,6 +433,32 @@ async def test_040_a_changed_role_ends_sessions_when_it_is_told_so(identity: Ide
     assert identity.bus.disconnected == [(user.id, (session.device,), 4401)]
 
 
+@pytest.mark.parametrize("change", ["password", "disabled"])
+async def test_040_a_log_in_under_way_does_not_outlive_what_ended_all_sessions(identity: Identity, change: str) -> None:
+    user = await identity.user("ana")
+    new = await identity.passwords.hash(Secret("a brand new horse"))
+    begun, go_on, check = asyncio.Event(), asyncio.Event(), identity.passwords.check
+
+    async def slow(stored: str | None, password: Secret) -> bool:
+        begun.set()
+        await go_on.wait()
+        return await check(stored, password)
+
+    identity.passwords.check = slow  # type: ignore[method-assign]
+    thief = asyncio.create_task(identity.log_in("ana"))
+    await begun.wait()
+    if change == "password":
+        await identity.accounts.update_user(user.id, password_hash=new)
+    else:
+        await identity.accounts.update_user(user.id, disabled_at=identity.clock.ms)
+    await identity.auth.end_sessions(user.id)
+    go_on.set()
+
+    with pytest.raises(Unauthorized, match="username or the password is wrong"):
+        await thief
+    assert await identity.accounts.devices(user.id) == []
+
+
 async def test_040_a_wrong_current_password_changes_nothing(identity: Identity) -> None:
     await identity.user("ana")
     session = await identity.log_in("ana")

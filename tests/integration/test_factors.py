@@ -224,6 +224,31 @@ async def test_a_passkey_is_both_factors_at_once(identity: Identity) -> None:
         await identity.log_in("ana")
 
 
+@pytest.mark.parametrize("change", ["cleared", "disabled"])
+async def test_a_passkey_that_is_taken_away_opens_no_session_that_was_under_way(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    key = await with_passkey(identity, "ana")
+    account = await identity.accounts.account(username="ana")
+    assert account is not None
+    used = identity.store.use_passkey
+
+    async def use_and_lose(passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
+        found = await used(passkey_id, old_count, new_count, at)
+        if change == "cleared":
+            await identity.store.clear_factors(account.user.id)
+        else:
+            await identity.accounts.update_user(account.user.id, disabled_at=at)
+        await identity.auth.end_sessions(account.user.id)
+        return found
+
+    monkeypatch.setattr(identity.store, "use_passkey", use_and_lose)
+    with pytest.raises(Unauthorized, match="This passkey does not work here"):
+        await use(identity, key)
+
+    assert await identity.accounts.devices(account.user.id) == []
+
+
 async def test_a_passkey_confirms_its_owner_and_nobody_else(identity: Identity) -> None:
     key = await with_passkey(identity, "ana")
     who = await identity.who(await use(identity, key))

@@ -106,7 +106,7 @@ class Confirmation:
 
     async def _confirm_by_passkey(self, who: Principal, command: c.SessionConfirm) -> None:
         try:
-            user = await self._passkeys.finish(command.ticket, command.credential)
+            user, _ = await self._passkeys.finish(command.ticket, command.credential)
         except Unauthorized as error:
             raise Forbidden(error.detail) from error
         if user.id != who.user_id:

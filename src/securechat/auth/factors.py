@@ -10,7 +10,7 @@ from typing import Final
 from securechat.auth import totp
 from securechat.auth.confirmation import Confirmation
 from securechat.auth.manager import AuthManager
-from securechat.auth.passkey_check import PasskeyCheck
+from securechat.auth.passkey_check import WRONG, PasskeyCheck
 from securechat.auth.passkeys import WebAuthn
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.recovery import code_hash, new_codes
@@ -22,7 +22,7 @@ from securechat.domain import policy
 from securechat.domain.accounts import Principal, User, clean_name
 from securechat.domain.audit import by
 from securechat.domain.ports import AccountStore, Clock, FactorStore, PasskeyRecord
-from securechat.errors import Conflict, InvalidInput, NotFound
+from securechat.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,11 @@ class FactorService:
             Unauthorized: As `PasskeyCheck.finish`.
         """
         self._limiter.take("login.address", place_of(address), self._clock.monotonic())
-        user = await self._passkeys.finish(command.ticket, command.credential)
-        return await self._auth.open_session(user, command.device_name, address)
+        user, passkey = await self._passkeys.finish(command.ticket, command.credential)
+        try:
+            return await self._auth.open_session(user, command.device_name, address, passkey=passkey)
+        except Unauthorized as error:
+            raise Unauthorized(WRONG, about=user.id) from error
 
     # ── one's own factors ────────────────────────────────────────────────────────────────────────────────────────────
 

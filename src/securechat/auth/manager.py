@@ -114,7 +114,7 @@ class AuthManager:
         if not await self.check_password(account, command.password, f"{username} {place_of(address)}") or account is None:
             raise Unauthorized(_WRONG, about=account.user.id if account is not None else "")
         await self._second_factor.require(account.user, command.code.reveal())
-        return await self.open_session(account.user, command.device_name, address)
+        return await self.open_session(account.user, command.device_name, address, password_hash=account.password_hash)
 
     async def check_password(self, account: Account | None, password: Secret, attempt: str) -> bool:
         """Return whether the password is right; takes as long when there is no account, or a locked one.
@@ -139,16 +139,41 @@ class AuthManager:
             self._throttle.forgive("login.account", attempt)
         return right
 
-    async def open_session(self, user: User, device_name: str, address: str, **details: Detail) -> c.Session:
-        """Sign a new device in; the audit log gets the details."""
+    async def open_session(
+        self,
+        user: User,
+        device_name: str,
+        address: str,
+        *,
+        password_hash: str | None = None,
+        passkey: str | None = None,
+        **details: Detail,
+    ) -> c.Session:
+        """Sign a new device in.
+
+        Args:
+            user: Who it is.
+            device_name: What they call it; may be blank.
+            address: Where they are.
+            password_hash: What their password was compared with.
+            passkey: The passkey that they used.
+            details: For the audit log.
+
+        Raises:
+            Unauthorized: The account was locked meanwhile, or has another password, or that passkey no more: what ended all
+                sessions ends those that are being opened, too.
+        """
         now = self._clock.now_ms()
         name = clean_name(device_name, "device_name") if device_name.strip() else "A device"
         refresh, family = new_refresh_token()
         device = Device(id=self._new_id(DEVICE), name=name, created_at=now, last_seen_at=now, address=address)
         event = AuditEvent(action="session.create", actor=user.id, device=device.id, address=address, details=details)
-        await self._accounts.recording(event).create_device(
-            device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family)
-        )
+        opened = await self._accounts.recording(event).create_device(
+            device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family), password_hash=password_hash,
+            passkey=passkey,
+        )  # fmt: skip
+        if not opened:
+            raise Unauthorized(_WRONG, about=user.id)
         return await self._session(user, device.id, refresh)
 
     async def refresh(self, command: c.SessionRefresh, address: str) -> c.Session:
