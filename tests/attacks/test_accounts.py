@@ -26,7 +26,7 @@ from securechat.domain.accounts import PASSWORD_MAX, Role
 from securechat.domain.secret import Secret
 from securechat.errors import ConfirmationRequired, RateLimited, SecondFactorRequired, Unauthorized
 from securechat.rest.routes import BASE, ROUTES
-from support.identity import Identity
+from support.identity import HERE, Identity
 from support.running import PASSWORD, RunningServer
 from support.sockets import heard_until_closed, socket_of
 
@@ -457,6 +457,21 @@ async def test_040_a_log_in_under_way_does_not_outlive_what_ended_all_sessions(i
     with pytest.raises(Unauthorized, match="username or the password is wrong"):
         await thief
     assert await identity.accounts.devices(user.id) == []
+
+
+async def test_040_a_session_that_nobody_used_for_long_ends(identity: Identity) -> None:
+    user = await identity.user("ana")
+    used, forgotten = await identity.log_in("ana"), await identity.log_in("ana")
+    for _ in range(2):
+        identity.clock.forward(60 * 86_400)
+        used = await identity.auth.refresh(c.SessionRefresh(refresh_token=Secret(used.refresh_token)), HERE)
+    with pytest.raises(Unauthorized, match="The session has ended"):
+        await identity.auth.refresh(c.SessionRefresh(refresh_token=Secret(forgotten.refresh_token)), HERE)
+
+    assert [each.id for each in await identity.accounts.devices(user.id)] == [used.device]
+    identity.idle_days = 0
+    identity.clock.forward(5 * 365 * 86_400)
+    await identity.auth.refresh(c.SessionRefresh(refresh_token=Secret(used.refresh_token)), HERE)
 
 
 async def test_040_a_wrong_current_password_changes_nothing(identity: Identity) -> None:

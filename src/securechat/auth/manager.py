@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 GRACE_MS: Final = 10_000
 """The same refresh from the same place within this time is a lost answer or a second tab, not a thief: it gets the same answer."""
+DAY_MS: Final = 86_400_000
 UNAUTHORIZED_CLOSE: Final = 4401
 _WRONG: Final = "The username or the password is wrong."
 
@@ -44,6 +45,7 @@ class AuthManager:
         refresh_key: Makes the successors of refresh tokens, 32 bytes.
         clock: Time.
         new_id: Makes ids.
+        idle_days: Days after which a session ends that nobody used, read at each use; 0 for never.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class AuthManager:
         refresh_key: bytes,
         clock: Clock,
         new_id: Callable[[str], str],
+        idle_days: Callable[[], int],
     ) -> None:
         self._accounts = accounts
         self._bus = bus
@@ -69,6 +72,7 @@ class AuthManager:
         self._refresh_key = refresh_key
         self._clock = clock
         self._new_id = new_id
+        self._idle_days = idle_days
 
     async def authenticate(self, token: Secret) -> Principal:
         """Return who holds this access token or bot token.
@@ -195,8 +199,8 @@ class AuthManager:
             app: Client id of the app whose session it has to be; None for a session of the person's own.
 
         Raises:
-            Unauthorized: Unknown, another's, or used. A token used before ends the session: one of two holders is a thief. Only
-                the same request from the same place, a moment later, gets the same answer again.
+            Unauthorized: Unknown, another's, idle for too long, or used. A token used before ends the session: one of two holders
+                is a thief. Only the same request from the same place, a moment later, gets the same answer again.
         """
         old = token_hash(refresh_token)
         family = token_hash(family_of(refresh_token))
@@ -205,6 +209,10 @@ class AuthManager:
             raise Unauthorized("The session has ended.")
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
+            raise Unauthorized("The session has ended.")
+        if self._is_idle(device):
+            event = AuditEvent(action="session.idle", device=device.id, address=address, subject=device.user_id)
+            await self.end_sessions(device.user_id, device.id, event=event)
             raise Unauthorized("The session has ended.")
         following = next_refresh_token(self._refresh_key, refresh_token)
         now = self._clock.now_ms()
@@ -226,6 +234,10 @@ class AuthManager:
     def device_of(self, access_token: Secret) -> str:
         """Return the session of an access token. Raises `Unauthorized` when it does not hold."""
         return self._tokens.verify(access_token, now=self._clock.now_ms() / 1000)[1]
+
+    def _is_idle(self, device: DeviceRecord) -> bool:
+        days = self._idle_days()
+        return days > 0 and self._clock.now_ms() - device.refreshed_at > days * DAY_MS
 
     def _is_repeated(self, device: DeviceRecord, old: str, following: str, address: str) -> bool:
         """Return whether this is the request that was answered a moment ago, once more."""

@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_key_max_age_s: Annotated[int, Meta(ge=60)] = _setting(
         2_592_000, "Age in seconds at which the key of access tokens is rotated. Nobody is signed out by it.", reload=True
     )
+    session_idle_days: Annotated[int, Meta(ge=0, le=36_500)] = _setting(
+        90, "Days after which a session ends that nobody used; 0: it never does.", reload=True
+    )
     session_layer: Literal["required", "preferred", "off"] = _setting(
         "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
     )

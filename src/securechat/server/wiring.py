@@ -143,7 +143,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
     auth = AuthManager(
         account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
-        new_id,
+        new_id, lambda: settings().session_idle_days,
     )  # fmt: skip
     rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
 
