@@ -17,9 +17,10 @@ import httpx2 as httpx
 import pyotp
 import pytest
 
+from securechat.auth.addresses import source_of
 from securechat.auth.passwords import WAITING_MAX
 from securechat.auth.rate_limiter import Rate
-from securechat.auth.throttle import KEYS_MAX, WAIT_MAX_S, Throttle, place_of
+from securechat.auth.throttle import KEYS_MAX, WAIT_MAX_S, Throttle
 from securechat.auth.totp import STEP_S
 from securechat.domain import commands as c
 from securechat.domain.accounts import PASSWORD_MAX, Role
@@ -121,12 +122,12 @@ def test_034_what_is_remembered_of_strangers_has_a_limit() -> None:
 @pytest.mark.parametrize(
     ("address", "place"),
     [
-        ("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1:2::"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1:2::/64"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
         ("::ffff:192.0.2.7", "192.0.2.7"), ("local", "local"), ("", ""),
     ],
 )  # fmt: skip
 def test_034_the_addresses_of_one_customer_are_one_place(address: str, place: str) -> None:
-    assert place_of(address) == place
+    assert source_of(address) == place
 
 
 # ── 35, 36, 37 ───────────────────────────────────────────────────────────────────────────────────────────────────────
