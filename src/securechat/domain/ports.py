@@ -598,8 +598,12 @@ class StorageKeeper(Protocol):
             Unavailable: The provider does not make keys.
         """
 
-    def wake(self) -> None:
-        """Look for jobs now."""
+    async def erase(self, room: str) -> None:
+        """Remove the texts of a room that was erased: see to it soon, or, where nothing works on jobs, now.
+
+        Raises:
+            Unavailable: The disk does not take it; what is left is removed when a server runs.
+        """
 
 
 class SecretBox(Protocol):

@@ -44,5 +44,5 @@ class StorageService:
             return Sent(room=room.id, seq=entry.seq, at=now)
 
         sent: Sent = await self._room_log.perform(Operation(decide, (command.room,)))
-        self._keeper.wake()
+        await self._keeper.erase(command.room)
         return sent
