@@ -311,6 +311,7 @@ class AccountService:
         if not await accounts.set_role(user.id, role):
             raise Conflict("A server keeps an owner: make somebody else owner first.")
         user = await self._user(user.id)
+        await self._auth.disconnect_unenrolled(user.id)  # Before the signal: no connection acts with the new role then.
         self._bus.signal(Signal(user, user=user.id, ephemeral=False))
         for summary in await self._rooms.heads(user.id):
             self._bus.signal(Signal(user, room=summary.id, ephemeral=False, except_user=user.id))

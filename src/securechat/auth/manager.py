@@ -297,6 +297,16 @@ class AuthManager:
             self._bus.disconnect(user_id=user_id, device_ids=ended, code=UNAUTHORIZED_CLOSE)
         return ended
 
+    async def must_enrol(self, user_id: str) -> bool:
+        """Return whether somebody has to set a second factor up before anything else."""
+        account = await self._accounts.account(user_id=user_id)
+        return account is not None and await self._second_factor.is_missing(account.user)
+
+    async def disconnect_unenrolled(self, user_id: str) -> None:
+        """Close the connections of who has to set a second factor up first: what they were let in for is no more."""
+        if await self.must_enrol(user_id):
+            self._bus.disconnect(user_id=user_id, device_ids=None, code=UNAUTHORIZED_CLOSE)
+
     async def hash_password(self, password: Secret) -> str:
         """Check a new password's form and hash it."""
         return await self._passwords.hash(clean_password(password))

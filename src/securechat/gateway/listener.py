@@ -55,6 +55,8 @@ HEAD_BYTES: Final = 192 * 1024
 HTTP_CONNECTIONS: Final = 5_000
 """Connections that are no WebSocket."""
 LOOK_AFTER_S: Final = 2.0
+RECHECK_BATCH: Final = 100
+"""Users that are looked at in one turn of the loop."""
 PATH: Final = b"/gateway"
 _READ_BYTES: Final = 4 * 1024
 
@@ -131,6 +133,11 @@ class Gateway:
         self.connections = Connections(pending)
         self._limiter = limiter
         self.draining = False
+        self._recheck = False
+
+    def recheck(self) -> None:
+        """The settings changed: see to it that whoever is connected would still be let in."""
+        self._recheck = True
 
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """See `Session.answer`."""
@@ -229,6 +236,9 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             await self._close_ended()
+            if self._recheck:
+                self._recheck = False
+                await self._close_unenrolled()
             now, wall = time.monotonic(), time.time()
             for connection in self._connections():
                 connection.look_after(now, wall)
@@ -240,6 +250,17 @@ class Gateway:
                 self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=f.CloseCode.UNAUTHORIZED)
         except ChatError as error:
             log.warning("sessions that ended are not known now", extra={"code": error.code})
+
+    async def _close_unenrolled(self) -> None:
+        """Close connections of those whose role wants a second factor now, and who have none."""
+        try:
+            for number, user_id in enumerate(self._hub.users()):
+                await self._auth.disconnect_unenrolled(user_id)
+                if number % RECHECK_BATCH == 0:
+                    await asyncio.sleep(0)
+        except ChatError as error:
+            self._recheck = True
+            log.warning("who lacks a second factor is not known now", extra={"code": error.code})
 
     def drain(self, spread_ms: int) -> None:
         """Tell every client to come back, spread over a time, and close."""

@@ -359,6 +359,7 @@ class Server:
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates
         parts.gateway.pending.caps = caps_of(settings)
+        parts.gateway.recheck()
         logger.set_level(settings.log_level)
 
 
