@@ -6,8 +6,6 @@ the server runs or not: it looks at the files again.
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +15,7 @@ import msgspec
 
 from securechat.crypto.identity import IdentityKey
 from securechat.errors import Shutdown
+from securechat.files import write_private
 from securechat.protocol.key_list import LIST_S, KeyList, ListedKey, SignedKeyList, sign_list
 
 NEXT_AFTER_S: Final = 30 * 86_400
@@ -90,12 +89,12 @@ class IdentityKeys:
         """Make a key that signs from this time on; those before it end a while later, when every client has the new one."""
         key = IdentityKey.generate(self._bits)
         record = KeyRecord(kid=key.key_id.hex(), not_before=not_before)
-        _write(self._path(record), key.pem())
+        write_private(self._path(record), key.pem())
         for each in self._records:
             if not each.not_after:
                 each.not_after = not_before + NEXT_AFTER_S
         self._records.append(record)
-        _write(self._index, msgspec.json.format(msgspec.json.encode(self._records)))
+        write_private(self._index, msgspec.json.format(msgspec.json.encode(self._records)))
         self._keys[key.key_id] = key
         return record
 
@@ -108,7 +107,7 @@ class IdentityKeys:
         now = int(time.time())
         keys = [ListedKey(kid=each.kid, nbf=each.not_before, naf=each.not_after) for each in self._records]
         made = KeyList(host=host, serial=serial, issued=now, expires=now + LIST_S, keys=keys)
-        _write(self.published_path, msgspec.json.encode(sign_list(made, root)))
+        write_private(self.published_path, msgspec.json.encode(sign_list(made, root)))
         return made
 
     def published(self) -> bytes | None:
@@ -148,14 +147,3 @@ class IdentityKeys:
         if not records or any(key.key_id != key_id for key_id, key in keys.items()):
             raise Shutdown(f"The identity keys in {self._folder} do not fit {self._index.name}.")
         self._records, self._keys = records, keys
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only."""
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
