@@ -22,6 +22,7 @@ from securechat.server.audit import verify_folder
 from securechat.server.backup import free_space
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
+from securechat.server.identity import INDEX, IdentityKeys
 from securechat.server.own_ca import OwnCA
 from securechat.store.migrate import HEAD, current
 
@@ -63,6 +64,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     yield from _folder(folder)
     yield from _database(folder)
     yield from _secrets(folder)
+    yield from _identity(folder)
     yield from _audit(settings, folder)
     yield _storage(settings, folder)
     yield from _certificate(settings, folder)
@@ -101,6 +103,17 @@ def _secrets(folder: DataDir) -> Iterator[Finding]:
             yield Finding("fail", "secrets", f"{path} can be read by others", f"chmod 600 {path}")
             return
     yield Finding("ok", "secrets", "keys can be read by their owner only")
+
+
+def _identity(folder: DataDir) -> Iterator[Finding]:
+    if not (folder.keys / INDEX).exists():
+        return
+    try:
+        IdentityKeys(folder.keys).load()
+    except Shutdown as error:
+        yield Finding("fail", "identity", f"{error.line} A running server goes on with those that it has.", "securechat keys list")
+        return
+    yield Finding("ok", "identity", "the keys by which clients know this server can be used")
 
 
 def _storage(settings: Settings, folder: DataDir) -> Finding:

@@ -1,11 +1,12 @@
 """IdentityKeys: by which keys this server is known, which one signs now, and the list of them that the offline root signed.
 
 `keys/identity.json` names the keys and when they hold; each private key is a file of its own. `securechat keys` changes them, while
-the server runs or not: it looks at the files again.
+the server runs or not: it looks at the files again. What it cannot read then is told, and the keys that it has stay.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +19,9 @@ from securechat.errors import Shutdown
 from securechat.files import write_private
 from securechat.protocol.key_list import LIST_S, KeyList, ListedKey, SignedKeyList, sign_list
 
+log = logging.getLogger(__name__)
+
+INDEX: Final = "identity.json"
 NEXT_AFTER_S: Final = 30 * 86_400
 """A next key is listed this long before it signs, so that every client has heard of it."""
 LOOK_S: Final = 2.0
@@ -47,12 +51,13 @@ class IdentityKeys:
 
     def __init__(self, folder: Path, bits: int = 2_048) -> None:
         self._folder = folder
-        self._index = folder / "identity.json"
+        self._index = folder / INDEX
         self.published_path = folder / "identity-list.json"
         self._bits = bits
         self._records: list[KeyRecord] = []
         self._keys: dict[bytes, IdentityKey] = {}
         self._stamp = -1
+        self._problem = ""
         self._looked = float("-inf")
 
     def load(self) -> None:
@@ -64,6 +69,12 @@ class IdentityKeys:
         if not self._index.exists():
             self.add(not_before=0)
         self._read()
+
+    @property
+    def problem(self) -> str:
+        """Why keys that changed were not taken, one line; empty when all is well."""
+        self._look()
+        return self._problem
 
     def records(self) -> list[KeyRecord]:
         """Return every key, oldest first."""
@@ -126,11 +137,18 @@ class IdentityKeys:
             return
         self._looked = now
         try:
-            stamp = self._index.stat().st_mtime_ns
-        except OSError:
-            return
-        if stamp != self._stamp:
+            if self._index.stat().st_mtime_ns == self._stamp:
+                return
             self._read()
+        except (OSError, Shutdown) as error:
+            # This is a handshake of anybody, or a probe: it neither ends the server nor goes without an answer.
+            problem = str(error) if isinstance(error, Shutdown) else f"The identity keys cannot be used: {error}"
+            if problem != self._problem:
+                log.error("identity keys refused, the old ones stay", extra={"reason": problem})  # noqa: TRY400 - no traceback helps
+            self._problem = problem
+            self._stamp = -1  # Looked at again, until it is repaired.
+        else:
+            self._problem = ""
 
     def _read(self) -> None:
         try:
@@ -142,7 +160,7 @@ class IdentityKeys:
                 if path.stat().st_mode & 0o077:
                     raise Shutdown(f"{path} can be read by others. Make it yours alone: chmod 600")
                 keys[bytes.fromhex(record.kid)] = IdentityKey.load(path.read_bytes())
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+        except (OSError, TypeError, ValueError, msgspec.DecodeError) as error:
             raise Shutdown(f"The identity keys in {self._folder} cannot be used: {error}") from error
         if not records or any(key.key_id != key_id for key_id, key in keys.items()):
             raise Shutdown(f"The identity keys in {self._folder} do not fit {self._index.name}.")

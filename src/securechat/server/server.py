@@ -121,7 +121,9 @@ class Server:
             loop.add_signal_handler(number, self._asked_to_stop)
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
-        health = Health({"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem})
+        health = Health(
+            {"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
+        )
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")

@@ -88,6 +88,7 @@ class Parts:
     hub: Hub
     gateway: Gateway
     session_layer: SessionLayer
+    identities: IdentityKeys
     dispatcher: CommandDispatcher
     auth: AuthManager
     accounts: AccountService
@@ -218,7 +219,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
-        secrets=secrets, identity_audit=IdentityAudit(identities, account_store),
+        secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
     )  # fmt: skip
 
 
