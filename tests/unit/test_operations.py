@@ -95,6 +95,16 @@ def test_a_broken_new_file_is_refused_and_the_old_settings_stay(tmp_path: Path) 
     assert manager.settings.log_level == "WARN"
 
 
+@pytest.mark.parametrize("content", [b'{"public_url": "https://caf\xe9.example"}', b"\xff\xfe{\x00}\x00"])
+def test_a_file_that_is_not_utf_8_is_refused_and_the_old_settings_stay(tmp_path: Path, content: bytes) -> None:
+    manager = config(tmp_path, '{"log_level": "WARN"}')
+    (tmp_path / "config.json").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"not (JSON|UTF-8)"):
+        manager.reload()
+    assert manager.settings.log_level == "WARN"
+
+
 def test_every_setting_is_explained() -> None:
     assert list(FIELDS) == list(HELP)
     assert all(text for text, _ in HELP.values())

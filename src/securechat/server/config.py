@@ -240,6 +240,9 @@ class ConfigManager:
         except msgspec.DecodeError as error:
             mistakes.append(f"{self.path}: not JSON: {error}")
             return {}
+        except UnicodeDecodeError:
+            mistakes.append(f"{self.path}: not UTF-8")
+            return {}
         if not isinstance(found, dict):
             mistakes.append(f"{self.path}: not a JSON object")
             return {}
