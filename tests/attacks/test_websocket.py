@@ -185,6 +185,49 @@ def test_11_half_handshakes_have_a_number_and_nobody_else_notices(plain_server: 
     assert ended == 60
 
 
+def test_12_idle_http_connections_of_one_address_shut_nobody_out(tmp_path: Path) -> None:
+    caps = {"max_http_connections": 8, "max_http_connections_address": 5}
+    server = RunningServer(tmp_path / "data", settings=caps).start()
+    probe = head("GET /healthz HTTP/1.1", {"Host": "localhost"})
+    kept: list[socket.socket] = []
+
+    def keep(source: str) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=8, source_address=(source, 0))
+        kept.append(connection)
+        return connection
+
+    def answered(connection: socket.socket) -> bool:
+        answer = b""
+        try:
+            connection.sendall(probe)
+            while not answer.endswith(b'{"alive":true}'):
+                if not (more := connection.recv(65_536)):
+                    return False
+                answer += more
+        except OSError:
+            return False
+        return answer.startswith(b"HTTP/1.1 200")
+
+    try:
+        idle = [answered(keep("127.0.0.9")) for _ in range(7)]
+        first, newest = answered(kept[0]), answered(kept[6])
+        more = [answered(keep(source)) for source in ("127.0.0.8", "127.0.0.8", "127.0.0.8", "127.0.0.7")]
+        half = head("POST /api/v1/sessions HTTP/1.1", {"Host": "x", "Content-Type": "application/json", "Content-Length": "9"})
+        for _ in range(5):
+            keep("127.0.0.6").sendall(half)
+        wait_until(lambda: status_of(talk(server.http_port, upgrade(), source="127.0.0.5")) == 101, "a way in")
+        busy = answered(keep("127.0.0.6"))
+    finally:
+        for each in kept:
+            each.close()
+        server.stop()
+
+    assert idle == [True] * 7
+    assert (first, newest) == (False, True), "the oldest one made way"
+    assert more == [True] * 4
+    assert not busy, "all of this source are busy"
+
+
 async def test_12_an_address_and_an_account_have_a_number_of_connections(tmp_path: Path, attach: Attach) -> None:
     caps = {"max_connections_address": 6, "max_connections_account": 3}
     server = RunningServer(tmp_path / "data", settings=caps).start()

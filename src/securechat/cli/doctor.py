@@ -173,10 +173,15 @@ def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
 
 def _files_limit(settings: Settings) -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = settings.max_connections + 200
+    need = settings.max_connections + settings.max_http_connections + settings.max_pending + 200
     if soft >= need:
         return Finding("ok", "files", f"{soft} open files allowed")
-    return Finding("warn", "files", f"{soft} open files allowed, {need} wanted for max_connections", f"ulimit -n {need}")
+    return Finding(
+        "warn",
+        "files",
+        f"{soft} open files allowed, {need} wanted for max_connections and max_http_connections",
+        f"ulimit -n {need}",
+    )
 
 
 def _server(settings: Settings, folder: DataDir) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ from securechat.errors import ChatError, RateLimited, Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
-from securechat.gateway.connection_limits import Connections, Pending
+from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
@@ -53,7 +53,7 @@ HEAD_S: Final = 5.0
 HEAD_BYTES: Final = 192 * 1024
 """What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
-"""Connections that are no WebSocket."""
+"""Of a listener without a gateway: what sends people elsewhere."""
 LOOK_AFTER_S: Final = 2.0
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
@@ -131,6 +131,7 @@ class Gateway:
         self.server_name = server_name
         self.session_layer = session_layer
         self.connections = Connections(pending)
+        self.http = HttpConnections(pending)
         self._limiter = limiter
         self.draining = False
         self._recheck = False
@@ -293,13 +294,12 @@ class FrontProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
         # be somebody else's.
-        if len(self.connections) > HTTP_CONNECTIONS:
+        if self.gateway is None and len(self.connections) > HTTP_CONNECTIONS:
             self.loop.call_soon(transport.abort)
             return
-        peer = self.client[0] if self.client else ""
-        key = "" if self.proxies().trust(peer) else source_of(peer)  # A proxy stands for many sources.
+        key = self.proxies().source(self.client[0] if self.client else "")
         if self.gateway is not None:
-            if self.gateway.pending.full(key):
+            if self.gateway.pending.full(key) or not self.gateway.http.enter(self, key):
                 self.gateway.counters.connections_refused += 1
                 self.loop.call_soon(transport.abort)
                 return
@@ -319,6 +319,8 @@ class FrontProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start it again for each request of a connection that is kept."""
         super().on_message_begin()
+        if self.gateway is not None:
+            self.gateway.http.wake(self)
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
 
@@ -331,9 +333,22 @@ class FrontProtocol(HttpToolsProtocol):
             self.scope["client"] = (self.proxies().client(self.client[0], self.headers), self.client[1])
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """From now on it may make way for others, until it asks for something again."""
+        super().on_response_complete()
+        answered = self.cycle is None or self.cycle.response_complete
+        if self.gateway is not None and answered and self._head_timer is None and not self.transport.is_closing():
+            self.gateway.http.rest(self)
+
+    def make_way(self) -> None:
+        """See `Kept`. Not closed: that takes as long as its peer likes."""
+        self.loop.call_soon(self.transport.abort)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the deadline."""
         self._stop_timer()
+        if self.gateway is not None:
+            self.gateway.http.leave(self)
         super().connection_lost(exc)
 
     def _should_upgrade_to_ws(self) -> bool:
@@ -343,6 +358,8 @@ class FrontProtocol(HttpToolsProtocol):
         """Hand the transport to picows, with the head that was read."""
         self._stop_timer()
         self.connections.discard(self)
+        if self.gateway is not None:
+            self.gateway.http.leave(self)
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
             head += [name, b": ", value, b"\r\n"]
@@ -438,6 +455,10 @@ class Proxies:
     def trust(self, peer: str) -> bool:
         """Return whether a peer is one of them."""
         return bool(self.trusted) and any(peer_in(peer, network) for network in self.trusted)
+
+    def source(self, peer: str) -> str:
+        """Return by what a peer is counted: its source; nothing for a proxy, which stands for many."""
+        return "" if self.trust(peer) else source_of(peer)
 
     def client(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return whose request it is."""

@@ -115,6 +115,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_account: Annotated[int, Meta(ge=1)] = _setting(
         32, "The same of one account; then the oldest of the same device is replaced, else the new one refused.", reload=True
     )
+    max_http_connections: Annotated[int, Meta(ge=1)] = _setting(
+        5_000, "Connections that are no WebSocket; for one more, the one that is idle longest is closed.", reload=True
+    )
+    max_http_connections_address: Annotated[int, Meta(ge=1)] = _setting(1_000, "The same of one source.", reload=True)
     max_pending: Annotated[int, Meta(ge=1)] = _setting(
         500, "Connections whose request head or auth is not there yet; more are ended at once.", reload=True
     )

@@ -284,6 +284,8 @@ def caps_of(settings: Settings) -> Caps:
         account=settings.max_connections_account,
         pending=settings.max_pending,
         pending_address=settings.max_pending_address,
+        http=settings.max_http_connections,
+        http_address=settings.max_http_connections_address,
     )
 
 
