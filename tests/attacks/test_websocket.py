@@ -185,6 +185,48 @@ def test_11_half_handshakes_have_a_number_and_nobody_else_notices(plain_server: 
     assert ended == 60
 
 
+def test_11_half_tls_handshakes_have_a_number_and_nobody_else_notices(shared_server: RunningServer) -> None:
+    context = ssl.create_default_context(cafile=shared_server.ca)
+
+    def shake(source: str) -> str | None:
+        with (
+            socket.create_connection(("127.0.0.1", shared_server.port), timeout=8, source_address=(source, 0)) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            return tls.version()
+
+    def ended(connection: socket.socket) -> bool:
+        connection.settimeout(2)
+        try:
+            return not connection.recv(1)
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+    silent = [
+        socket.create_connection(("127.0.0.1", shared_server.port), timeout=8, source_address=("127.0.0.9", 0)) for _ in range(60)
+    ]
+    try:
+        refused = [ended(each) for each in silent[50:]]
+        other = shake("127.0.0.8")
+        with pytest.raises(OSError):  # Reset, or closed: both are no handshake.
+            shake("127.0.0.9")
+    finally:
+        for each in silent:
+            each.close()
+
+    assert (refused, other) == ([True] * 10, "TLSv1.3")
+    wait_until(lambda: _shakes(shake), "room for this source again")
+
+
+def _shakes(shake: Callable[[str], str | None]) -> bool:
+    try:
+        return shake("127.0.0.9") == "TLSv1.3"
+    except OSError:
+        return False
+
+
 def test_12_idle_http_connections_of_one_address_shut_nobody_out(tmp_path: Path) -> None:
     caps = {"max_http_connections": 8, "max_http_connections_address": 5}
     server = RunningServer(tmp_path / "data", settings=caps).start()

@@ -27,7 +27,7 @@ class Caps:
         connections: In all; more are refused with 503.
         address: Of one source; more are refused with 429.
         account: Of one account; past it the oldest of the same device is replaced (4409), else the new one refused (4429).
-        pending: Connections that are not done with their request head or their `auth`, in all.
+        pending: Connections that are not done with TLS, their request head or their `auth`, in all.
         pending_address: The same, of one source.
         http: Connections that are no WebSocket, in all; when there is no room the one that is idle longest is closed, and the new
             one if none is idle.

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, RateLimited, Unauthorized
-from securechat.gateway.acceptor import Acceptor, TLSSource
+from securechat.gateway.acceptor import Acceptor, TLSSource, once
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
@@ -279,6 +280,10 @@ class Gateway:
         return [each for each in self.connections if isinstance(each, ClientConnection)]
 
 
+def _nothing() -> None:
+    pass
+
+
 class FrontProtocol(HttpToolsProtocol):
     """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
 
@@ -288,12 +293,15 @@ class FrontProtocol(HttpToolsProtocol):
     _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    shaken: Callable[[], None] = staticmethod(_nothing)
+    """Called when the TLS handshake is done."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
         # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
         # be somebody else's.
+        self.shaken()
         if self.gateway is None and len(self.connections) > HTTP_CONNECTIONS:
             self.loop.call_soon(transport.abort)
             return
@@ -530,6 +538,8 @@ class Listener:
         attributes: dict[str, Any] = {"gateway": gateway, "origins": staticmethod(origins), "proxies": staticmethod(proxies)}
         base = FrontProtocol if guarded else HttpToolsProtocol
         self._protocol = type("Front", (base,), attributes)
+        self._gateway = gateway if guarded else None
+        self._proxies = proxies
 
     async def listen(self, host: str, port: int, tls: TLSSource | None) -> int:
         """Listen on an address and return the port.
@@ -540,7 +550,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         if tls is not None:
             sockets = await _bind(host, port)
-            self._servers.append(Acceptor(sockets, self._make, tls))
+            self._servers.append(Acceptor(sockets, self._make_shaken, tls, self._door))
             return int(sockets[0].getsockname()[1])
         server = await aiofastnet.create_server(loop, self._make, host, port, backlog=1_024, reuse_address=True)
         self._servers.append(server)
@@ -565,6 +575,22 @@ class Listener:
             await asyncio.wait(self._state.tasks, timeout=max(0.0, deadline - time.monotonic()))
         for protocol in list(self._state.connections):
             protocol.transport.abort()
+
+    def _door(self, peer: str) -> Callable[[], None] | None:
+        """See `Acceptor`: half a handshake is pending like half a request head."""
+        if self._gateway is None:
+            return _nothing
+        pending, key = self._gateway.pending, self._proxies().source(peer)
+        if pending.full(key):
+            self._gateway.counters.connections_refused += 1
+            return None
+        pending.enter(key)
+        return once(partial(pending.leave, key))
+
+    def _make_shaken(self, shaken: Callable[[], None]) -> Any:
+        protocol = self._make()
+        protocol.shaken = shaken
+        return protocol
 
     def _make(self) -> Any:
         return self._protocol(config=self._config, server_state=self._state, app_state={})

@@ -120,7 +120,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     max_http_connections_address: Annotated[int, Meta(ge=1)] = _setting(1_000, "The same of one source.", reload=True)
     max_pending: Annotated[int, Meta(ge=1)] = _setting(
-        500, "Connections whose request head or auth is not there yet; more are ended at once.", reload=True
+        500, "Connections whose TLS handshake, request head or auth is not there yet; more are ended at once.", reload=True
     )
     max_pending_address: Annotated[int, Meta(ge=1)] = _setting(50, "The same of one source.", reload=True)
     trusted_proxies: list[str] = _setting(
