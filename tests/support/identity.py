@@ -45,6 +45,7 @@ class Identity:
         self.clock = ManualClock()
         self.bus = RecordingBus()
         self.roles: set[str] = set()
+        self.idle_days = 90
         self.accounts = SqliteAccounts(self.database)
         self.store = SqliteFactors(self.database)
         self.passwords = Passwords(time_cost=1, memory_kib=64)
@@ -73,7 +74,7 @@ class Identity:
         """Return the manager as it is after a restart."""
         return AuthManager(
             self.accounts, self.bus, self.tokens, self.passwords, self.limiter, self.throttle, self.second_factor, b"k" * 32,
-            self.clock, new_id,
+            self.clock, new_id, lambda: self.idle_days,
         )  # fmt: skip
 
     @property

@@ -150,11 +150,11 @@ def test_nobody_edits_what_another_wrote_and_an_owner_deletes() -> None:
 
 def test_strangers_bots_and_members_are_told_apart() -> None:
     with pytest.raises(Unauthorized):
-        policy.require_account(STRANGER)
+        policy.require(STRANGER, "user.me")
     with pytest.raises(Forbidden):
-        policy.require_person(principal("bot", role=Role.BOT))
+        policy.require(principal("bot", role=Role.BOT), "device.revoke")
     with pytest.raises(Forbidden):
-        policy.require_admin(principal("ana"))
+        policy.require(principal("ana"), "user.list")
 
 
 @given(st.lists(st.sampled_from(["ana", "bob", "eve"]), max_size=30))

@@ -131,7 +131,6 @@ class AppService:
             NotFound: There is no such app, or no device waits with this code.
             InvalidInput: The request is not as the app was registered. Nobody is sent back to an address that is not its own.
         """
-        policy.require_person(who)
         app, scopes, _ = await self._check(who, command)
         wanted = [c.Scope(name=scope, words=WORDS[scope]) for scope in scopes]
         host = "" if command.user_code else urlsplit(command.redirect_uri).hostname or urlsplit(command.redirect_uri).scheme
@@ -144,7 +143,6 @@ class AppService:
             NotFound, InvalidInput: As in `see`.
             ConfirmationRequired: It is a yes, and somebody authenticated here longer ago.
         """
-        policy.require_person(who)
         app, scopes, waiting = await self._check(who, command)
         if command.approve:
             await self._confirmation.require(who)
@@ -193,7 +191,6 @@ class AppService:
 
     async def list_grants(self, who: Principal, _command: c.GrantList) -> c.Grants:
         """List the apps that have sessions with oneself."""
-        policy.require_person(who)
         found: dict[str, c.Grant] = {}
         for device in await self._store.scoped_devices(who.user_id):
             if not device.app:
@@ -212,7 +209,6 @@ class AppService:
 
     async def revoke_grant(self, who: Principal, command: c.GrantRevoke) -> c.Done:
         """End all sessions of an app with oneself."""
-        policy.require_person(who)
         event = by(who, "grant.revoke", subject=who.user_id, app=command.app)
         ended = await self._store.end_app(who.user_id, command.app, self._clock.now_ms(), event) if command.app else []
         if not ended:

@@ -9,7 +9,6 @@ from securechat.auth.manager import AuthManager
 from securechat.auth.passkey_check import PasskeyCheck
 from securechat.auth.second_factor import SecondFactor
 from securechat.domain import commands as c
-from securechat.domain import policy
 from securechat.domain.accounts import Principal
 from securechat.domain.audit import by
 from securechat.domain.ports import Account, AccountStore, Clock, FactorStore
@@ -54,8 +53,7 @@ class Confirmation:
         return self._clock.now_ms() - await self._store.confirmed_at(who.device_id) <= RECENT_MS
 
     async def require(self, who: Principal) -> None:
-        """Raise `ConfirmationRequired` when it was longer ago; `Forbidden` for a bot."""
-        policy.require_person(who)
+        """Raise `ConfirmationRequired` when it was longer ago."""
         if not await self.is_recent(who):
             raise ConfirmationRequired("Confirm that it is you: with your password, or with a passkey.")
 
@@ -66,7 +64,6 @@ class Confirmation:
             Forbidden: The password is wrong, or the passkey is somebody else's. Not `Unauthorized`: the session holds.
             SecondFactorRequired: As at log-in.
         """
-        policy.require_person(who)
         if command.ticket:
             await self._confirm_by_passkey(who, command)
         else:
@@ -106,7 +103,7 @@ class Confirmation:
 
     async def _confirm_by_passkey(self, who: Principal, command: c.SessionConfirm) -> None:
         try:
-            user = await self._passkeys.finish(command.ticket, command.credential)
+            user, _ = await self._passkeys.finish(command.ticket, command.credential)
         except Unauthorized as error:
             raise Forbidden(error.detail) from error
         if user.id != who.user_id:

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from securechat.auth.addresses import source_of
 from securechat.auth.apps import AppService, new_user_code, scopes_for, user_code_hash
 from securechat.auth.jwt_handler import LIFETIME_S
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
-from securechat.auth.throttle import place_of
 from securechat.auth.tokens import DEVICE_CODE, REFRESH, family_of, new_refresh_token, new_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain.apps import proves
@@ -72,7 +72,7 @@ class OAuthService:
         Raises:
             GrantRefused: The app is unknown, or is not for devices, or asks for too much.
         """
-        self._limiter.take("login.address", place_of(address), self._clock.monotonic())
+        self._limiter.take("login.address", source_of(address), self._clock.monotonic())
         app = await self._app(command.client_id, command.client_secret)
         if not app.device_flow:
             raise GrantRefused("This app is not registered for the device flow.", field="unauthorized_client")
@@ -96,7 +96,7 @@ class OAuthService:
         Raises:
             GrantRefused: With OAuth's word for the reason.
         """
-        self._limiter.take("refresh.address", place_of(address), self._clock.monotonic())
+        self._limiter.take("refresh.address", source_of(address), self._clock.monotonic())
         app = await self._app(command.client_id, command.client_secret)
         match command.grant_type:
             case "authorization_code":
@@ -109,7 +109,7 @@ class OAuthService:
 
     async def revoke(self, command: c.OauthRevoke, address: str) -> c.Done:
         """End the session of a token of this app. A token that is none, or another's, is answered the same (RFC 7009 2.2)."""
-        self._limiter.take("refresh.address", place_of(address), self._clock.monotonic())
+        self._limiter.take("refresh.address", source_of(address), self._clock.monotonic())
         app = await self._app(command.client_id, command.client_secret)
         if not command.token:
             raise GrantRefused("token is missing.", field="invalid_request")

@@ -451,24 +451,6 @@ def may_hold(role: Role, room_role: RoomRole) -> bool:
     return LEVEL[room_role] <= _CEILING.get(role, Level.OPERATOR)
 
 
-def require_account(who: Principal) -> None:
-    """Raise `Unauthorized` for a stranger."""
-    if not who.user_id:
-        raise Unauthorized
-
-
-def require_admin(who: Principal) -> None:
-    """Raise `Forbidden` unless the server role is admin, owner or operator."""
-    if who.role not in _ADMINS:
-        raise Forbidden("Only an administrator may do this.")
-
-
-def require_operator(who: Principal) -> None:
-    """Raise `Forbidden` for everybody but whoever can open the data folder: backups hold every key."""
-    if who.role is not Role.OPERATOR:
-        raise Forbidden("Only the operator may do this, with the command line.")
-
-
 def require_enrolled(who: Principal, *, setting_up: bool) -> None:
     """Raise `EnrolmentRequired` for who has to set a second factor up first, unless the command does that."""
     if who.enrolling and not setting_up:
@@ -479,10 +461,3 @@ def require_connection(who: Principal) -> None:
     """Raise `Forbidden` for a token whose scopes do not cover what a connection brings without asking."""
     if who.scopes is not None and not who.scopes >= scopes.CONNECTION:
         raise Forbidden(f"A connection needs a token with the scopes {' and '.join(sorted(scopes.CONNECTION))}. REST needs fewer.")
-
-
-def require_person(who: Principal) -> None:
-    """Raise `Forbidden` for a bot: bots do not invite, register or manage devices."""
-    require_account(who)
-    if who.role is Role.BOT:
-        raise Forbidden("A bot may not do this.")

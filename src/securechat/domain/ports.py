@@ -248,8 +248,14 @@ class AccountStore(Protocol):
         refresh_hash: str | None = None,
         refresh_family: str | None = None,
         token_hash: str | None = None,
-    ) -> None:
-        """Add a signed-in device (hashes of its refresh token and of the family) or a bot's token (`token_hash`)."""
+        password_hash: str | None = None,
+        passkey: str | None = None,
+    ) -> bool:
+        """Add a signed-in device (hashes of its refresh token and of the family) or a bot's token (`token_hash`).
+
+        A device is added only if the account is not locked and what proved who it is still holds: the hash of the password that
+        was compared, the passkey that signed. Returns whether it was; both change while a password is being compared.
+        """
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """Find a device."""
@@ -592,8 +598,12 @@ class StorageKeeper(Protocol):
             Unavailable: The provider does not make keys.
         """
 
-    def wake(self) -> None:
-        """Look for jobs now."""
+    async def erase(self, room: str) -> None:
+        """Remove the texts of a room that was erased: see to it soon, or, where nothing works on jobs, now.
+
+        Raises:
+            Unavailable: The disk does not take it; what is left is removed when a server runs.
+        """
 
 
 class SecretBox(Protocol):

@@ -120,6 +120,10 @@ class Hub:
         """Return the connections of a user, oldest first."""
         return list(self._users.get(user_id, ()))
 
+    def users(self) -> list[str]:
+        """Return everybody who has a connection here."""
+        return list(self._users)
+
     def is_online(self, user_id: str) -> bool:
         """Return whether a user has a connection here."""
         return user_id in self._users

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from securechat.auth.addresses import host_of
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import commands as c
@@ -384,6 +385,7 @@ class _Borders:
         scope = _seal(scope)
         started = time.perf_counter()
         request_id = new_id("req")
+        host = _host(scope)
         token = _request_id.set(request_id)
         status = 0
 
@@ -394,7 +396,7 @@ class _Borders:
                 present = {name for name, _ in message["headers"]}
                 message["headers"] += [(name, value) for name, value in _HEADERS if name not in present]
                 message["headers"].append((b"x-request-id", request_id.encode()))
-                if scope["scheme"] == "https" and (seconds := self._strict_for(_host(scope))):
+                if scope["scheme"] == "https" and host and (seconds := self._strict_for(host)):
                     message["headers"].append((b"strict-transport-security", f"max-age={seconds}".encode()))
             await send(message)
 
@@ -402,6 +404,8 @@ class _Borders:
             refusal = None
             if scope["path"] not in _PROBES:
                 refusal = self._knock(scope["client"][0] if scope["client"] else "")
+            if host is None and refusal is None:  # What follows would stumble over it.
+                refusal = _problem(InvalidInput("The Host header is no host."), status=400)
             await (refusal or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = 499
@@ -417,11 +421,11 @@ class _Borders:
                 log.debug("request", extra=extra)
 
 
-def _host(scope: Scope) -> str:
-    """Return the name in the Host header, without its port."""
+def _host(scope: Scope) -> str | None:
+    """Return the name in the Host header, without its port; None when it is no host."""
     for name, value in scope["headers"]:
         if name == b"host":
-            return urllib.parse.urlsplit(f"//{value.decode('latin-1')}").hostname or ""
+            return host_of(value.decode("latin-1"))
     return ""
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from securechat.auth.addresses import networks
+from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_key_max_age_s: Annotated[int, Meta(ge=60)] = _setting(
         2_592_000, "Age in seconds at which the key of access tokens is rotated. Nobody is signed out by it.", reload=True
     )
+    session_idle_days: Annotated[int, Meta(ge=0, le=36_500)] = _setting(
+        90, "Days after which a session ends that nobody used; 0: it never does.", reload=True
+    )
     session_layer: Literal["required", "preferred", "off"] = _setting(
         "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
     )
@@ -112,8 +115,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_account: Annotated[int, Meta(ge=1)] = _setting(
         32, "The same of one account; then the oldest of the same device is replaced, else the new one refused.", reload=True
     )
+    max_http_connections: Annotated[int, Meta(ge=1)] = _setting(
+        5_000, "Connections that are no WebSocket; for one more, the one that is idle longest is closed.", reload=True
+    )
+    max_http_connections_address: Annotated[int, Meta(ge=1)] = _setting(1_000, "The same of one source.", reload=True)
     max_pending: Annotated[int, Meta(ge=1)] = _setting(
-        500, "Connections whose request head or auth is not there yet; more are ended at once.", reload=True
+        500, "Connections whose TLS handshake, request head or auth is not there yet; more are ended at once.", reload=True
     )
     max_pending_address: Annotated[int, Meta(ge=1)] = _setting(50, "The same of one source.", reload=True)
     trusted_proxies: list[str] = _setting(
@@ -237,6 +244,9 @@ class ConfigManager:
         except msgspec.DecodeError as error:
             mistakes.append(f"{self.path}: not JSON: {error}")
             return {}
+        except UnicodeDecodeError:
+            mistakes.append(f"{self.path}: not UTF-8")
+            return {}
         if not isinstance(found, dict):
             mistakes.append(f"{self.path}: not a JSON object")
             return {}
@@ -288,12 +298,15 @@ def _contradictions(settings: Settings) -> list[str]:
     for index, key in ((1, "http_port"), (2, "redirect_port")):
         if ports[index] and ports[index] in ports[:index]:
             found.append(f"{key}: the same as {'port' if ports[index] == ports[0] else 'http_port'}")
-    found += _domain_mistakes(settings)
     found += [f"oidc: {mistake}" for provider in settings.oidc if (mistake := provider.mistake())]
     if len({provider.id for provider in settings.oidc}) < len(settings.oidc):
         found.append("oidc: two providers have the same id")
     if len({provider.issuer for provider in settings.oidc}) < len(settings.oidc):
         found.append("oidc: two providers have the same issuer")
+    if host_of(settings.public_url.partition("://")[2].partition("/")[0]) is None:
+        found.append(f"public_url: {settings.public_url} names no host")
+    else:
+        found += _domain_mistakes(settings)
     if settings.admin_listen and not settings.admin_listen.rpartition(":")[2].isdecimal():
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
+from securechat.auth.addresses import host_of
 from securechat.auth.apps import AppService
 from securechat.auth.confirmation import Confirmation
 from securechat.auth.external import ExternalService
@@ -87,6 +88,7 @@ class Parts:
     hub: Hub
     gateway: Gateway
     session_layer: SessionLayer
+    identities: IdentityKeys
     dispatcher: CommandDispatcher
     auth: AuthManager
     accounts: AccountService
@@ -142,7 +144,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
     auth = AuthManager(
         account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
-        new_id,
+        new_id, lambda: settings().session_idle_days,
     )  # fmt: skip
     rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
 
@@ -217,7 +219,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
-        secrets=secrets, identity_audit=IdentityAudit(identities, account_store),
+        secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
     )  # fmt: skip
 
 
@@ -244,7 +246,9 @@ def knows_host(settings: Settings, host: str) -> bool:
     """Return whether a host (`name[:port]`) that a client dialled is this server, as far as one can know."""
     if not settings.hosts and not settings.public_url and not settings.tls_domains:
         return True
-    name = urlsplit(f"//{host}").hostname or ""
+    name = host_of(host)
+    if name is None:
+        return False
     known = {*map(str.lower, settings.hosts), *settings.tls_domains, "localhost", "127.0.0.1", "::1", settings.host}
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
@@ -280,6 +284,8 @@ def caps_of(settings: Settings) -> Caps:
         account=settings.max_connections_account,
         pending=settings.max_pending,
         pending_address=settings.max_pending_address,
+        http=settings.max_http_connections,
+        http_address=settings.max_http_connections_address,
     )
 
 

@@ -124,17 +124,22 @@ class SqliteAccounts:
         refresh_hash: str | None = None,
         refresh_family: str | None = None,
         token_hash: str | None = None,
-    ) -> None:
+        password_hash: str | None = None,
+        passkey: str | None = None,
+    ) -> bool:
         """See `AccountStore.create_device`."""
         at = device.created_at
-        await self._write(
+        rows = await self._write(
             "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash,"
-            " token_hash, confirmed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " token_hash, confirmed_at) SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM users"
+            " WHERE id = ? AND (disabled_at IS NULL OR ?) AND password_hash IS coalesce(?, password_hash)"
+            " AND (? IS NULL OR EXISTS (SELECT 1 FROM passkeys p WHERE p.id = ? AND p.user_id = users.id)) RETURNING id",
             (
-                device.id, user_id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
-                at if refresh_hash else 0,
+                device.id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
+                at if refresh_hash else 0, user_id, token_hash is not None, password_hash, passkey, passkey,
             ),
         )  # fmt: skip
+        return bool(rows)
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """See `AccountStore.device`."""

@@ -37,6 +37,8 @@ _SENT: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND device_id =
 _ONE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
 _PAGE_AFTER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 _PAGE_BEFORE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_ERASED: Final = "SELECT max(until_seq) FROM storage_jobs WHERE room_id = ? AND kind = 'erase' AND finished_at IS NULL"
+"""Before which entry a room was erased, as long as the job that removes the texts is not done."""
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM entries WHERE room_id = ?"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT 1 FROM entries WHERE room_id = ? AND seq > ? AND type = 'message.sent'"
@@ -115,12 +117,17 @@ def to_entry(room_id: str, row: Row) -> Entry:
     return entry
 
 
-def _to_entries(room_id: str, rows: Sequence[Row], sealing: Sealing | None) -> list[Entry]:
+def _to_entries(read: Callable[..., list[Row]], room_id: str, rows: Sequence[Row], sealing: Sealing | None) -> list[Entry]:
     entries = [to_entry(room_id, row) for row in rows]
     if sealing is not None:
         sealing.open(entries, rows)
     elif any(row[11] is not None for row in rows):
         raise Unavailable("These texts are sealed, and there are no keys here.")
+    erased = read(_ERASED, (room_id,))[0][0] if rows else None
+    if erased is not None:  # Erased is erased from that commit on, also what was never sealed.
+        for entry in entries:
+            if entry.seq < erased and entry.body is not None:
+                entry.body, entry.deleted = None, erased
     return entries
 
 
@@ -179,7 +186,7 @@ class SqliteLog:
                 rows.reverse()
             last_seq = int(read(_LAST, (room_id,))[0][0])
             sealing = self._sealing
-            entries = _to_entries(room_id, rows, sealing)
+            entries = _to_entries(read, room_id, rows, sealing)
             if entries:
                 _add_edits(read, room_id, entries, rows, sealing)
                 _add_reactions(read, room_id, entries)
@@ -291,7 +298,7 @@ def _add_edits(
 ) -> None:
     for entry, row in zip(entries, rows, strict=True):
         if row[9] is not None and entry.deleted is None:
-            (edit,) = _to_entries(room_id, read(_ONE, (room_id, row[9])), sealing)
+            (edit,) = _to_entries(read, room_id, read(_ONE, (room_id, row[9])), sealing)
             if edit.body is None:  # Damaged: then the message is not what its author last said.
                 entry.body, entry.deleted = None, edit.deleted or edit.seq
             else:
@@ -344,11 +351,12 @@ class _Transaction:
         for key in sent:
             found = execute(_SENT, key)
             if found:
-                (self._sent[key],) = _to_entries(key[0], found, self._sealing)
+                (self._sent[key],) = _to_entries(execute, key[0], found, self._sealing)
         for target in targets:
             found = execute(_ONE, target)
             if found:
-                (entry,) = _to_entries(target[0], found, self._sealing)
+                (entry,) = _to_entries(execute, target[0], found, self._sealing)
+                _add_edits(execute, target[0], [entry], found, self._sealing)
                 _add_reactions(execute, target[0], [entry])
                 self._targets[target] = entry
 
