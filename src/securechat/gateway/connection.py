@@ -627,7 +627,8 @@ class ClientConnection(WSListener):
             return  # It could not be sealed, and that was refused.
         self._closing = True
         if self._seal is not None and (goodbye := self._seal.close(code, after_ms)) and not self._blocked:
-            self._socket.write(binary_message(goodbye))
+            # While the client catches up nothing was flushed, and records have an order: the session's own go first.
+            self._socket.write(b"".join(map(binary_message, [*self._seal.outgoing, goodbye])))
         self._writable.set()
         self._queue.clear()
         if self.principal is not None:
