@@ -11,7 +11,8 @@ import pytest
 
 from securechat.crypto.identity import IdentityKey
 from securechat.crypto.key_exchange import Suite
-from securechat.gateway.connection import ClientConnection
+from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized, Unavailable
+from securechat.gateway.connection import AUTH_S, ClientConnection
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Encoding
 from support import session_vectors as v
@@ -95,3 +96,23 @@ async def test_a_close_while_catching_up_comes_after_the_offer_of_new_keys(pair:
         assert pair.client.open(record) == []
     assert pair.client.peer_close is not None
     assert (pair.client.peer_close.code, socket.closed_with) == (4000, 4000)
+
+
+async def test_who_is_late_with_auth_is_not_told_that_the_token_is_bad() -> None:
+    connection, socket = connected()
+    connection.look_after(connection._opened_at + AUTH_S + 1, 0)
+
+    assert socket.closed_with == 4403
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Unauthorized(), 4401), (EnrolmentRequired(), 4401), (RateLimited(), 4429), (Unavailable(), 1013)]
+)
+async def test_only_a_bad_token_is_called_one(error: ChatError, code: int) -> None:
+    connection, socket = connected()
+
+    async def authenticate() -> None:
+        raise error
+
+    await connection._guard(authenticate(), "auth")
+    assert socket.closed_with == code

@@ -20,14 +20,15 @@ from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
 from securechat.rest.routes import FORMS, ROUTES
 from securechat.sdk import entrance
+from securechat.sdk.backoff import Backoff
 from securechat.sdk.client import EVENTS_MAX, ChatClient, Gap
 from securechat.sdk.commands import Commands
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
 from securechat.sdk.outbox import Outbox
-from securechat.sdk.profile import Profile, load_profile, save_profile
+from securechat.sdk.profile import Profile, ProfileToken, load_profile, save_profile
 from securechat.sdk.room import Room
-from securechat.sdk.transport import Transport
+from securechat.sdk.transport import Closed, Transport
 
 ROOM, ANA, BOB, DEVICE = "rm_0", "usr_ana", "usr_bob", "dev_0"
 PEOPLE = [User(id=BOB, username="bob", display_name="Bob")]
@@ -408,3 +409,88 @@ async def test_a_frame_that_would_end_the_connection_is_not_sent() -> None:
     transport.hello = hello
     with pytest.raises(TooLarge):
         await transport.send(c.MessageSend(room=ROOM, cmid="c", body="x" * LIMITS.websocket_message_bytes))
+
+
+# ── what ends a connection, and what that says about the token ───────────────────────────────────────────────────────
+
+
+class Scripted:
+    """A transport that receives what the test says; an exception is raised, and after the last step nothing comes."""
+
+    session = None
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps = list(steps)
+        self.sent: list[Any] = []
+
+    async def send(self, *frames: Any) -> None:
+        self.sent += frames
+
+    async def receive(self) -> list[Any]:
+        if not self.steps:
+            await asyncio.Event().wait()
+        step = self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return [step]
+
+    def authenticated(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
+    """The transports that a client gets, one after the other, without a wait between them."""
+    waiting: list[Scripted] = []
+    opened = iter(waiting)
+
+    async def open_one(*_: object) -> Scripted:
+        return next(opened)
+
+    monkeypatch.setattr(Transport, "open", open_one)
+    monkeypatch.setattr(Backoff, "next", lambda _: 0.0)
+    return waiting
+
+
+def ready(*rooms: c.RoomSummary) -> f.Ready:
+    return f.Ready(user=User(id=BOB, username="bob", display_name="Bob"), device=DEVICE, rooms=list(rooms), resumed=True)
+
+
+REFUSED_TOKEN = f.ErrorFrame(id="auth", code="unauthorized", title="", status=401, detail="no")
+
+
+async def test_a_bots_token_is_good_until_the_server_answers_that_it_is_not(connections: list[Scripted]) -> None:
+    connections += [Scripted(Closed(4401)), Scripted(ready(), Closed(4401)), Scripted(ready(SUMMARY))]
+    async with ChatClient("https://chat.example.org", "sc_bot_x") as client:
+        await arrived(client, connects=2)
+        assert client.rooms.keys() == {ROOM}
+
+    connections.append(Scripted(REFUSED_TOKEN))
+    with pytest.raises(LoginRequired):
+        await asyncio.wait_for(ChatClient("https://chat.example.org", "sc_bot_x").start(), 5)
+
+
+async def test_a_4401_that_ends_a_connection_asks_for_a_fresh_token_of_a_person(
+    connections: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = iter(("first", "second"))
+
+    async def renew(self: ProfileToken) -> None:
+        self._access, self._until = next(tokens), float("inf")
+
+    monkeypatch.setattr(ProfileToken, "_renew", renew)
+    connections += [Scripted(ready(), Closed(4401)), Scripted(ready())]
+    client = kept(tmp_path / "profile.json")
+    async with client:
+        await arrived(client, connects=2)
+
+    assert [each.sent[0].token.reveal() for each in connections] == ["first", "second"]
+
+
+async def arrived(client: ChatClient, *, connects: int) -> None:
+    async with asyncio.timeout(5):
+        while client.connects < connects:
+            await asyncio.sleep(0)

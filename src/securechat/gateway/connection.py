@@ -17,7 +17,16 @@ from securechat.domain.commands import Command, Done
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
-from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, SessionRefused, Unauthorized
+from securechat.errors import (
+    ChatError,
+    Conflict,
+    Internal,
+    ProtocolViolation,
+    RateLimited,
+    SessionRefused,
+    Unauthorized,
+    Unavailable,
+)
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
@@ -127,6 +136,13 @@ def _answer_to_close(code: Any) -> Any:
         return 1000  # It had none.
     lawful = (1000 <= code <= 1014 and code not in {1004, 1005, 1006}) or 3000 <= code <= 4999
     return code if lawful else int(f.CloseCode.FRAMING)
+
+
+def _code_of(error: ChatError) -> f.CloseCode:
+    """Return the close code for a connection that could not be authenticated: 4401 only if that is the token's fault."""
+    if isinstance(error, RateLimited):
+        return f.CloseCode.TOO_MANY
+    return f.CloseCode.OVERLOADED if isinstance(error, Unavailable) else f.CloseCode.UNAUTHORIZED
 
 
 class ClientConnection(WSListener):
@@ -462,8 +478,7 @@ class ClientConnection(WSListener):
         except ChatError as error:
             self._answer(frame_id, error)
             if self.principal is None:
-                code = f.CloseCode.TOO_MANY if isinstance(error, RateLimited) else f.CloseCode.UNAUTHORIZED
-                self.close(code, error.code)
+                self.close(_code_of(error), error.code)
         except Exception:
             log.exception("connection failed")
             self._answer(frame_id, Internal())
@@ -650,7 +665,7 @@ class ClientConnection(WSListener):
                 self.close(f.CloseCode.PROTOCOL)
         elif self.principal is None:
             if now - self._opened_at > AUTH_S:
-                self.close(f.CloseCode.UNAUTHORIZED, "auth takes too long")
+                self.close(f.CloseCode.REKEY, "auth takes too long")  # Not 4401: nothing was said of the token.
         elif self.principal.expires_at is not None:
             self._look_after_token(self.principal.expires_at - wall)
         if self._seal is not None and not self._closing:

@@ -339,7 +339,7 @@ class ChatClient(Commands):
                     if closed.code in _STOP:
                         raise Stopped(f"The server ended this client: {closed}") from closed
                     if closed.code == f.CloseCode.UNAUTHORIZED:
-                        self._tokens.refused()
+                        self._tokens.renew()
                         refusals += 1
                     else:
                         refusals = 0
@@ -404,7 +404,7 @@ class ChatClient(Commands):
 
     async def _extend(self, transport: Transport) -> None:
         """Bring a fresh token, again and again for as long as the old one lasts."""
-        self._tokens.refused()
+        self._tokens.renew()
         for pause_s in EXTEND_PAUSES_S:
             try:
                 await transport.send(f.Auth(id="extend", token=Secret(await self._tokens.token())))
@@ -424,6 +424,7 @@ class ChatClient(Commands):
             self._take_reply(frame)
         elif isinstance(frame, f.ErrorFrame):
             if frame.id == "auth" and frame.code == Unauthorized.code:
+                self._tokens.refused()
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
             if frame.id == "auth" and frame.code == EnrolmentRequired.code:
                 raise LoginRequired(f"{frame.detail} Run: securechat login, or open the web client.")
