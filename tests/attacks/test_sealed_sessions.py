@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from securechat.domain.entries import Entry
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import SUBPROTOCOL, SUBPROTOCOL_CLEAR
 from securechat.protocol.handshake import ClientHandshake
+from securechat.protocol.key_list import KeyList, ListedKey, SignedKeyList, sign_list
 from securechat.protocol.session import ClientSession, pack
 from securechat.sdk.errors import Untrusted
 from securechat.sdk.pins import Pins, PinStore
-from securechat.sdk.sealing import ClientClock, host_of
+from securechat.sdk.sealing import ClientClock, Sealing, host_of
 from support.ports import free_port
 from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 
@@ -360,6 +362,49 @@ async def test_a_new_key_that_the_root_signed_is_taken_without_asking(
     async with ChatClient(server.url, token, pins=store) as client:
         assert client.sealing.key_id == records[0]["kid"]
     assert store.of(host).keys == [first, records[0]["kid"]]
+
+
+def forged_list(host: str, kid: str) -> SignedKeyList:
+    """Return what a proxy would show: a list with the right key and its own, signed by a root of its own."""
+    now = int(time.time())
+    listed = [ListedKey(kid=each, nbf=0, naf=0) for each in (kid, "66" * 32)]
+    return sign_list(KeyList(host=host, serial=1, issued=now, expires=now + 86_400, keys=listed), IdentityKey.generate())
+
+
+@pytest.mark.parametrize("known_by", ["first contact", "pin", "an earlier contact"])
+async def test_082_a_list_that_a_proxy_shows_beside_the_session_adds_no_key_and_no_root(
+    server: RunningServer, store: PinStore, monkeypatch: pytest.MonkeyPatch, known_by: str
+) -> None:
+    host, token = host_of(server.url), server.bot("one")
+    kid = json.loads((server.data / "keys" / "identity.json").read_text())[0]["kid"]
+
+    async def fetch(*_: object) -> SignedKeyList:
+        return forged_list(host, kid)
+
+    monkeypatch.setattr(Sealing, "_fetch", fetch)
+    if known_by == "an earlier contact":
+        store.keep(host, Pins(keys=[kid], sealed=True))
+    async with ChatClient(server.url, token, pins=store, pin=kid if known_by == "pin" else ""):
+        pass
+
+    assert store.of(host) == Pins(keys=[kid], sealed=True)
+
+
+@pytest.mark.parametrize("known_by", ["pin", "an earlier contact"])
+async def test_082_whoever_knew_the_key_before_takes_no_root_from_it(
+    server: RunningServer, store: PinStore, tmp_path: Path, known_by: str
+) -> None:
+    """Otherwise a stolen key could name its successors, which is what the root is there to prevent."""
+    host, token = host_of(server.url), server.bot("one")
+    kid = json.loads((server.data / "keys" / "identity.json").read_text())[0]["kid"]
+    run("keys", "init-root", str(tmp_path / "r.pem"), stdin="a long password\n")
+    run("keys", "publish", str(tmp_path / "r.pem"), "--host", host, "--data", str(server.data), stdin="a long password\n")
+    if known_by == "an earlier contact":
+        store.keep(host, Pins(keys=[kid], sealed=True))
+    async with ChatClient(server.url, token, pins=store, pin=kid if known_by == "pin" else ""):
+        pass
+
+    assert store.of(host) == Pins(keys=[kid], sealed=True)
 
 
 async def test_a_list_that_another_root_signed_is_not_taken(server: RunningServer, store: PinStore, tmp_path: Path) -> None:

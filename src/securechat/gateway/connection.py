@@ -80,6 +80,7 @@ class Session(Protocol):
 
     counters: Counters
     server_name: Callable[[], str]
+    key_root: Callable[[], str]
     connections: Connections
     draining: bool
 
@@ -222,6 +223,7 @@ class ClientConnection(WSListener):
             time=int(time.time() * 1000),
             heartbeat_s=int(PING_S),
             limits=LIMITS,
+            root=self._session.key_root() if self._packs else "",
         )
         self.push(Block([hello]))
 

@@ -128,6 +128,7 @@ class Gateway:
         self.pending = pending
         self.server_name = server_name
         self.session_layer = session_layer
+        self.key_root = session_layer.root
         self.connections = Connections(pending)
         self._limiter = limiter
         self.draining = False

@@ -116,14 +116,13 @@ class Transport:
         except SessionRefused as refused:
             raise Closed(refused.code, refused.reason) from refused
         await socket.send(handshake.client_fin())
-        first = not sealing.key_id
-        sealing.established(handshake.key_id)
-        if first:
-            await sealing.learn_root(tls)
+        first = sealing.established(handshake.key_id)
         transport = cls(socket, session)
         while not transport._unread:
             transport._unread = transport._open(await socket.recv())
         (transport.hello,) = msgspec.msgpack.decode(transport._unread.pop(0), type=list[Hello])
+        if first:
+            sealing.keep_root(transport.hello.root)
         return transport
 
     async def send(self, *frames: Any) -> None:

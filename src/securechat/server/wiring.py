@@ -237,6 +237,7 @@ def _session_layer(
         clock=clock,
         admission=HandshakeAdmission(limiter),
         published=identities.published,
+        root=identities.root,
     )
 
 
