@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2 as httpx
 import msgspec
@@ -25,12 +26,13 @@ from securechat.crypto.identity import IdentityKey
 from securechat.domain.entries import Entry
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import SUBPROTOCOL, SUBPROTOCOL_CLEAR
-from securechat.protocol.handshake import ClientHandshake
+from securechat.protocol.handshake import ClientHandshake, ServerHandshake
 from securechat.protocol.key_list import KeyList, ListedKey, SignedKeyList, sign_list
-from securechat.protocol.session import ClientSession, pack
+from securechat.protocol.session import ClientSession, EpochLimits, pack
 from securechat.sdk.errors import Untrusted
 from securechat.sdk.pins import Pins, PinStore
 from securechat.sdk.sealing import ClientClock, Sealing, host_of
+from securechat.sdk.transport import Closed, Transport
 from support.ports import free_port
 from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 
@@ -120,6 +122,54 @@ async def test_084_a_proxy_that_strips_the_session_gets_no_token(store: PinStore
             await asyncio.wait_for(ChatClient(url, "sc_bot_secret", pins=store).start(), 20)
 
     assert not any(b"sc_bot_secret" in (each if isinstance(each, bytes) else each.encode()) for each in heard)
+
+
+async def ended(socket: ServerConnection, code: int) -> None:
+    await socket.recv()
+    await socket.close(code)
+
+
+@pytest.mark.parametrize("code", [4400, 4401, 4403, 4404, 4406, 4409])
+async def test_084_a_code_that_nobody_proved_is_a_lost_network_and_costs_a_minute(code: int) -> None:
+    async with serve(partial(ended, code=code), "127.0.0.1", free_port(), subprotocols=[Subprotocol(SUBPROTOCOL)]) as fake:
+        url = f"http://127.0.0.1:{next(iter(fake.sockets)).getsockname()[1]}"
+        with pytest.raises(Closed) as closed:
+            await Transport.open(url, None, Sealing(url, "preferred", PinStore(None)))
+
+    assert (closed.value.code, closed.value.wait_s) == (1006, 60)
+
+
+@pytest.mark.parametrize("code", [1001, 1013, 4000, 4429])
+async def test_a_server_that_is_busy_before_the_session_costs_no_minute(code: int) -> None:
+    async with serve(partial(ended, code=code), "127.0.0.1", free_port(), subprotocols=[Subprotocol(SUBPROTOCOL)]) as fake:
+        url = f"http://127.0.0.1:{next(iter(fake.sockets)).getsockname()[1]}"
+        with pytest.raises(Closed) as closed:
+            await Transport.open(url, None, Sealing(url, "preferred", PinStore(None)))
+
+    assert (closed.value.code, closed.value.wait_s) == (1006, 0)
+
+
+async def test_084_a_code_between_the_handshake_and_hello_is_a_lost_network(store: PinStore) -> None:
+    key = IdentityKey.generate()
+
+    class One:
+        def choose(self, _pins: object) -> IdentityKey:
+            return key
+
+    async def half(socket: ServerConnection) -> None:
+        handshake = ServerHandshake(One(), lambda _host: True, EpochLimits(), ClientClock())
+        handshake.take_client_hello(cast("bytes", await socket.recv()))
+        for message in handshake.answer():
+            await socket.send(message)
+        handshake.finish(cast("bytes", await socket.recv()))
+        await socket.close(4409)
+
+    async with serve(half, "127.0.0.1", free_port(), subprotocols=[Subprotocol(SUBPROTOCOL)]) as fake:
+        url = f"http://127.0.0.1:{next(iter(fake.sockets)).getsockname()[1]}"
+        with pytest.raises(Closed) as closed:
+            await Transport.open(url, None, Sealing(url, "preferred", store))
+
+    assert (closed.value.code, closed.value.wait_s) == (1006, 0)
 
 
 async def test_010_a_server_that_demands_sealing_takes_no_clear_connection(server: RunningServer) -> None:

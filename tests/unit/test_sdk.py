@@ -473,6 +473,27 @@ async def test_a_bots_token_is_good_until_the_server_answers_that_it_is_not(conn
         await asyncio.wait_for(ChatClient("https://chat.example.org", "sc_bot_x").start(), 5)
 
 
+async def test_a_hint_that_nobody_proved_is_waited_for_and_nothing_more(
+    connections: list[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    hints = [Closed(1006, "4409", wait_s=60.0) for _ in range(3)]
+
+    async def open_one(*_: object) -> Scripted:
+        if hints:
+            raise hints.pop()
+        return connections[0]
+
+    async def wait(_self: ChatClient, seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(Transport, "open", open_one)
+    monkeypatch.setattr(ChatClient, "_wait", wait)
+    connections.append(Scripted(ready()))
+    async with ChatClient("https://chat.example.org", "sc_bot_x"):
+        assert waits == [60.0] * 3
+
+
 async def test_a_4401_that_ends_a_connection_asks_for_a_fresh_token_of_a_person(
     connections: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,10 +328,12 @@ class ChatClient(Commands):
         broken_at = float("-inf")
         try:
             while True:
+                wait_s = 0.0
                 try:
                     await self._session(backoff)
                 except Closed as closed:
                     log.info("disconnected", extra={"code": closed.code, "reason": str(closed)})
+                    wait_s = closed.wait_s
                     if closed.code == f.CloseCode.PROTOCOL:
                         if time.monotonic() - broken_at < BROKEN_S:
                             raise Untrusted("Twice in a minute, what came was not what the server had sealed.") from closed
@@ -347,13 +349,16 @@ class ChatClient(Commands):
                     log.info("cannot connect", extra={"reason": str(error)})
                 self._lose()
                 delay, self._drain_ms = backoff.next() if self._drain_ms is None else self._drain_ms / 1000, None
-                await asyncio.sleep(0 if refusals == 1 else delay)
+                await self._wait(0 if refusals == 1 else wait_s + delay)
         except Exception as error:  # noqa: BLE001 - the border: whoever waits is told
             self._failed = error
             self._ready.set()
             self._lose()
         finally:
             self._ready.set() if self._failed else self._ready.clear()
+
+    async def _wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def _lose(self) -> None:
         self._transport = None
