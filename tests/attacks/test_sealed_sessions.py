@@ -347,6 +347,19 @@ async def test_before_auth_records_are_small_and_after_it_they_may_hold_a_messag
         pass
 
 
+async def test_a_client_with_400_rooms_takes_up_again_what_does_not_fit_into_auth(server: RunningServer) -> None:
+    room = server.room("ops")
+    token = server.bot("one", room)
+    async with ChatClient(server.url, token) as client:
+        first = (await client.rooms[room].send("missed 0")).seq
+        for number in range(1, 5):
+            await client.rooms[room].send(f"missed {number}")
+    held = {f"rm_{number:016}": 1 for number in range(400)} | {room: first}
+    async with asyncio.timeout(10), ChatClient(server.url, token, resume=held) as client:
+        events = client.events(["message.sent"])
+        assert [cast("Entry", await anext(events)).body for _ in range(4)] == [f"missed {number}" for number in range(1, 5)]
+
+
 async def test_087_a_recording_and_everything_on_the_servers_disk_open_nothing(server: RunningServer, tmp_path: Path) -> None:
     """Forward secrecy: the identity key signs, the secret comes from keys that no longer exist."""
     room = server.room("ops")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,10 +19,11 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret, decode_hook, encode_hook
 from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
+from securechat.protocol.codec import encode_msgpack
 from securechat.rest.routes import FORMS, ROUTES
 from securechat.sdk import entrance
 from securechat.sdk.backoff import Backoff
-from securechat.sdk.client import EVENTS_MAX, ChatClient, Gap
+from securechat.sdk.client import EVENTS_MAX, RESUME_ROOMS, ChatClient, Gap
 from securechat.sdk.commands import Commands
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
@@ -419,17 +421,23 @@ class Scripted:
 
     session = None
 
+    room = 8_187
+    """What a stranger's record holds."""
+
     def __init__(self, *steps: Any) -> None:
-        self.steps = list(steps)
+        self.steps: asyncio.Queue[Any] = asyncio.Queue()
         self.sent: list[Any] = []
+        for step in steps:
+            self.steps.put_nowait(step)
+
+    async def tell(self, step: Any) -> None:
+        await self.steps.put(step)
 
     async def send(self, *frames: Any) -> None:
         self.sent += frames
 
     async def receive(self) -> list[Any]:
-        if not self.steps:
-            await asyncio.Event().wait()
-        step = self.steps.pop(0)
+        step = await self.steps.get()
         if isinstance(step, Exception):
             raise step
         return [step]
@@ -509,6 +517,48 @@ async def test_a_4401_that_ends_a_connection_asks_for_a_fresh_token_of_a_person(
         await arrived(client, connects=2)
 
     assert [each.sent[0].token.reveal() for each in connections] == ["first", "second"]
+
+
+async def test_what_is_resumed_beyond_a_strangers_record_is_asked_for_after_ready(connections: list[Scripted]) -> None:
+    held = {f"rm_{number:016}": number + 1 for number in range(400)}
+    rooms = [c.RoomSummary(id=room, kind="public", last_seq=seq + 2) for room, seq in held.items()]
+    only = connections
+    only.append(Scripted())
+    client = ChatClient("https://chat.example.org", "sc_bot_" + "x" * 40, resume=held)
+    starting = asyncio.create_task(client.start())
+    async with asyncio.timeout(5):
+        while not only[0].sent:
+            await asyncio.sleep(0)
+        auth = only[0].sent[0]
+        assert len(encode_msgpack([auth])) <= only[0].room
+        for room in rooms:
+            room.resumed = True if room.id in auth.resume else None
+        await only[0].tell(ready(*rooms))
+        await starting
+
+        # What comes live in a room that was not resumed yet is neither shown nor asked for on its own.
+        late = next(room for room in held if room not in auth.resume)
+        await only[0].tell(Entry(type=EntryType.MESSAGE_SENT, room=late, seq=held[late] + 3, at=1, user=BOB, body="x"))
+        asked = dict(auth.resume)
+        for at in itertools.count(1):
+            while len(only[0].sent) <= at:
+                await asyncio.sleep(0)
+            assert len(only[0].sent) == at + 1, "one at a time"
+            resume = only[0].sent[at]
+            assert isinstance(resume, f.Resume)
+            assert len(resume.rooms) <= RESUME_ROOMS
+            if at == 1:  # The server may say: not so fast.
+                await only[0].tell(
+                    f.ErrorFrame(id=resume.id, code="rate_limited", title="", status=429, detail="", retry_after_ms=1)
+                )
+                continue
+            asked |= resume.rooms
+            await only[0].tell(f.Reply(id=resume.id, data={"rooms": dict.fromkeys(resume.rooms, True)}))
+            if len(asked) == len(held):
+                break
+    assert asked == held
+    assert client.seen == held
+    await client.close()
 
 
 async def arrived(client: ChatClient, *, connects: int) -> None:

@@ -18,7 +18,7 @@ from securechat.protocol.codec import encode_msgpack
 from securechat.protocol.frames import SUBPROTOCOL, CloseCode, Hello
 from securechat.protocol.handler import BadFrame, ProtocolHandler, client_side
 from securechat.protocol.handshake import UnknownKey
-from securechat.protocol.session import INNER_MAX_CLIENT, ClientSession, pack
+from securechat.protocol.session import INNER_MAX_CLIENT, INNER_MAX_STRANGER, ClientSession, pack
 from securechat.sdk.sealing import Sealing
 
 OPEN_S: Final = 10
@@ -140,6 +140,13 @@ class Transport:
             sealing.keep_root(transport.hello.root)
         return transport
 
+    @property
+    def room(self) -> int:
+        """How many bytes one message to the server may have now."""
+        if self.session is None:
+            return self.hello.limits.websocket_message_bytes
+        return (INNER_MAX_CLIENT if self.session.authenticated else INNER_MAX_STRANGER) - FRAMING
+
     async def send(self, *frames: Any) -> None:
         """Send frames as one message.
 
@@ -148,9 +155,8 @@ class Transport:
             Closed: The connection has ended.
         """
         data = encode_msgpack(frames)
-        limit = self.hello.limits.websocket_message_bytes if self.session is None else INNER_MAX_CLIENT - FRAMING
-        if len(data) > limit:
-            raise TooLarge(f"A message to the server has at most {limit} bytes.")
+        if len(data) > self.room:
+            raise TooLarge(f"A message to the server has at most {self.room} bytes.")
         try:
             async with self._writing:
                 if self.session is not None:
