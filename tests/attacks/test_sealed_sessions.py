@@ -23,6 +23,8 @@ from websockets.typing import Subprotocol
 
 from securechat import ChatClient
 from securechat.crypto.identity import IdentityKey
+from securechat.domain import commands as c
+from securechat.domain.audit import AuditRecord
 from securechat.domain.entries import Entry
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import SUBPROTOCOL, SUBPROTOCOL_CLEAR
@@ -320,6 +322,29 @@ async def test_072_a_record_that_is_not_the_next_one_ends_the_session_with_a_sea
 
     assert await closed(raw) == (4400, 4400)
     wait_until(lambda: "session refused" in server.log, "it is logged")
+    wait_until(lambda: refusals(server), "it is remembered")
+    (noted,) = refusals(server)
+    assert (noted.actor, noted.result, noted.details) == (server.operator().user("one").id, "refused", {"code": 4400})
+    assert noted.reason
+
+
+def refusals(server: RunningServer) -> list[AuditRecord]:
+    """Return what the audit log has about sessions that were refused."""
+    page: c.AuditPage = server.operator().perform(c.AuditList(action="session.refused"))
+    return page.records
+
+
+async def test_a_flood_of_refused_handshakes_does_not_flood_the_audit_log(server: RunningServer) -> None:
+    url = f"ws://localhost:{server.http_port}/gateway"
+    for _ in range(40):
+        async with connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, proxy=None) as socket:
+            await socket.send(b"\x01nonsense")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+    wait_until(lambda: refusals(server), "they are remembered")
+
+    assert len(refusals(server)) <= 25
+    assert {(each.actor, each.device) for each in refusals(server)} == {("", "")}
 
 
 async def test_a_session_ends_as_the_client_says_it_does(server: RunningServer) -> None:

@@ -60,6 +60,9 @@ class Session:
     def __init__(self) -> None:
         self.counters = Counters()
 
+    def note_refusal(self, *_: object) -> None:
+        """Nobody listens."""
+
     def mark(self, connection: Any) -> None:
         """The test flushes."""
 

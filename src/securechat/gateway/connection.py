@@ -84,6 +84,9 @@ class Session(Protocol):
     connections: Connections
     draining: bool
 
+    def note_refusal(self, who: Principal | None, address: str, refused: SessionRefused) -> None:
+        """Remember that what a client sent could not be a part of its session."""
+
     def mark(self, connection: ClientConnection) -> None:
         """Have the connection flushed in this turn."""
 
@@ -356,6 +359,12 @@ class ClientConnection(WSListener):
         """The reason is for our log; the peer gets one code, whatever it was."""
         self._counters.sessions_refused += 1
         log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
+        self._session.note_refusal(self.principal, self.address, refused)
+        self.close(refused.code)
+
+    def _worn_out(self, refused: SessionRefused) -> None:
+        """Nothing can be sealed any more: a client that slept did not answer in time. That is nobody's attack."""
+        log.info("session ended", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
         self.close(refused.code)
 
     def _allowed(self, frame_id: str = "") -> bool:
@@ -599,8 +608,8 @@ class ClientConnection(WSListener):
             try:
                 messages = self._sealed(self._seal, messages)
             except SessionRefused as refused:
-                self._blocked = True  # Nothing can be sealed any more: what waits stays in the log.
-                self._refuse(refused)
+                self._blocked = True  # What waits stays in the log.
+                self._worn_out(refused)
                 return
         # One block is by far the most common, and then every member of the room writes the same object.
         self._socket.write(messages[0] if len(messages) == 1 else b"".join(messages))
@@ -690,7 +699,7 @@ class ClientConnection(WSListener):
         try:
             seal.tick()
         except SessionRefused as refused:
-            self._refuse(refused)
+            self._worn_out(refused)
         else:
             if seal.outgoing:
                 self._mark()
