@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,16 +19,18 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret, decode_hook, encode_hook
 from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
+from securechat.protocol.codec import encode_msgpack
 from securechat.rest.routes import FORMS, ROUTES
 from securechat.sdk import entrance
-from securechat.sdk.client import EVENTS_MAX, ChatClient, Gap
+from securechat.sdk.backoff import Backoff
+from securechat.sdk.client import EVENTS_MAX, RESUME_ROOMS, ChatClient, Gap
 from securechat.sdk.commands import Commands
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
 from securechat.sdk.outbox import Outbox
-from securechat.sdk.profile import Profile, load_profile, save_profile
+from securechat.sdk.profile import Profile, ProfileToken, load_profile, save_profile
 from securechat.sdk.room import Room
-from securechat.sdk.transport import Transport
+from securechat.sdk.transport import Closed, Transport
 
 ROOM, ANA, BOB, DEVICE = "rm_0", "usr_ana", "usr_bob", "dev_0"
 PEOPLE = [User(id=BOB, username="bob", display_name="Bob")]
@@ -408,3 +411,157 @@ async def test_a_frame_that_would_end_the_connection_is_not_sent() -> None:
     transport.hello = hello
     with pytest.raises(TooLarge):
         await transport.send(c.MessageSend(room=ROOM, cmid="c", body="x" * LIMITS.websocket_message_bytes))
+
+
+# ── what ends a connection, and what that says about the token ───────────────────────────────────────────────────────
+
+
+class Scripted:
+    """A transport that receives what the test says; an exception is raised, and after the last step nothing comes."""
+
+    session = None
+
+    room = 8_187
+    """What a stranger's record holds."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps: asyncio.Queue[Any] = asyncio.Queue()
+        self.sent: list[Any] = []
+        for step in steps:
+            self.steps.put_nowait(step)
+
+    async def tell(self, step: Any) -> None:
+        await self.steps.put(step)
+
+    async def send(self, *frames: Any) -> None:
+        self.sent += frames
+
+    async def receive(self) -> list[Any]:
+        step = await self.steps.get()
+        if isinstance(step, Exception):
+            raise step
+        return [step]
+
+    def authenticated(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
+    """The transports that a client gets, one after the other, without a wait between them."""
+    waiting: list[Scripted] = []
+    opened = iter(waiting)
+
+    async def open_one(*_: object) -> Scripted:
+        return next(opened)
+
+    monkeypatch.setattr(Transport, "open", open_one)
+    monkeypatch.setattr(Backoff, "next", lambda _: 0.0)
+    return waiting
+
+
+def ready(*rooms: c.RoomSummary) -> f.Ready:
+    return f.Ready(user=User(id=BOB, username="bob", display_name="Bob"), device=DEVICE, rooms=list(rooms), resumed=True)
+
+
+REFUSED_TOKEN = f.ErrorFrame(id="auth", code="unauthorized", title="", status=401, detail="no")
+
+
+async def test_a_bots_token_is_good_until_the_server_answers_that_it_is_not(connections: list[Scripted]) -> None:
+    connections += [Scripted(Closed(4401)), Scripted(ready(), Closed(4401)), Scripted(ready(SUMMARY))]
+    async with ChatClient("https://chat.example.org", "sc_bot_x") as client:
+        await arrived(client, connects=2)
+        assert client.rooms.keys() == {ROOM}
+
+    connections.append(Scripted(REFUSED_TOKEN))
+    with pytest.raises(LoginRequired):
+        await asyncio.wait_for(ChatClient("https://chat.example.org", "sc_bot_x").start(), 5)
+
+
+async def test_a_hint_that_nobody_proved_is_waited_for_and_nothing_more(
+    connections: list[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    hints = [Closed(1006, "4409", wait_s=60.0) for _ in range(3)]
+
+    async def open_one(*_: object) -> Scripted:
+        if hints:
+            raise hints.pop()
+        return connections[0]
+
+    async def wait(_self: ChatClient, seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(Transport, "open", open_one)
+    monkeypatch.setattr(ChatClient, "_wait", wait)
+    connections.append(Scripted(ready()))
+    async with ChatClient("https://chat.example.org", "sc_bot_x"):
+        assert waits == [60.0] * 3
+
+
+async def test_a_4401_that_ends_a_connection_asks_for_a_fresh_token_of_a_person(
+    connections: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = iter(("first", "second"))
+
+    async def renew(self: ProfileToken) -> None:
+        self._access, self._until = next(tokens), float("inf")
+
+    monkeypatch.setattr(ProfileToken, "_renew", renew)
+    connections += [Scripted(ready(), Closed(4401)), Scripted(ready())]
+    client = kept(tmp_path / "profile.json")
+    async with client:
+        await arrived(client, connects=2)
+
+    assert [each.sent[0].token.reveal() for each in connections] == ["first", "second"]
+
+
+async def test_what_is_resumed_beyond_a_strangers_record_is_asked_for_after_ready(connections: list[Scripted]) -> None:
+    held = {f"rm_{number:016}": number + 1 for number in range(400)}
+    rooms = [c.RoomSummary(id=room, kind="public", last_seq=seq + 2) for room, seq in held.items()]
+    only = connections
+    only.append(Scripted())
+    client = ChatClient("https://chat.example.org", "sc_bot_" + "x" * 40, resume=held)
+    starting = asyncio.create_task(client.start())
+    async with asyncio.timeout(5):
+        while not only[0].sent:
+            await asyncio.sleep(0)
+        auth = only[0].sent[0]
+        assert len(encode_msgpack([auth])) <= only[0].room
+        for room in rooms:
+            room.resumed = True if room.id in auth.resume else None
+        await only[0].tell(ready(*rooms))
+        await starting
+
+        # What comes live in a room that was not resumed yet is neither shown nor asked for on its own.
+        late = next(room for room in held if room not in auth.resume)
+        await only[0].tell(Entry(type=EntryType.MESSAGE_SENT, room=late, seq=held[late] + 3, at=1, user=BOB, body="x"))
+        asked = dict(auth.resume)
+        for at in itertools.count(1):
+            while len(only[0].sent) <= at:
+                await asyncio.sleep(0)
+            assert len(only[0].sent) == at + 1, "one at a time"
+            resume = only[0].sent[at]
+            assert isinstance(resume, f.Resume)
+            assert len(resume.rooms) <= RESUME_ROOMS
+            if at == 1:  # The server may say: not so fast.
+                await only[0].tell(
+                    f.ErrorFrame(id=resume.id, code="rate_limited", title="", status=429, detail="", retry_after_ms=1)
+                )
+                continue
+            asked |= resume.rooms
+            await only[0].tell(f.Reply(id=resume.id, data={"rooms": dict.fromkeys(resume.rooms, True)}))
+            if len(asked) == len(held):
+                break
+    assert asked == held
+    assert client.seen == held
+    await client.close()
+
+
+async def arrived(client: ChatClient, *, connects: int) -> None:
+    async with asyncio.timeout(5):
+        while client.connects < connects:
+            await asyncio.sleep(0)

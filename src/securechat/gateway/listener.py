@@ -29,11 +29,12 @@ from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
+from securechat.domain.audit import AuditEvent, Result
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
-from securechat.errors import ChatError, RateLimited, Unauthorized
+from securechat.errors import ChatError, RateLimited, SessionRefused, Unauthorized
 from securechat.gateway.acceptor import Acceptor, TLSSource, once
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
@@ -97,6 +98,7 @@ class Gateway:
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
         ended: Returns (user id, device id) of the sessions that ended a moment ago.
+        note: Hears of what the audit log should remember. Does not wait, and does not raise.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Gateway:
         server_name: Callable[[], str],
         session_layer: SessionLayer,
         ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
+        note: Callable[[AuditEvent], None],
     ) -> None:
         self._hub = hub
         self.expect = hub.expect
@@ -127,10 +130,12 @@ class Gateway:
         self.dispatch = dispatcher.dispatch
         self.charge = dispatcher.charge
         self._ended = ended
+        self._note = note
         self.counters = counters
         self.pending = pending
         self.server_name = server_name
         self.session_layer = session_layer
+        self.key_root = session_layer.root
         self.connections = Connections(pending)
         self.http = HttpConnections(pending)
         self._limiter = limiter
@@ -144,6 +149,14 @@ class Gateway:
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """See `Session.answer`."""
         return await self.session_layer.admission.answer(handshake, address)
+
+    def note_refusal(self, who: Principal | None, address: str, refused: SessionRefused) -> None:
+        """See `Session.note_refusal`."""
+        event = AuditEvent(
+            action="session.refused", actor=who.user_id if who else "", device=who.device_id if who else "", address=address,
+            result=Result.REFUSED, reason=refused.reason, details={"code": int(refused.code)},
+        )  # fmt: skip
+        self._note(event)
 
     async def who(self, token: Secret) -> Principal:
         """See `Session.who`."""

@@ -190,7 +190,10 @@ class TokenSource(Protocol):
         """Return a token that holds now. Raises `LoginRequired` or `OSError`."""
 
     def refused(self) -> None:
-        """The token of the last call was refused: the next one has to be another."""
+        """The server answered that the token of the last call does not hold: the next one has to be another."""
+
+    def renew(self) -> None:
+        """The next token should be a fresh one, where tokens end: a connection was closed for want of one, or soon will be."""
 
     def forget(self) -> None:
         """The session is over: nothing of it stays on this machine."""
@@ -212,6 +215,9 @@ class FixedToken:
     def refused(self) -> None:
         """There is no other."""
         self._bad = True
+
+    def renew(self) -> None:
+        """See `TokenSource.renew`: it does not end, and only an answer says that it does not hold."""
 
     def forget(self) -> None:
         """Nothing is stored here; whoever gave the token has it."""
@@ -242,6 +248,10 @@ class ProfileToken:
 
     def refused(self) -> None:
         """See `TokenSource.refused`."""
+        self._access = ""
+
+    def renew(self) -> None:
+        """See `TokenSource.renew`."""
         self._access = ""
 
     def forget(self) -> None:

@@ -59,6 +59,8 @@ class IdentityKeys:
         self._stamp = -1
         self._problem = ""
         self._looked = float("-inf")
+        self._root = ""
+        self._root_looked = float("-inf")
 
     def load(self) -> None:
         """Read the keys, and make the first one.
@@ -127,6 +129,17 @@ class IdentityKeys:
             return self.published_path.read_bytes()
         except OSError:
             return None
+
+    def root(self) -> str:
+        """Return the id of the root that signed the published list, in hex; empty without one."""
+        now = time.monotonic()
+        if now - self._root_looked >= LOOK_S:
+            self._root_looked = now
+            try:
+                self._root = msgspec.json.decode(self.published() or b"", type=SignedKeyList).root_kid
+            except msgspec.DecodeError:
+                self._root = ""
+        return self._root
 
     def _path(self, record: KeyRecord) -> Path:
         return self._folder / f"identity-{record.kid[:16]}.pem"

@@ -214,6 +214,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
         lambda: accounts.server_name, session_layer, lambda: factor_store.ended_since(clock.now_ms() - ENDED_MS),
+        auditor.note,
     )  # fmt: skip
     return Parts(
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
@@ -239,6 +240,7 @@ def _session_layer(
         clock=clock,
         admission=HandshakeAdmission(limiter),
         published=identities.published,
+        root=identities.root,
     )
 
 

@@ -78,6 +78,8 @@ export interface HelloFrame {
   time: number;
   heartbeat_s: number;
   limits: Limits;
+  /** Inside a sealed session: the id of the root that signs the list of the server's keys, if it has one. */
+  root?: string;
 }
 
 export interface ReadyFrame {
