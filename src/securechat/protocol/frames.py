@@ -66,9 +66,12 @@ class Ping(c.Command, kw_only=True, tag="ping"):
 
 
 COMMANDS: Final[tuple[type[c.Command], ...]] = tuple(
-    value for value in vars(c).values() if isinstance(value, type) and issubclass(value, c.Command) and value is not c.Command
+    sorted(
+        (each for each in vars(c).values() if isinstance(each, type) and issubclass(each, c.Command) and each is not c.Command),
+        key=list(c.REPLIES).index,
+    )
 )
-"""Every command, in the order of `domain.commands`."""
+"""Every command, in the order of `REPLIES`."""
 
 CLIENT_FRAMES: Final[tuple[type, ...]] = (Auth, Resume, Ping, *COMMANDS)
 
