@@ -399,3 +399,16 @@ def test_a_scope_only_narrows(action: str) -> None:
             (policy.decide(full, action, room), policy.decide(scoped, action, room)),
         ):
             assert narrow.allowed == (plain.allowed and allowed)
+
+
+@pytest.mark.parametrize(
+    "password", ["password", "Password1!", "qwertyuiop", "12345678", "87654321", "aaaaaaaa", "welcome123", "changeme2026"]
+)
+def test_the_commonest_passwords_are_refused(password: str) -> None:
+    with pytest.raises(InvalidInput):
+        clean_password(Secret(password))
+
+
+@pytest.mark.parametrize("password", ["correct horse battery", "password of my grandmother", "1234 apples 5678", "x7!kd92l"])
+def test_other_passwords_are_taken(password: str) -> None:
+    assert clean_password(Secret(password)).reveal() == password

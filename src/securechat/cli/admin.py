@@ -6,7 +6,7 @@ from pathlib import Path
 
 from securechat.cli.durations import seconds_of
 from securechat.cli.operator import Operator, data_root
-from securechat.cli.output import say, say_json, table, when
+from securechat.cli.output import note, say, say_json, table, when
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
@@ -20,13 +20,18 @@ def setup_link(data: str | None, *, as_json: bool) -> None:
 
 def status(data: str | None, *, as_json: bool) -> None:
     """Print figures."""
-    found: c.Status = Operator(data_root(data)).perform(c.ServerStatus())
+    operator = Operator(data_root(data))
+    found: c.Status = operator.perform(c.ServerStatus())
     if as_json:
         say_json(found)
     else:
         say(
-            f"SecureChat {found.version}   up {found.uptime_s:.0f} s   {found.connections} connections\n"
-            f"{found.users} users   {found.rooms} rooms   {found.entries} entries"
+            (
+                f"SecureChat {found.version}   up {found.uptime_s:.0f} s   {found.connections} connections\n"
+                if operator.is_running
+                else f"SecureChat {found.version}   not running (data {data_root(data)})\n"
+            )
+            + f"{found.users} users   {found.rooms} rooms   {found.entries} entries"
         )
 
 
@@ -156,8 +161,8 @@ def _say_bot(data: str | None, bot: c.BotCreated, *, as_json: bool) -> None:
         return
     url = Operator(data_root(data)).perform(c.ServerStatus()).url
     ca = data_root(data).resolve() / "tls" / "ca.crt"
+    note(f"@{bot.user.username}: its token is shown this once.")
     say(
-        f"@{bot.user.username}: its token is shown this once.\n"
         f"export SECURECHAT_URL={url}\n"
         f"export SECURECHAT_TOKEN={bot.token}"
         + (f"\nexport SECURECHAT_PIN={bot.pin}" if bot.pin else "")

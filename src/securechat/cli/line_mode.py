@@ -458,7 +458,7 @@ class LineMode:
         note(f"── {rest} cannot connect any more")
 
     def _show_token(self, bot: c.BotCreated) -> None:
-        say(f"@{bot.user.username}: its token is shown this once.")
+        note(f"── @{bot.user.username}: its token is shown this once")
         say(f"export SECURECHAT_URL={self._client.url}\nexport SECURECHAT_TOKEN={bot.token}")
         if bot.pin:
             say(f"export SECURECHAT_PIN={bot.pin}")

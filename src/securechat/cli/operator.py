@@ -30,9 +30,14 @@ class Operator:
     Args:
         root: The data folder.
 
+    Attributes:
+        is_running: Whether a server performed the last command.
+
     Raises:
         Shutdown: There is nothing in it.
     """
+
+    is_running = False
 
     def __init__(self, root: Path) -> None:
         self._data = DataDir(root)
@@ -47,6 +52,7 @@ class Operator:
             Shutdown: Neither the socket nor the folder can be used.
         """
         reply = self._through_socket(command)
+        self.is_running = reply is not None
         if reply is None:
             return asyncio.run(self._directly(command))
         return reply

@@ -36,7 +36,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except LoginRequired as error:
         raise Shutdown(str(error), 3) from error
     except (ConnectionLost, OSError) as error:
-        raise Shutdown(f"The server cannot be reached: {error}") from error
+        raise Shutdown(str(error) or "The server cannot be reached.") from error
     except ValueError as error:
         raise Shutdown(str(error), 64) from error
 

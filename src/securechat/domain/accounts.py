@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from securechat.domain.limits import LIMITS
+from securechat.domain.passwords import is_common
 from securechat.domain.secret import Secret
 from securechat.errors import InvalidInput
 
@@ -122,11 +123,13 @@ def clean_password(text: Secret) -> Secret:
     """Return the password in NFC, so that the same keys give the same bytes on every system (RFC 8265).
 
     Raises:
-        InvalidInput: Shorter than 8 or longer than 1,024 characters.
+        InvalidInput: Shorter than 8 or longer than 1,024 characters, or one of the commonest.
     """
     password = normal_password(text)
     if not PASSWORD_MIN <= len(password.reveal()) <= PASSWORD_MAX:
         raise InvalidInput(f"A password has {PASSWORD_MIN} to {PASSWORD_MAX} characters.", field="password")
+    if is_common(password):
+        raise InvalidInput("This is one of the first passwords that people try. Three or four words are better.", field="password")
     return password
 
 

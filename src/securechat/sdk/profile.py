@@ -20,7 +20,6 @@ import msgspec
 from securechat.domain import commands as c
 from securechat.domain.secret import MaskedRepr, Secret, encode_hook
 from securechat.errors import GrantRefused, Unauthorized
-from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
 
 EARLY_S: Final = 60
@@ -131,9 +130,9 @@ async def ask_openly(url: str, command: c.Command, ca: str = "", *, token: str =
         path = path.replace(f"{{{name}}}", quote(fields.pop(name), safe=""))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if type(command) in _GETS:
-        answer = await _send(url, command, ca, "GET", f"/api/v1{path}", headers=headers)
+        answer = await _send(url, ca, "GET", f"/api/v1{path}", headers=headers)
     else:
-        answer = await _send(url, command, ca, "POST", f"/api/v1{path}", json=fields, headers=headers)
+        answer = await _send(url, ca, "POST", f"/api/v1{path}", json=fields, headers=headers)
     if answer.status_code >= 400:
         raise to_error(_problem_of(url, answer))
     return msgspec.json.decode(answer.content, type=c.REPLIES[type(command)])
@@ -147,7 +146,7 @@ async def ask_as_app(url: str, command: c.Command, ca: str = "") -> Any:
         OSError: The server cannot be reached.
     """
     form = {key: value for key, value in _fields(command).items() if value}
-    answer = await _send(url, command, ca, "POST", _FORMS[type(command)], data=form)
+    answer = await _send(url, ca, "POST", _FORMS[type(command)], data=form)
     if answer.status_code >= 400:
         problem = _problem_of(url, answer)
         raise GrantRefused(str(problem.get("error_description") or ""), field=str(problem.get("error")))
@@ -159,13 +158,18 @@ def _fields(command: c.Command) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in {"op", "id"}}
 
 
-async def _send(url: str, command: c.Command, ca: str, method: str, path: str, **more: Any) -> httpx.Response:
+async def _send(url: str, ca: str, method: str, path: str, **more: Any) -> httpx.Response:
     context = tls_context(url, ca)
     try:
         async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
             return await http.request(method, url + path, **more)
     except httpx.TransportError as error:
-        raise ConnectionError(f"{url} cannot be reached for {name_of(type(command))}: {error}") from error
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ConnectionError(
+                f"{url} shows a certificate that this machine does not trust. If the server has its own CA, get its ca.crt from"
+                " who runs it (`securechat cert show` there), and give it with --ca."
+            ) from error
+        raise ConnectionError(f"Nothing answers at {url}. Is the server running, and on this port? ({error})") from error
 
 
 def _problem_of(url: str, answer: httpx.Response) -> dict[str, Any]:

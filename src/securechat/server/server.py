@@ -246,7 +246,8 @@ class Server:
             ) from error
         except OSError as error:
             raise Shutdown(
-                f"Cannot listen: {error.strerror or error}. Is another server running? Choose another --port or --http-port."
+                f"Cannot listen: {error.strerror or error}. Is another server running? Choose another --port or --http-port"
+                ' (make run ARGS="--port 9443 --http-port 9080").'
             ) from error
         return listeners
 

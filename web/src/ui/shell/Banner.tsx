@@ -22,11 +22,12 @@ export function bannerText(link: Link, offlineMs: number, now: number, isCatchin
     if (link.reason === "wrong_host" || link.reason === "update_needed") return REFUSED[link.reason];
     return null;
   }
+  // The browser knows at once; the connection notices only when nothing comes any more.
+  if (isNetworkOff) return "You are offline. Messages are sent when you are back.";
   if (link.phase === "online") return isCatchingUp ? "Back online - catching up…" : null;
   if (offlineMs < SILENT_MS) return null;
   if (link.phase === "waiting") {
     const seconds = Math.max(0, Math.ceil((link.retryAt - now) / 1_000));
-    if (isNetworkOff) return "You are offline. Messages are sent when you are back.";
     if (link.because) return `${REFUSED[link.because]} Retrying in ${seconds}\u00a0s`;
     if (link.calm) return `The server is restarting - back in ${seconds}\u00a0s`;
     return `Connection lost - retrying in ${seconds}\u00a0s`;
@@ -34,11 +35,28 @@ export function bannerText(link: Link, offlineMs: number, now: number, isCatchin
   return "Connection lost - connecting…";
 }
 
+/** Return whether there is no network. A server on this machine needs none. */
+function networkOff(): boolean {
+  return !navigator.onLine && !["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+}
+
 export function Banner() {
   const chat = useChat();
   const link = chat.connection.value;
   const since = chat.offlineSince.value;
   const tick = useSignal(0);
+  const isNetworkOff = useSignal(networkOff());
+  useEffect(() => {
+    const look = () => {
+      isNetworkOff.value = networkOff();
+    };
+    addEventListener("online", look);
+    addEventListener("offline", look);
+    return () => {
+      removeEventListener("online", look);
+      removeEventListener("offline", look);
+    };
+  }, [isNetworkOff]);
   useEffect(() => {
     if (since === null) return;
     const timer = setInterval(() => {
@@ -48,7 +66,7 @@ export function Banner() {
   }, [since]);
   void tick.value;
   const now = Date.now();
-  const text = bannerText(link, since === null ? 0 : now - since, now, chat.isCatchingUp.value, !navigator.onLine);
+  const text = bannerText(link, since === null ? 0 : now - since, now, chat.isCatchingUp.value, isNetworkOff.value);
   return (
     <div class="banner-slot" role="status" aria-label="Connection">
       {text && (

@@ -31,7 +31,10 @@ export function RoomStart({ room, onAdd }: { room: Room; onAdd: () => void }) {
       <article class="room-start" aria-label="Beginning of the conversation" tabIndex={-1}>
         <Avatar id={room.peer?.id ?? room.id} name={title} size="large" />
         <h2>{title}</h2>
-        <p>This is the beginning of your direct messages. Only the two of you can read them.</p>
+        <p>
+          This is the beginning of your direct messages. Only the two of you are here; whoever runs the server could
+          read it too.
+        </p>
       </article>
     );
   }
