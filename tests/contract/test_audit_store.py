@@ -17,8 +17,8 @@ from securechat.domain.commands import Invite
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LinkRecord, LogTransaction
 from securechat.errors import NameTaken, Unavailable
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.audit import SqliteAudit
+from securechat.store.accounts import SqlAccounts
+from securechat.store.audit import SqlAudit
 from securechat.store.log import SqliteLog
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
@@ -33,9 +33,9 @@ class Stores:
     def __init__(self, path: Path) -> None:
         self.clock = ManualClock()
         self.database = SqliteDatabase(path)
-        self.audit = SqliteAudit(self.database, self.clock.now_ms)
+        self.audit = SqlAudit(self.database, self.clock.now_ms)
         self.log = SqliteLog(self.database, self.audit)
-        self.accounts = SqliteAccounts(self.database, self.audit)
+        self.accounts = SqlAccounts(self.database, self.audit)
 
     async def actions(self) -> list[str]:
         return [record.action for record in await self.audit.page(ALL, limit=1_000)]
@@ -129,7 +129,7 @@ async def test_an_event_is_remembered_once_by_the_first_change(stores: Stores) -
 
 
 async def test_every_writing_method_takes_a_record_along(stores: Stores) -> None:
-    def recording(action: str) -> SqliteAccounts:
+    def recording(action: str) -> SqlAccounts:
         return stores.accounts.recording(AuditEvent(action=action))
 
     await recording("create_user").create_user(ANA, None, 1)
@@ -178,24 +178,24 @@ async def test_records_count_on_and_follow_each_other(stores: Stores) -> None:
     assert [record.n for record in found] == [1, 2, 3]
     assert len({record.hash for record in found}) == 3
     assert len({record.chain for record in found}) == 1
-    head = stores.audit.head()
+    head = await stores.audit.head()
     assert head is not None
     assert (head.n, head.hash) == (3, found[2].hash)
-    assert stores.audit.head("aud_other") is None
+    assert await stores.audit.head("aud_other") is None
 
 
 async def test_a_second_process_goes_on_with_the_chain(stores: Stores, tmp_path: Path) -> None:
     await stores.audit.write([EVENT])
-    other = SqliteAudit(stores.database)
+    other = SqlAudit(stores.database)
     await other.write([EVENT])
 
-    head = other.head()
+    head = await other.head()
     assert head is not None
     assert [(record.n, record.chain) for record in await other.page(ALL, limit=10)] == [(1, head.chain), (2, head.chain)]
 
 
 async def test_an_empty_log_has_no_head_and_no_page(stores: Stores) -> None:
-    assert stores.audit.head() is None
+    assert await stores.audit.head() is None
     assert await stores.audit.page(ALL, limit=10) == []
 
 

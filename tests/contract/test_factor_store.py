@@ -10,8 +10,8 @@ import pytest
 
 from securechat.domain.accounts import Device
 from securechat.domain.ports import FactorStore, PasskeyRecord, TotpRecord
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.factors import SqliteFactors
+from securechat.store.accounts import SqlAccounts
+from securechat.store.factors import SqlFactors
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
 
@@ -28,7 +28,7 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
 
 @pytest.fixture
 def store(database: SqliteDatabase) -> FactorStore:
-    return SqliteFactors(database)
+    return SqlFactors(database)
 
 
 def passkey(passkey_id: str, user_id: str, at: int) -> PasskeyRecord:
@@ -101,7 +101,7 @@ async def test_a_factor_is_an_app_or_a_passkey_and_clearing_takes_all(store: Fac
 
 
 async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: FactorStore, database: SqliteDatabase) -> None:
-    accounts = SqliteAccounts(database)
+    accounts = SqlAccounts(database)
     for name, refresh in (("dev_a", "hash a"), ("dev_b", "hash b"), ("dev_bot", None)):
         await accounts.create_device(Device(id=name, name="D", created_at=100, last_seen_at=100), ANA, refresh_hash=refresh)
 

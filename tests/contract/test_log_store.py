@@ -14,7 +14,7 @@ from securechat.domain.ports import LogTransaction
 from securechat.domain.rooms import RoomKind, RoomRole
 from securechat.errors import NameTaken
 from securechat.server.clock import SystemClock
-from securechat.store.accounts import SqliteAccounts
+from securechat.store.accounts import SqlAccounts
 from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.migrate import HEAD, current, migrate
@@ -31,7 +31,7 @@ class Stores:
         self.sealing = Sealing(KeyStore(self.database, FileKeys(path.parent), SystemClock()))
         self.sealing.on = sealed
         self.log = SqliteLog(self.database, sealing=self.sealing)
-        self.accounts = SqliteAccounts(self.database)
+        self.accounts = SqlAccounts(self.database)
 
 
 @pytest.fixture(params=["sqlite", "sqlite sealed"])
@@ -96,7 +96,7 @@ async def test_texts_are_sealed_exactly_when_they_should_be(stores: Stores) -> N
     await append(stores, entry(4))
     await append(stores, entry(5, EntryType.MESSAGE_EDITED, target=4, body="better"))
 
-    rows = stores.database.read("SELECT body IS NULL, sealed IS NULL FROM entries WHERE seq > 3")
+    rows = await stores.database.read("SELECT body IS NULL, sealed IS NULL FROM entries WHERE seq > 3")
 
     assert rows == ([(1, 0)] * 2 if stores.sealing.on else [(0, 1)] * 2)
 

@@ -35,7 +35,7 @@ WALK = [
     "SqliteLog.commit",
     "_Transaction.load",
     "require_in",
-    "_Transaction.append",
+    "LogWork.append",
     "_Transaction.write",
     "SqliteDatabase._commit",
     "ClientConnection._complete",

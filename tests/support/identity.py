@@ -21,8 +21,8 @@ from securechat.domain.accounts import Principal, Role, User
 from securechat.domain.ids import new_id
 from securechat.domain.secret import Secret
 from securechat.server.config import DEFAULT_RATES
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.factors import SqliteFactors
+from securechat.store.accounts import SqlAccounts
+from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.migrate import migrate
 from securechat.store.sealing import Secrets
@@ -44,8 +44,8 @@ class Identity:
         self.clock = ManualClock()
         self.bus = RecordingBus()
         self.roles: set[str] = set()
-        self.accounts = SqliteAccounts(self.database)
-        self.store = SqliteFactors(self.database)
+        self.accounts = SqlAccounts(self.database)
+        self.store = SqlFactors(self.database)
         self.passwords = Passwords(time_cost=1, memory_kib=64)
         self.limiter = RateLimiter({})
         self.throttle = Throttle(lambda: DEFAULT_RATES)

@@ -55,12 +55,12 @@ from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
 from securechat.services.storage import StorageService
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.audit import SqliteAudit
-from securechat.store.factors import SqliteFactors
+from securechat.store.accounts import SqlAccounts
+from securechat.store.audit import SqlAudit
+from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
-from securechat.store.maintenance import SqliteMaintenance
+from securechat.store.maintenance import SqlMaintenance
 from securechat.store.migrate import migrate
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.sqlite import SqliteDatabase
@@ -76,7 +76,7 @@ class Parts:
 
     data: DataDir
     database: SqliteDatabase
-    maintenance: SqliteMaintenance
+    maintenance: SqlMaintenance
     room_log: RoomLog
     hub: Hub
     gateway: Gateway
@@ -101,7 +101,9 @@ AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_
 """How many refusals are remembered: of one actor or address, and of all together."""
 
 
-async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
+async def build(  # noqa: PLR0915 - a list of what there is
+    settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]
+) -> Parts:
     """Put the parts together on an open data folder.
 
     Args:
@@ -114,13 +116,14 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     clock = SystemClock()
     counters = Counters()
     database = SqliteDatabase(data.database)
-    audit_store = SqliteAudit(database, clock.now_ms)
+    audit_store = SqlAudit(database, clock.now_ms)
     sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
     storage = StorageJobs(database, sealing, clock, audit_store)
+    await storage.load()
     secrets = Secrets(sealing.keys)
     log_store = SqliteLog(database, audit_store, sealing)
-    account_store = SqliteAccounts(database, audit_store)
-    maintenance = SqliteMaintenance(database)
+    account_store = SqlAccounts(database, audit_store)
+    maintenance = SqlMaintenance(database)
 
     bus = LocalBus()
     hub = Hub(loop, counters)
@@ -129,7 +132,7 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
-    factor_store = SqliteFactors(database, audit_store)
+    factor_store = SqlFactors(database, audit_store)
     throttle = Throttle(lambda: settings().rates)
     second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
@@ -248,7 +251,7 @@ def knows_host(settings: Settings, host: str) -> bool:
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
 
-async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqliteAudit, clock: SystemClock) -> Auditor:
+async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqlAudit, clock: SystemClock) -> Auditor:
     """Put the audit log together; a key that was just made is the first thing that it remembers."""
     key = AuditKey(data.keys / AUDIT_KEY)
     elsewhere = settings().audit_folder
