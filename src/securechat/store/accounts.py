@@ -15,6 +15,8 @@ from securechat.domain.ports import Account, DeviceRecord, LinkRecord
 from securechat.errors import NameTaken
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database, Duplicate, Row, Transaction
+from securechat.store.locking import lock_owners
+from securechat.store.names import claim
 from securechat.store.rows import name_key, to_user
 
 _USER: Final = "id, username, display_name, role, disabled_at"
@@ -44,11 +46,13 @@ class SqlAccounts:
     async def create_user(self, user: User, password_hash: str | None, at: int) -> None:
         """See `AccountStore.create_user`."""
         try:
-            await self._write(
-                "INSERT INTO users (id, username, display_name, name_key, role, password_hash, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, password_hash, at),
-            )
+            async with self._transaction() as transaction:
+                await claim(transaction, "username", user.username, user.id)
+                await transaction.execute(
+                    "INSERT INTO users (id, username, display_name, name_key, role, password_hash, created_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, password_hash, at),
+                )
         except Duplicate as error:
             raise NameTaken(f"The username {user.username} is taken.", field="username") from error
 
@@ -110,11 +114,13 @@ class SqlAccounts:
 
     async def set_role(self, user_id: str, role: Role) -> bool:
         """See `AccountStore.set_role`."""
-        rows = await self._write(
-            "UPDATE users SET role = ? WHERE id = ? AND (role <> 'owner' OR ? = 'owner' OR EXISTS (SELECT 1 FROM users o"
-            " WHERE o.role = 'owner' AND o.disabled_at IS NULL AND o.id <> users.id)) RETURNING id",
-            (role.value, user_id, role.value),
-        )
+        async with self._transaction() as transaction:
+            await lock_owners(transaction)
+            rows = await transaction.execute(
+                "UPDATE users SET role = ? WHERE id = ? AND (role <> 'owner' OR ? = 'owner' OR EXISTS (SELECT 1 FROM users o"
+                " WHERE o.role = 'owner' AND o.disabled_at IS NULL AND o.id <> users.id)) RETURNING id",
+                (role.value, user_id, role.value),
+            )
         return bool(rows)
 
     async def create_device(

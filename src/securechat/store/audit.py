@@ -13,7 +13,8 @@ import msgspec
 
 from securechat.domain.audit import AuditEvent, AuditRecord, Detail, Head, PruneStatement, place
 from securechat.domain.ports import AuditQuery
-from securechat.store.database import Database, Dialect, Row, Transaction
+from securechat.store.database import Database, Row, Transaction
+from securechat.store.locking import for_update
 
 _COLUMNS: Final = "chain, n, at, action, actor, device, address, subject, room, result, reason, details, hash"
 _INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -55,7 +56,7 @@ class SqlAudit:
     @staticmethod
     async def _own_chain(transaction: Transaction) -> str:
         """Return the chain, and keep it from everybody else: each record names the one before it, so there is one writer."""
-        lock = " FOR UPDATE" if transaction.dialect is Dialect.POSTGRESQL else ""  # SQLite has one writer anyway.
+        lock = for_update(transaction)
         while not (chains := await transaction.execute(_CHAIN + lock)):
             await transaction.execute(_NEW_CHAIN, (f"aud_{secrets.token_hex(8)}",))
         return str(chains[0][0])

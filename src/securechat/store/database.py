@@ -78,7 +78,7 @@ class Database(Protocol):
     async def erase(self) -> None:
         """Return when what was deleted is in no file any more, as far as this database's files are ours."""
 
-    async def backup(self, target: Path) -> None:
+    async def backup(self, target: Path, /) -> None:
         """Copy the database, consistent, while it is in use.
 
         Raises:

@@ -9,7 +9,9 @@ from typing import Final
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ports import PasskeyRecord, TotpRecord
 from securechat.store.audit import SqlAudit
-from securechat.store.database import Database, Row, Transaction
+from securechat.store.database import Database, Duplicate, Row, Transaction
+from securechat.store.locking import lock_user
+from securechat.store.names import claim, release
 
 _PASSKEY: Final = "id, user_id, name, public_key, sign_count, created_at, last_used_at"
 
@@ -72,14 +74,19 @@ class SqlFactors:
 
     async def add_passkey(self, passkey: PasskeyRecord) -> bool:
         """See `FactorStore.add_passkey`."""
-        rows = await self._write(
-            f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
-            (
-                passkey.id, passkey.user_id, passkey.name, passkey.public_key, passkey.sign_count, passkey.created_at,
-                passkey.last_used_at,
-            ),
-        )  # fmt: skip
-        return bool(rows)
+        try:
+            async with self._transaction() as transaction:
+                await claim(transaction, "passkey", passkey.id, passkey.user_id)
+                await transaction.execute(
+                    f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        passkey.id, passkey.user_id, passkey.name, passkey.public_key, passkey.sign_count, passkey.created_at,
+                        passkey.last_used_at,
+                    ),
+                )  # fmt: skip
+        except Duplicate:
+            return False
+        return True
 
     async def use_passkey(self, passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
         """See `FactorStore.use_passkey`."""
@@ -88,11 +95,15 @@ class SqlFactors:
 
     async def remove_passkey(self, user_id: str, passkey_id: str) -> bool:
         """See `FactorStore.remove_passkey`."""
-        return bool(await self._write("DELETE FROM passkeys WHERE id = ? AND user_id = ? RETURNING id", (passkey_id, user_id)))
+        async with self._transaction() as transaction:
+            await release(transaction, "passkey", user_id, passkey_id)
+            sql = "DELETE FROM passkeys WHERE id = ? AND user_id = ? RETURNING id"
+            return bool(await transaction.execute(sql, (passkey_id, user_id)))
 
     async def set_recovery_codes(self, user_id: str, hashes: Sequence[str]) -> None:
         """See `FactorStore.set_recovery_codes`."""
         async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
             await transaction.execute("DELETE FROM recovery_codes WHERE user_id = ?", (user_id,))
             for each in hashes:
                 await transaction.execute("INSERT INTO recovery_codes (user_id, code_hash) VALUES (?, ?)", (user_id, each))
@@ -114,6 +125,7 @@ class SqlFactors:
     async def clear_factors(self, user_id: str) -> None:
         """See `FactorStore.clear_factors`."""
         async with self._transaction() as transaction:
+            await release(transaction, "passkey", user_id)
             for table in ("totp", "passkeys", "recovery_codes"):
                 await transaction.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # nosec B608 - one of the three words above
 

@@ -18,7 +18,7 @@ from securechat.crypto.key_provider import KeyProvider
 from securechat.domain.ids import new_id
 from securechat.domain.ports import Clock
 from securechat.errors import Unavailable
-from securechat.store.database import Database, Row, Transaction
+from securechat.store.database import Database, Dialect, Duplicate, Row, Transaction
 
 ROOM_KEYS_CACHED: Final = 10_000
 CIPHERS_CACHED: Final = 16
@@ -29,6 +29,10 @@ KEY_PLACES: Final = 2**24
 """Places of the log after which a room gets a new data key."""
 
 _ROOM_KEY: Final = "room_id, version, org_version, wrapped, created_at, first_seq, retired_at, erased_seq"
+_NEWEST: Final = (
+    f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND wrapped IS NOT NULL AND retired_at IS NULL"
+    " ORDER BY version DESC LIMIT 1"
+)
 
 
 @dataclass(slots=True)
@@ -127,8 +131,12 @@ class KeyStore:
         loop = asyncio.get_running_loop()
         rows = await self._org_rows()
         if not rows:
-            await self.add_org_key(await loop.run_in_executor(None, self._first_kek))
-            return
+            try:
+                await self.add_org_key(await loop.run_in_executor(None, self._first_kek))
+            except Duplicate:  # Another server started at the same moment.
+                rows = await self._org_rows()
+            else:
+                return
         self._take(rows, await loop.run_in_executor(None, self._unwrap, rows))
         kek = await loop.run_in_executor(None, self.provider.current)
         if kek is not None and any(row[2] != kek for row in rows):
@@ -193,6 +201,12 @@ class KeyStore:
                 self._take(rows, self._unwrap(rows))
             self._require_org_keys()
 
+    async def _have_org_keys(self, rows: list[Row]) -> None:
+        """Read the organisation keys anew if another server made one that wraps one of these rooms' keys."""
+        if any(row[3] is not None and row[2] not in self._org_keys for row in rows):
+            found = await self._org_rows()
+            self._take(found, await asyncio.get_running_loop().run_in_executor(None, self._unwrap, found))
+
     async def _org_rows(self) -> list[Row]:
         return await self._db.read("SELECT version, org_id, kek, wrapped FROM org_keys ORDER BY version")
 
@@ -205,10 +219,6 @@ class KeyStore:
 
     # ── room keys ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def newest_known(self, room_id: str) -> RoomKey | None:
-        """Return what `newest` returns if it is in memory."""
-        return self._newest.get(room_id)
-
     async def newest(self, room_id: str) -> RoomKey | None:
         """Return the committed key that seals new texts of a room, or None when the next one has to be made."""
         found = self._newest.get(room_id)
@@ -216,13 +226,23 @@ class KeyStore:
             self._newest.move_to_end(room_id)
             return found
         await self.require_org_keys()
-        rows = await self._db.read(
-            f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND wrapped IS NOT NULL AND retired_at IS NULL"
-            " ORDER BY version DESC LIMIT 1",
-            (room_id,),
-        )
+        rows = await self._db.read(_NEWEST, (room_id,))
         if not rows:
             return None
+        await self._have_org_keys(rows)
+        key = self._unwrap_room_key(rows[0])
+        self._remember(key)
+        return key
+
+    async def newest_in(self, transaction: Transaction, room_id: str) -> RoomKey | None:
+        """Return what `newest` does, so that it stays the newest until the transaction ends."""
+        if transaction.dialect is Dialect.SQLITE:
+            return await self.newest(room_id)  # There is no other writer.
+        await self.require_org_keys()
+        rows = await transaction.execute(_NEWEST + " FOR SHARE", (room_id,))
+        if not rows:
+            return None
+        await self._have_org_keys(rows)
         key = self._unwrap_room_key(rows[0])
         self._remember(key)
         return key
@@ -237,6 +257,7 @@ class KeyStore:
         rows = await self._db.read(
             f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND version IN ({marks})", (room_id, *missing)
         )
+        await self._have_org_keys(rows)
         for row in rows:
             with suppress(at_rest.Damaged):
                 self._keep(self._unwrap_room_key(row))

@@ -18,7 +18,7 @@ UNREAD_WINDOW: Final = 5_000
 LAST: Final = "SELECT coalesce(max(seq), 0) FROM entries WHERE room_id = ?"
 _UNREAD: Final = (
     "SELECT count(*) FROM (SELECT 1 FROM entries WHERE room_id = ? AND seq > ? AND type = 'message.sent'"
-    f" AND user_id <> ? AND deleted_seq IS NULL LIMIT {LIMITS.unread}) AS some"
+    f" AND user_id <> ? AND deleted_seq IS NULL LIMIT {LIMITS.unread}) AS counted"
 )
 _USER: Final = "u.id, u.username, u.display_name, u.role, u.disabled_at"
 _SUMMARY: Final = (
@@ -33,6 +33,8 @@ class LogReads:
     Args:
         database: The open database.
     """
+
+    _summary = _SUMMARY
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -54,7 +56,7 @@ class LogReads:
     async def heads(self, user_id: str) -> list[RoomSummary]:
         """See `LogStore.heads`."""
         return await self._summaries(
-            f"{_SUMMARY} JOIN members m ON m.room_id = r.id AND m.user_id = ?"
+            f"{self._summary} JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id ORDER BY r.name_key",
             (user_id, user_id),
             user_id,
@@ -63,7 +65,7 @@ class LogReads:
     async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
         """See `LogStore.head`."""
         found = await self._summaries(
-            f"{_SUMMARY} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
+            f"{self._summary} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id WHERE r.id = ?",
             (user_id, user_id, room_id),
             user_id,
@@ -74,7 +76,7 @@ class LogReads:
         """See `LogStore.browse`."""
         prefix = name_key(query)
         return await self._summaries(
-            f"{_SUMMARY} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
+            f"{self._summary} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id"
             " WHERE r.kind = 'public' AND r.name_key >= ? AND substr(r.name_key, 1, ?) = ? AND r.name_key > ?"
             " ORDER BY r.name_key LIMIT ?",
@@ -116,7 +118,7 @@ class LogReads:
             return 0
         return int((await self._db.read(_UNREAD, (room_id, max(read_seq, last_seq - UNREAD_WINDOW), user_id)))[0][0])
 
-    async def _summaries(self, sql: str, values: Sequence[object], user_id: str) -> list[RoomSummary]:
+    async def _summaries(self, sql: str, values: Sequence[object], user_id: str, /) -> list[RoomSummary]:
         found = []
         for room_id, kind, name, topic, last_seq, count, role, read_seq, permissions in await self._db.read(sql, values):
             summary = RoomSummary(

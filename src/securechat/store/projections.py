@@ -11,6 +11,7 @@ from typing import Final
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.rooms import RoomState
 from securechat.store.database import Transaction
+from securechat.store.names import claim_name
 from securechat.store.rows import name_key, permissions_text
 
 ERASES: Final = frozenset({EntryType.MESSAGE_DELETED, EntryType.ROOM_ERASED})
@@ -62,11 +63,13 @@ async def project(transaction: Transaction, entry: Entry, state: RoomState) -> N
             )
         case EntryType.ROOM_CREATED:
             name = entry.name or ""
+            await claim_name(transaction, state)
             await execute(
                 "INSERT INTO rooms (id, kind, name, name_key, topic, created_at) VALUES (?, ?, ?, ?, ?, ?)",
                 (entry.room, entry.kind, name, name_key(name), entry.topic or "", entry.at),
             )
         case EntryType.ROOM_UPDATED:
+            await claim_name(transaction, state)
             await execute(
                 "UPDATE rooms SET name = ?, name_key = ?, topic = ?, permissions = ? WHERE id = ?",
                 (state.name, name_key(state.name), state.topic, permissions_text(state), entry.room),

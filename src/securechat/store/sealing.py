@@ -7,7 +7,7 @@ target and the rarer fields of its entry. Not sealed, because queries need it: t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from securechat.crypto import at_rest
@@ -41,9 +41,20 @@ class Sealing:
         self.on = False
         self.damaged = 0
 
-    def sealer(self, transaction: Transaction, now: int | None = None) -> Sealer:
+    def sealer(self, transaction: Transaction | None, now: int | None = None) -> Sealer:
         """Return what seals the texts of one transaction. `now` is given where they are older than the transaction."""
         return Sealer(self.keys, transaction, now)
+
+    async def known_keys(self, entries: Sequence[Entry]) -> dict[str, RoomKey] | None:
+        """Return the keys that seal the texts of these entries by room, or None when one has to be made."""
+        found: dict[str, RoomKey] = {}
+        for entry in entries:
+            if entry.body is not None:
+                key = found.get(entry.room) or await self.keys.newest(entry.room)
+                if key is None or key.is_spent(entry.seq, entry.at):
+                    return None
+                found[entry.room] = key
+        return found
 
     def committed(self, entries: Sequence[Entry], sealer: Sealer | None) -> None:
         """Take in what a commit did to the keys: rooms were shredded, keys were made."""
@@ -103,7 +114,7 @@ class Sealer:
 
     Args:
         keys: The key store.
-        transaction: New keys are stored with the texts that they seal.
+        transaction: New keys are stored with the texts that they seal. None where only keys that there are will be used.
         now: Milliseconds since 1970; None for the time of each entry.
 
     Attributes:
@@ -112,12 +123,16 @@ class Sealer:
 
     __slots__ = ("_in_use", "_keys", "_now", "_transaction", "made")
 
-    def __init__(self, keys: KeyStore, transaction: Transaction, now: int | None) -> None:
+    def __init__(self, keys: KeyStore, transaction: Transaction | None, now: int | None) -> None:
         self._now = now
         self._keys = keys
         self._transaction = transaction
         self._in_use: dict[str, RoomKey | None] = {}
         self.made: list[RoomKey] = []
+
+    def use(self, keys: Mapping[str, RoomKey]) -> None:
+        """Seal with these."""
+        self._in_use.update(keys)
 
     async def prepare(self, entry: Entry) -> None:
         """Have the key that seals the text of this entry."""
@@ -138,8 +153,10 @@ class Sealer:
         self.made = [key for key in self.made if key.room_id != room_id]
 
     async def _choose(self, entry: Entry) -> None:
+        if self._transaction is None:
+            raise Internal
         renewed = entry.room in self._in_use
-        key = None if renewed else await self._keys.newest(entry.room)
+        key = None if renewed else await self._keys.newest_in(self._transaction, entry.room)
         at = entry.at if self._now is None else self._now
         if key is None or key.is_spent(entry.seq, at):
             key = await self._keys.make(self._transaction, entry.room, seq=entry.seq, at=at)

@@ -24,8 +24,9 @@ from securechat.domain.commands import Storage, StorageJob
 from securechat.domain.ports import Clock
 from securechat.errors import Conflict, Unavailable
 from securechat.store.audit import SqlAudit
-from securechat.store.database import Database, Row, Transaction
+from securechat.store.database import Database, Duplicate, Row, Transaction
 from securechat.store.keys import KeyStore
+from securechat.store.locking import for_update
 from securechat.store.rows import to_entry
 from securechat.store.sealing import COLUMNS, SETTING, Sealer, Sealing
 
@@ -45,6 +46,7 @@ _NEXT: Final = (
     f"SELECT {COLUMNS}, room_id FROM entries WHERE (room_id, seq) > (?, ?) AND (body IS NOT NULL OR sealed IS NOT NULL)"
     " ORDER BY room_id, seq LIMIT ?"
 )
+_BY_ID: Final = f"SELECT {_JOB} FROM storage_jobs WHERE id = ?"
 _TOTALS: Final = {
     "seal": "SELECT count(*) FROM entries WHERE body IS NOT NULL",
     "unseal": "SELECT count(*) FROM entries WHERE sealed IS NOT NULL",
@@ -177,7 +179,10 @@ class StorageJobs:
                 )
                 await _add_job(transaction, "reseal", now)
 
-        await self._keys.add_org_key(kek, with_it)
+        try:
+            await self._keys.add_org_key(kek, with_it)
+        except Duplicate:
+            raise Conflict("Somebody else rotates the keys at this moment.") from None
         log.info("storage keys rotated", extra={"kek": kek, "org_key": self._keys.org_version, "messages": messages})
         self._wake.set()
 
@@ -217,11 +222,15 @@ class StorageJobs:
         Raises:
             Unavailable: The disk does not take it; nothing changed.
         """
-        job = _Job((await self._db.read(f"SELECT {_JOB} FROM storage_jobs WHERE id = ?", (job_id,)))[0])
-        if job.total is None:
-            await self._count(job)
+        job = _Job((await self._db.read(_BY_ID, (job_id,)))[0])
+        total = await self._count(job) if job.total is None else job.total
         sealer: Sealer | None = None
         async with self._db.transaction() as transaction:
+            # Another server may have done a step meanwhile, or be about to.
+            job = _Job((await transaction.execute(_BY_ID + for_update(transaction), (job_id,)))[0])
+            if job.finished_at is not None:
+                return
+            job.total = total
             if job.kind == "rewrap":
                 finished = await self._rewrap(transaction, job)
             elif job.kind == "erase":
@@ -240,17 +249,17 @@ class StorageJobs:
         if finished:
             await self._clean_up(job)
 
-    async def _count(self, job: _Job) -> None:
+    async def _count(self, job: _Job) -> int:
         if job.kind == "erase":
             sql = "SELECT count(*) FROM entries WHERE room_id = ? AND seq < ? AND (body IS NOT NULL OR sealed IS NOT NULL)"
             rows = await self._db.read_beside(sql, (job.room_id, job.until_seq))
         else:
             rows = await self._db.read_beside(_TOTALS[job.kind])
-        job.total = rows[0][0]
+        return int(rows[0][0])
 
     async def _convert(self, transaction: Transaction, job: _Job, sealer: Sealer) -> bool:
         """Seal, open or seal again what comes next; return whether that was the last."""
-        rows = await transaction.execute(_NEXT, (job.cursor_room, job.cursor_seq, STEP_ROWS))
+        rows = await transaction.execute(_NEXT + for_update(transaction), (job.cursor_room, job.cursor_seq, STEP_ROWS))
         changed: list[Sequence[object]] = []
         for row in rows:
             entry, sealed = to_entry(row[-1], row), row[11]
@@ -286,7 +295,8 @@ class StorageJobs:
         newest = self._keys.org_version
         rows = await transaction.execute(
             "SELECT room_id, version, org_version, wrapped FROM room_keys"
-            " WHERE (room_id, version) > (?, ?) AND org_version <> ? AND wrapped IS NOT NULL ORDER BY room_id, version LIMIT ?",
+            " WHERE (room_id, version) > (?, ?) AND org_version <> ? AND wrapped IS NOT NULL ORDER BY room_id, version LIMIT ?"
+            + for_update(transaction),
             (job.cursor_room, job.cursor_seq, newest, STEP_ROWS),
         )
         for room_id, version, org_version, wrapped in rows:
