@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from securechat.store.postgres import migrate_postgres
-from support.raw_client import free_port
+from support.ports import free_port
 from support.running import wait_until
 
 SETTINGS = {

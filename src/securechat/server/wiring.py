@@ -57,13 +57,12 @@ from securechat.services.rooms import RoomService
 from securechat.services.storage import StorageService
 from securechat.store.accounts import SqlAccounts
 from securechat.store.audit import SqlAudit
+from securechat.store.database import Database
 from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
-from securechat.store.log import SqliteLog
 from securechat.store.maintenance import SqlMaintenance
-from securechat.store.migrate import migrate
+from securechat.store.opening import open_database, open_log
 from securechat.store.sealing import Sealing, Secrets
-from securechat.store.sqlite import SqliteDatabase
 from securechat.store.storage_jobs import StorageJobs
 
 ENDED_MS: Final = 10_000
@@ -75,7 +74,7 @@ class Parts:
     """What a server is made of."""
 
     data: DataDir
-    database: SqliteDatabase
+    database: Database
     maintenance: SqlMaintenance
     room_log: RoomLog
     hub: Hub
@@ -111,17 +110,17 @@ async def build(  # noqa: PLR0915 - a list of what there is
         data: Its lock is held.
         public_url: Base of links.
     """
-    migrate(data.database)
+    url = settings().database_url
+    database = await open_database(url.reveal() if url else "", data.database, connections=settings().database_connections)
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     counters = Counters()
-    database = SqliteDatabase(data.database)
     audit_store = SqlAudit(database, clock.now_ms)
     sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
     storage = StorageJobs(database, sealing, clock, audit_store)
     await storage.load()
     secrets = Secrets(sealing.keys)
-    log_store = SqliteLog(database, audit_store, sealing)
+    log_store = open_log(database, audit_store, sealing)
     account_store = SqlAccounts(database, audit_store)
     maintenance = SqlMaintenance(database)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from securechat.store.locking import for_update
 
 _COLUMNS: Final = "chain, n, at, action, actor, device, address, subject, room, result, reason, details, hash"
 _INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+READ_CHAIN: Final = f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"  # nosec B608 - our own column names
 _CHAIN: Final = "SELECT value FROM settings WHERE key = 'audit_chain'"
 _NEW_CHAIN: Final = "INSERT INTO settings (key, value) VALUES ('audit_chain', ?) ON CONFLICT DO NOTHING"
 _HEAD: Final = "SELECT chain, n, hash, at FROM audit WHERE chain = ? ORDER BY n DESC LIMIT 1"
@@ -119,12 +120,17 @@ def read_chain(path: Path) -> Iterator[AuditRecord]:
     try:
         db.set_busy_timeout(5_000)
         if list(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit'")):
-            for row in db.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"):  # nosec B608 - our own column names
+            for row in db.execute(READ_CHAIN):
                 yield _to_record(row)
     except apsw.Error as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     finally:
         db.close()
+
+
+def chain_of(rows: Iterable[Row]) -> Iterator[AuditRecord]:
+    """Give the records of rows of `READ_CHAIN`."""
+    return (_to_record(row) for row in rows)
 
 
 def _to_row(record: AuditRecord) -> Row:

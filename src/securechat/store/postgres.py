@@ -280,7 +280,7 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
     """
     try:
         await migrate_postgres(url)
-        pool = await asyncpg.create_pool(url, min_size=1, max_size=max(3, connections), reset=_leave, **_OPTIONS)
+        pool = await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **_OPTIONS)
     except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
     return PostgresDatabase(pool)
@@ -300,6 +300,22 @@ async def current_postgres(url: str) -> str | None:
             await connection.close(timeout=1)
     except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
+
+
+async def read_all(url: str, sql: str) -> list[Row]:
+    """Return the rows of a query, for a program that is no server.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        connection = await asyncpg.connect(url, **_OPTIONS)
+        try:
+            return [tuple(row) for row in await connection.fetch(sql, timeout=BESIDE_S)]
+        finally:
+            await connection.close(timeout=1)
+    except (*_NOT_NOW, asyncpg.PostgresError) as error:
+        raise ValueError(f"The database cannot be read: {_reason(error)}") from error
 
 
 async def migrate_postgres(url: str) -> str | None:
@@ -344,3 +360,5 @@ _OPTIONS: Final[dict[str, Any]] = {
         "jit": "off",  # Our statements are short; compiling them costs more than running them.
     },
 }
+COPY_OPTIONS: Final[dict[str, Any]] = {"timeout": CONNECT_S, "server_settings": {"application_name": "securechat-copy"}}
+"""Of the connection that copies a whole database: it takes as long as it takes."""

@@ -58,7 +58,7 @@ class SqliteTransaction:
         try:
             return self.run(sql, values)
         except apsw.ConstraintError as error:
-            if error.extendedresult in _TAKEN:
+            if getattr(error, "extendedresult", 0) in _TAKEN:
                 raise Duplicate(str(error)) from error
             raise
 
