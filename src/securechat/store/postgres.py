@@ -66,11 +66,11 @@ _GONE: Final = (
 """After these nobody knows what became of the last command."""
 
 
-class AnswerLost(Unavailable):
+class AnswerLost(Exception):
     """The connection was lost while it committed: it may be stored or not."""
 
 
-class TryAgain(Unavailable):
+class TryAgain(Exception):
     """Somebody else was in the way, or the connection was lost before the commit. Nothing is stored."""
 
 
@@ -152,9 +152,12 @@ class PostgresDatabase:
 
     async def read_beside(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """See `Database.read_beside`."""
-        async with self._connection() as connection, connection.transaction(readonly=True):
-            await connection.execute(f"SET LOCAL statement_timeout = {int(BESIDE_S * 1_000)}")
-            return [tuple(row) for row in await connection.fetch(translated(sql), *values, timeout=BESIDE_S + 2)]
+        try:
+            async with self._connection() as connection, connection.transaction(readonly=True):
+                await connection.execute(f"SET LOCAL statement_timeout = {int(BESIDE_S * 1_000)}")
+                return [tuple(row) for row in await connection.fetch(translated(sql), *values, timeout=BESIDE_S + 2)]
+        except (AnswerLost, TryAgain) as error:
+            raise _unavailable(error) from error
 
     async def fetch(self, sql: str, *values: object) -> list[Row]:
         """Return the rows of a query in PostgreSQL's own words."""
@@ -162,9 +165,9 @@ class PostgresDatabase:
             try:
                 async with self._connection() as connection:
                     return [tuple(row) for row in await connection.fetch(sql, *values)]
-            except AnswerLost:
+            except (AnswerLost, TryAgain) as error:
                 if last:
-                    raise
+                    raise _unavailable(error) from error
         raise AssertionError
 
     async def call(self, sql: str, *values: object) -> None:
@@ -172,6 +175,8 @@ class PostgresDatabase:
 
         Raises:
             AnswerLost: It is not known whether it is stored.
+            TryAgain: Nothing is stored.
+            Unavailable: Nothing is stored.
             asyncpg.PostgresError: The server refused it; nothing is stored.
         """
         async with self._connection() as connection:
@@ -179,11 +184,21 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
-        """Give a transaction; leaving the block commits to the disk, an exception undoes all.
+        """See `Database.transaction`."""
+        try:
+            async with self.attempt() as transaction:
+                yield transaction
+        except (AnswerLost, TryAgain) as error:
+            raise _unavailable(error) from error
+
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[PostgresTransaction]:
+        """Give a transaction, for those who want to know how it failed.
 
         Raises:
             AnswerLost: The connection was lost at the commit: it is not known whether it is stored.
-            Unavailable: The database does not take it now; nothing is stored.
+            TryAgain: Nothing is stored, and it may be at once.
+            Unavailable: Nothing is stored.
         """
         committing = False
         try:
@@ -201,7 +216,7 @@ class PostgresDatabase:
         except AnswerLost as error:
             if committing:
                 raise
-            raise TryAgain(error.detail, retry_after_ms=RETRY_MS) from error
+            raise TryAgain from error
 
     def erase_soon(self) -> None:
         """See `Database.erase_soon`. The files are PostgreSQL's: it writes over them when it vacuums."""
@@ -230,6 +245,7 @@ class PostgresDatabase:
 
         Raises:
             AnswerLost: It was lost in use.
+            TryAgain: Somebody else was in the way.
             Unavailable: There is none, or the server does not do it now.
         """
         try:
@@ -240,9 +256,9 @@ class PostgresDatabase:
             yield connection
         except _GONE as error:
             _end(connection)
-            raise AnswerLost("The database does not answer.", retry_after_ms=RETRY_MS) from error
+            raise AnswerLost from error
         except asyncpg.TransactionRollbackError as error:
-            raise TryAgain("Others change the same.", retry_after_ms=RETRY_MS) from error
+            raise TryAgain from error
         except _NOT_NOW as error:
             raise _unavailable(error) from error
         except asyncio.CancelledError:

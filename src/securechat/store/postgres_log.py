@@ -216,7 +216,7 @@ class PostgresLog(LogReads):
         """Lock the rooms, decide on them as they are, store it."""
         tried: _Locked | None = None
         try:
-            async with self._postgres.transaction() as transaction:
+            async with self._postgres.attempt() as transaction:
                 tried = _Locked(self._rooms, transaction, self._sealing)
                 result = await work(tried)
                 await tried.write()
@@ -224,7 +224,7 @@ class PostgresLog(LogReads):
                     await self._audit.append(transaction, tried.recorded)
         except AnswerLost as error:
             if tried is None or (tried.recorded and not tried.appended):
-                raise
+                raise Unavailable("The database does not answer.", retry_after_ms=RETRY_MS) from error
             if not await self._is_stored(tried):
                 self._forget(tried)
                 raise _Stale from error
