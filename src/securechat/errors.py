@@ -5,6 +5,7 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
     ChatError
     ├── InvalidInput          400  invalid_input         the words of the request are wrong
     │   ├── TooDeep                too_deep              nested deeper than anything that has a meaning
+    │   ├── GrantRefused           grant_refused         an app's request for a token; `field` is OAuth's word for it
     │   └── ProtocolViolation      protocol_violation    not even the protocol: the connection ends with 4400
     ├── Unauthorized          401  unauthorized          no, wrong, expired or revoked credentials
     │   └── SecondFactorRequired   second_factor_required the password is right; a code or a passkey is wanted besides
@@ -75,6 +76,13 @@ class TooDeep(InvalidInput):
 
     code = "too_deep"
     title = "Nested too deeply"
+
+
+class GrantRefused(InvalidInput):
+    """An app asks for a token and does not get it. `field` is the word of RFC 6749 and RFC 8628 for the reason: `invalid_grant`."""
+
+    code = "grant_refused"
+    title = "The app does not get a token"
 
 
 class ProtocolViolation(InvalidInput):

@@ -17,16 +17,17 @@ import httpx2 as httpx
 import pyotp
 import pytest
 
+from securechat.auth.addresses import source_of
 from securechat.auth.passwords import WAITING_MAX
 from securechat.auth.rate_limiter import Rate
-from securechat.auth.throttle import KEYS_MAX, WAIT_MAX_S, Throttle, place_of
+from securechat.auth.throttle import KEYS_MAX, WAIT_MAX_S, Throttle
 from securechat.auth.totp import STEP_S
 from securechat.domain import commands as c
 from securechat.domain.accounts import PASSWORD_MAX, Role
 from securechat.domain.secret import Secret
 from securechat.errors import ConfirmationRequired, RateLimited, SecondFactorRequired, Unauthorized
 from securechat.rest.routes import BASE, ROUTES
-from support.identity import Identity
+from support.identity import HERE, Identity
 from support.running import PASSWORD, RunningServer
 from support.sockets import heard_until_closed, socket_of
 
@@ -121,12 +122,12 @@ def test_034_what_is_remembered_of_strangers_has_a_limit() -> None:
 @pytest.mark.parametrize(
     ("address", "place"),
     [
-        ("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1:2::"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::7", "2001:db8:1:2::/64"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
         ("::ffff:192.0.2.7", "192.0.2.7"), ("local", "local"), ("", ""),
     ],
 )  # fmt: skip
 def test_034_the_addresses_of_one_customer_are_one_place(address: str, place: str) -> None:
-    assert place_of(address) == place
+    assert source_of(address) == place
 
 
 # ── 35, 36, 37 ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -431,6 +432,47 @@ async def test_040_a_changed_role_ends_sessions_when_it_is_told_so(identity: Ide
     assert (await identity.who(session)).role is Role.MEMBER, "a request is judged by the role of now"
     await identity.auth.end_sessions(user.id)
     assert identity.bus.disconnected == [(user.id, (session.device,), 4401)]
+
+
+@pytest.mark.parametrize("change", ["password", "disabled"])
+async def test_040_a_log_in_under_way_does_not_outlive_what_ended_all_sessions(identity: Identity, change: str) -> None:
+    user = await identity.user("ana")
+    new = await identity.passwords.hash(Secret("a brand new horse"))
+    begun, go_on, check = asyncio.Event(), asyncio.Event(), identity.passwords.check
+
+    async def slow(stored: str | None, password: Secret) -> bool:
+        begun.set()
+        await go_on.wait()
+        return await check(stored, password)
+
+    identity.passwords.check = slow  # type: ignore[method-assign]
+    thief = asyncio.create_task(identity.log_in("ana"))
+    await begun.wait()
+    if change == "password":
+        await identity.accounts.update_user(user.id, password_hash=new)
+    else:
+        await identity.accounts.update_user(user.id, disabled_at=identity.clock.ms)
+    await identity.auth.end_sessions(user.id)
+    go_on.set()
+
+    with pytest.raises(Unauthorized, match="username or the password is wrong"):
+        await thief
+    assert await identity.accounts.devices(user.id) == []
+
+
+async def test_040_a_session_that_nobody_used_for_long_ends(identity: Identity) -> None:
+    user = await identity.user("ana")
+    used, forgotten = await identity.log_in("ana"), await identity.log_in("ana")
+    for _ in range(2):
+        identity.clock.forward(60 * 86_400)
+        used = await identity.auth.refresh(c.SessionRefresh(refresh_token=Secret(used.refresh_token)), HERE)
+    with pytest.raises(Unauthorized, match="The session has ended"):
+        await identity.auth.refresh(c.SessionRefresh(refresh_token=Secret(forgotten.refresh_token)), HERE)
+
+    assert [each.id for each in await identity.accounts.devices(user.id)] == [used.device]
+    identity.idle_days = 0
+    identity.clock.forward(5 * 365 * 86_400)
+    await identity.auth.refresh(c.SessionRefresh(refresh_token=Secret(used.refresh_token)), HERE)
 
 
 async def test_040_a_wrong_current_password_changes_nothing(identity: Identity) -> None:

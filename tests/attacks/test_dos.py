@@ -201,6 +201,19 @@ async def test_104_everybody_is_called_a_few_times_a_minute_and_no_more(server: 
     assert [each.get("code", "") for each in found] == ["", "", "", "rate_limited", "rate_limited", ""]
 
 
+async def test_104_an_edit_that_begins_to_call_everybody_is_charged_like_a_message(server: RunningServer, attach: Attach) -> None:
+    room = server.room("ops")
+    socket = await attach(server.http_port)
+    await socket.authenticate(server.bot("caller", room))
+    (sent,) = await ask(socket, send(room, 0, "hello"))
+    found: list[str] = []
+    for number, body in enumerate(("@all 0", "@all in other words", "x", "@all 1", "x", "@all 2", "x", "@all 3", "nobody")):
+        edit = {"op": "message.edit", "id": f"e{number}", "room": room, "seq": sent["data"]["seq"], "body": body}
+        found += [each.get("code", "") for each in await ask(socket, edit)]
+
+    assert found == ["", "", "", "", "", "", "", "rate_limited", ""]
+
+
 async def test_106_typing_and_reading_all_the_time_is_told_seldom(tmp_path: Path, attach: Attach) -> None:
     server = RunningServer(tmp_path / "data").start()
     try:

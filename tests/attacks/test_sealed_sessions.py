@@ -6,9 +6,11 @@ import asyncio
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2 as httpx
 import msgspec
@@ -21,14 +23,18 @@ from websockets.typing import Subprotocol
 
 from securechat import ChatClient
 from securechat.crypto.identity import IdentityKey
+from securechat.domain import commands as c
+from securechat.domain.audit import AuditRecord
 from securechat.domain.entries import Entry
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import SUBPROTOCOL, SUBPROTOCOL_CLEAR
-from securechat.protocol.handshake import ClientHandshake
-from securechat.protocol.session import ClientSession, pack
+from securechat.protocol.handshake import ClientHandshake, ServerHandshake
+from securechat.protocol.key_list import KeyList, ListedKey, SignedKeyList, sign_list
+from securechat.protocol.session import ClientSession, EpochLimits, pack
 from securechat.sdk.errors import Untrusted
 from securechat.sdk.pins import Pins, PinStore
-from securechat.sdk.sealing import ClientClock, host_of
+from securechat.sdk.sealing import ClientClock, Sealing, host_of
+from securechat.sdk.transport import Closed, Transport
 from support.ports import free_port
 from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 
@@ -118,6 +124,54 @@ async def test_084_a_proxy_that_strips_the_session_gets_no_token(store: PinStore
             await asyncio.wait_for(ChatClient(url, "sc_bot_secret", pins=store).start(), 20)
 
     assert not any(b"sc_bot_secret" in (each if isinstance(each, bytes) else each.encode()) for each in heard)
+
+
+async def ended(socket: ServerConnection, code: int) -> None:
+    await socket.recv()
+    await socket.close(code)
+
+
+@pytest.mark.parametrize("code", [4400, 4401, 4403, 4404, 4406, 4409])
+async def test_084_a_code_that_nobody_proved_is_a_lost_network_and_costs_a_minute(code: int) -> None:
+    async with serve(partial(ended, code=code), "127.0.0.1", free_port(), subprotocols=[Subprotocol(SUBPROTOCOL)]) as fake:
+        url = f"http://127.0.0.1:{next(iter(fake.sockets)).getsockname()[1]}"
+        with pytest.raises(Closed) as closed:
+            await Transport.open(url, None, Sealing(url, "preferred", PinStore(None)))
+
+    assert (closed.value.code, closed.value.wait_s) == (1006, 60)
+
+
+@pytest.mark.parametrize("code", [1001, 1013, 4000, 4429])
+async def test_a_server_that_is_busy_before_the_session_costs_no_minute(code: int) -> None:
+    async with serve(partial(ended, code=code), "127.0.0.1", free_port(), subprotocols=[Subprotocol(SUBPROTOCOL)]) as fake:
+        url = f"http://127.0.0.1:{next(iter(fake.sockets)).getsockname()[1]}"
+        with pytest.raises(Closed) as closed:
+            await Transport.open(url, None, Sealing(url, "preferred", PinStore(None)))
+
+    assert (closed.value.code, closed.value.wait_s) == (1006, 0)
+
+
+async def test_084_a_code_between_the_handshake_and_hello_is_a_lost_network(store: PinStore) -> None:
+    key = IdentityKey.generate()
+
+    class One:
+        def choose(self, _pins: object) -> IdentityKey:
+            return key
+
+    async def half(socket: ServerConnection) -> None:
+        handshake = ServerHandshake(One(), lambda _host: True, EpochLimits(), ClientClock())
+        handshake.take_client_hello(cast("bytes", await socket.recv()))
+        for message in handshake.answer():
+            await socket.send(message)
+        handshake.finish(cast("bytes", await socket.recv()))
+        await socket.close(4409)
+
+    async with serve(half, "127.0.0.1", free_port(), subprotocols=[Subprotocol(SUBPROTOCOL)]) as fake:
+        url = f"http://127.0.0.1:{next(iter(fake.sockets)).getsockname()[1]}"
+        with pytest.raises(Closed) as closed:
+            await Transport.open(url, None, Sealing(url, "preferred", store))
+
+    assert (closed.value.code, closed.value.wait_s) == (1006, 0)
 
 
 async def test_010_a_server_that_demands_sealing_takes_no_clear_connection(server: RunningServer) -> None:
@@ -268,6 +322,29 @@ async def test_072_a_record_that_is_not_the_next_one_ends_the_session_with_a_sea
 
     assert await closed(raw) == (4400, 4400)
     wait_until(lambda: "session refused" in server.log, "it is logged")
+    wait_until(lambda: refusals(server), "it is remembered")
+    (noted,) = refusals(server)
+    assert (noted.actor, noted.result, noted.details) == (server.operator().user("one").id, "refused", {"code": 4400})
+    assert noted.reason
+
+
+def refusals(server: RunningServer) -> list[AuditRecord]:
+    """Return what the audit log has about sessions that were refused."""
+    page: c.AuditPage = server.operator().perform(c.AuditList(action="session.refused"))
+    return page.records
+
+
+async def test_a_flood_of_refused_handshakes_does_not_flood_the_audit_log(server: RunningServer) -> None:
+    url = f"ws://localhost:{server.http_port}/gateway"
+    for _ in range(40):
+        async with connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, proxy=None) as socket:
+            await socket.send(b"\x01nonsense")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+    wait_until(lambda: refusals(server), "they are remembered")
+
+    assert len(refusals(server)) <= 25
+    assert {(each.actor, each.device) for each in refusals(server)} == {("", "")}
 
 
 async def test_a_session_ends_as_the_client_says_it_does(server: RunningServer) -> None:
@@ -293,6 +370,19 @@ async def test_before_auth_records_are_small_and_after_it_they_may_hold_a_messag
     await raw.send({"op": "message.send", "id": "1", "room": room, "cmid": "1", "body": "x" * 16_000})
     while not any(frame["op"] == "reply" for frame in await raw.receive()):
         pass
+
+
+async def test_a_client_with_400_rooms_takes_up_again_what_does_not_fit_into_auth(server: RunningServer) -> None:
+    room = server.room("ops")
+    token = server.bot("one", room)
+    async with ChatClient(server.url, token) as client:
+        first = (await client.rooms[room].send("missed 0")).seq
+        for number in range(1, 5):
+            await client.rooms[room].send(f"missed {number}")
+    held = {f"rm_{number:016}": 1 for number in range(400)} | {room: first}
+    async with asyncio.timeout(10), ChatClient(server.url, token, resume=held) as client:
+        events = client.events(["message.sent"])
+        assert [cast("Entry", await anext(events)).body for _ in range(4)] == [f"missed {number}" for number in range(1, 5)]
 
 
 async def test_087_a_recording_and_everything_on_the_servers_disk_open_nothing(server: RunningServer, tmp_path: Path) -> None:
@@ -360,6 +450,49 @@ async def test_a_new_key_that_the_root_signed_is_taken_without_asking(
     async with ChatClient(server.url, token, pins=store) as client:
         assert client.sealing.key_id == records[0]["kid"]
     assert store.of(host).keys == [first, records[0]["kid"]]
+
+
+def forged_list(host: str, kid: str) -> SignedKeyList:
+    """Return what a proxy would show: a list with the right key and its own, signed by a root of its own."""
+    now = int(time.time())
+    listed = [ListedKey(kid=each, nbf=0, naf=0) for each in (kid, "66" * 32)]
+    return sign_list(KeyList(host=host, serial=1, issued=now, expires=now + 86_400, keys=listed), IdentityKey.generate())
+
+
+@pytest.mark.parametrize("known_by", ["first contact", "pin", "an earlier contact"])
+async def test_082_a_list_that_a_proxy_shows_beside_the_session_adds_no_key_and_no_root(
+    server: RunningServer, store: PinStore, monkeypatch: pytest.MonkeyPatch, known_by: str
+) -> None:
+    host, token = host_of(server.url), server.bot("one")
+    kid = json.loads((server.data / "keys" / "identity.json").read_text())[0]["kid"]
+
+    async def fetch(*_: object) -> SignedKeyList:
+        return forged_list(host, kid)
+
+    monkeypatch.setattr(Sealing, "_fetch", fetch)
+    if known_by == "an earlier contact":
+        store.keep(host, Pins(keys=[kid], sealed=True))
+    async with ChatClient(server.url, token, pins=store, pin=kid if known_by == "pin" else ""):
+        pass
+
+    assert store.of(host) == Pins(keys=[kid], sealed=True)
+
+
+@pytest.mark.parametrize("known_by", ["pin", "an earlier contact"])
+async def test_082_whoever_knew_the_key_before_takes_no_root_from_it(
+    server: RunningServer, store: PinStore, tmp_path: Path, known_by: str
+) -> None:
+    """Otherwise a stolen key could name its successors, which is what the root is there to prevent."""
+    host, token = host_of(server.url), server.bot("one")
+    kid = json.loads((server.data / "keys" / "identity.json").read_text())[0]["kid"]
+    run("keys", "init-root", str(tmp_path / "r.pem"), stdin="a long password\n")
+    run("keys", "publish", str(tmp_path / "r.pem"), "--host", host, "--data", str(server.data), stdin="a long password\n")
+    if known_by == "an earlier contact":
+        store.keep(host, Pins(keys=[kid], sealed=True))
+    async with ChatClient(server.url, token, pins=store, pin=kid if known_by == "pin" else ""):
+        pass
+
+    assert store.of(host) == Pins(keys=[kid], sealed=True)
 
 
 async def test_a_list_that_another_root_signed_is_not_taken(server: RunningServer, store: PinStore, tmp_path: Path) -> None:

@@ -387,6 +387,9 @@ class Ending(TokenSource):
     def refused(self) -> None:
         """The next one is another anyway."""
 
+    def renew(self) -> None:
+        """The next one is another anyway."""
+
     def forget(self) -> None:
         """Nothing is kept."""
 

@@ -160,7 +160,7 @@ def test_11_who_takes_their_time_with_the_handshake_is_cut_off(
 async def test_11_a_connection_without_auth_is_cut_off(shared_server: RunningServer, attach: Attach) -> None:
     connection = await attach(shared_server.http_port)
 
-    assert await connection.closed(14) == 4401
+    assert await connection.closed(14) == 4403
 
 
 def test_11_half_handshakes_have_a_number_and_nobody_else_notices(plain_server: RunningServer) -> None:
@@ -183,6 +183,91 @@ def test_11_half_handshakes_have_a_number_and_nobody_else_notices(plain_server: 
         connection.close()
 
     assert ended == 60
+
+
+def test_11_half_tls_handshakes_have_a_number_and_nobody_else_notices(shared_server: RunningServer) -> None:
+    context = ssl.create_default_context(cafile=shared_server.ca)
+
+    def shake(source: str) -> str | None:
+        with (
+            socket.create_connection(("127.0.0.1", shared_server.port), timeout=8, source_address=(source, 0)) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            return tls.version()
+
+    def ended(connection: socket.socket) -> bool:
+        connection.settimeout(2)
+        try:
+            return not connection.recv(1)
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+    silent = [
+        socket.create_connection(("127.0.0.1", shared_server.port), timeout=8, source_address=("127.0.0.9", 0)) for _ in range(60)
+    ]
+    try:
+        refused = [ended(each) for each in silent[50:]]
+        other = shake("127.0.0.8")
+        with pytest.raises(OSError):  # Reset, or closed: both are no handshake.
+            shake("127.0.0.9")
+    finally:
+        for each in silent:
+            each.close()
+
+    assert (refused, other) == ([True] * 10, "TLSv1.3")
+    wait_until(lambda: _shakes(shake), "room for this source again")
+
+
+def _shakes(shake: Callable[[str], str | None]) -> bool:
+    try:
+        return shake("127.0.0.9") == "TLSv1.3"
+    except OSError:
+        return False
+
+
+def test_12_idle_http_connections_of_one_address_shut_nobody_out(tmp_path: Path) -> None:
+    caps = {"max_http_connections": 8, "max_http_connections_address": 5}
+    server = RunningServer(tmp_path / "data", settings=caps).start()
+    probe = head("GET /healthz HTTP/1.1", {"Host": "localhost"})
+    kept: list[socket.socket] = []
+
+    def keep(source: str) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=8, source_address=(source, 0))
+        kept.append(connection)
+        return connection
+
+    def answered(connection: socket.socket) -> bool:
+        answer = b""
+        try:
+            connection.sendall(probe)
+            while not answer.endswith(b'{"alive":true}'):
+                if not (more := connection.recv(65_536)):
+                    return False
+                answer += more
+        except OSError:
+            return False
+        return answer.startswith(b"HTTP/1.1 200")
+
+    try:
+        idle = [answered(keep("127.0.0.9")) for _ in range(7)]
+        first, newest = answered(kept[0]), answered(kept[6])
+        more = [answered(keep(source)) for source in ("127.0.0.8", "127.0.0.8", "127.0.0.8", "127.0.0.7")]
+        half = head("POST /api/v1/sessions HTTP/1.1", {"Host": "x", "Content-Type": "application/json", "Content-Length": "9"})
+        for _ in range(5):
+            keep("127.0.0.6").sendall(half)
+        wait_until(lambda: status_of(talk(server.http_port, upgrade(), source="127.0.0.5")) == 101, "a way in")
+        busy = answered(keep("127.0.0.6"))
+    finally:
+        for each in kept:
+            each.close()
+        server.stop()
+
+    assert idle == [True] * 7
+    assert (first, newest) == (False, True), "the oldest one made way"
+    assert more == [True] * 4
+    assert not busy, "all of this source are busy"
 
 
 async def test_12_an_address_and_an_account_have_a_number_of_connections(tmp_path: Path, attach: Attach) -> None:
@@ -265,6 +350,20 @@ def request(**headers: str | list[str]) -> bytes:
 def test_15_18_a_request_that_is_ambiguous_or_no_http_is_refused_or_ended(shared_server: RunningServer, data: bytes) -> None:
     assert status_of(talk(shared_server.http_port, data)) in {0, 400, 401, 413}
     assert status_of(talk(shared_server.http_port, head("GET /healthz HTTP/1.1", {"Host": "x"}))) == 200
+
+
+@pytest.mark.parametrize("host", ["[x", "[::1", "localhost:port", "localhost:99999"])
+def test_15_a_host_that_is_none_is_refused_and_leaves_no_traceback(shared_server: RunningServer, host: str) -> None:
+    context = ssl.create_default_context(cafile=shared_server.ca)
+    with (
+        socket.create_connection(("127.0.0.1", shared_server.port), timeout=8) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(head("GET /api/v1/me HTTP/1.1", {"Host": host}))
+        answer = tls.recv(65_536)
+
+    assert status_of(answer) == 400
+    assert "Traceback" not in shared_server.log
 
 
 def test_15_many_small_pieces_of_a_body_are_taken_as_one(shared_server: RunningServer) -> None:

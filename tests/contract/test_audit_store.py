@@ -121,7 +121,7 @@ async def test_every_writing_method_takes_a_record_along(stores: StoreUnderTest)
         return stores.accounts.recording(AuditEvent(action=action))
 
     await recording("create_user").create_user(ANA, None, 1)
-    await recording("update_user").update_user("usr_ana", disabled_at=1)
+    await recording("update_user").update_user("usr_ana", display_name="Ana R.")
     device = Device(id="dev_1", name="x", created_at=1, last_seen_at=1)
     await recording("create_device").create_device(device, "usr_ana", refresh_hash="a", refresh_family="f")
     await recording("rotate_refresh").rotate_refresh("dev_1", "a", "b", 2, "")

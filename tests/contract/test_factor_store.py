@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from securechat.domain.accounts import Device
+from securechat.domain.accounts import Device, Role, User
 from securechat.domain.ports import FactorStore, PasskeyRecord, TotpRecord
 from support.stores import Place, StoreUnderTest
 
@@ -97,6 +97,7 @@ async def test_a_factor_is_an_app_or_a_passkey_and_clearing_takes_all(store: Fac
 
 async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: FactorStore, stores: StoreUnderTest) -> None:
     accounts = stores.accounts
+    await accounts.create_user(User(id=ANA, username="ana", display_name="Ana", role=Role.MEMBER), None, 1)
     for name, refresh in (("dev_a", "hash a"), ("dev_b", "hash b"), ("dev_bot", None)):
         await accounts.create_device(Device(id=name, name="D", created_at=100, last_seen_at=100), ANA, refresh_hash=refresh)
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from securechat.crypto.key_provider import FileKeys
-from securechat.domain.accounts import Role, User
+from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction
@@ -255,6 +255,49 @@ async def test_a_text_is_never_sealed_with_a_key_that_another_server_destroyed(p
         assert await one.value("SELECT count(*) FROM room_keys WHERE retired_at IS NULL AND wrapped IS NOT NULL") == 1
 
 
+async def test_a_room_that_was_never_sealed_is_served_as_erased_from_the_commit_on(
+    one: StoreUnderTest, other: StoreUnderTest
+) -> None:
+    await say(one, "a", "b", "c")
+    await write(one, made(ROOM, 6, EntryType.MESSAGE_EDITED, target=3, body="better"))
+    await write(one, made(ROOM, 7, EntryType.REACTION_ADDED, target=4, emoji="👍"))
+    assert await told(other) == [("text a", "better", None), ("text c", None, None)]
+    await write(one, made(ROOM, 8, EntryType.ROOM_ERASED))
+    await say(one, "d")
+    at_once = (await other.log.page(ROOM, after=2, limit=20)).entries
+
+    assert await told(other) == [(None, None, 8)] * 2
+    assert [each.body for each in at_once] == [None] * 6 + ["text d"]
+    assert {(each.edited, each.reactions) for each in at_once} == {(None, None)}
+    await one.jobs.erase(ROOM)
+    assert (await other.log.page(ROOM, after=2, limit=20)).entries == at_once
+    assert await one.value("SELECT count(*) FROM entries WHERE body IS NOT NULL") == 1
+
+
+async def told(store: StoreUnderTest) -> list[tuple[str | None, str | None, int | None]]:
+    """Return body, edit and deletion of the first message, by its place, and of the third, by its cmid."""
+
+    async def look(tx: LogTransaction) -> list[Entry | None]:
+        await tx.load([ROOM], [(ROOM, "dev_1", "c")], [(ROOM, 3)])
+        return [tx.target((ROOM, 3)), tx.sent((ROOM, "dev_1", "c"))]
+
+    return [(each.body, each.edited.body if each.edited else None, each.deleted) for each in await store.log.commit(look) if each]
+
+
+async def test_a_session_begins_before_or_after_its_account_is_locked(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    for number in range(20):
+        user = f"usr_{number}"
+        await one.accounts.create_user(User(id=user, username=user, display_name="x"), "hash", 1)
+        device = Device(id=f"dev_{number}", name="x", created_at=1, last_seen_at=1)
+
+        async def lock(user: str = user) -> None:
+            await other.accounts.update_user(user, disabled_at=2)
+            await other.accounts.revoke_devices(user, None, 2)
+
+        await asyncio.gather(one.accounts.create_device(device, user, refresh_hash="r", password_hash="hash"), lock())
+        assert await one.accounts.devices(user) == []
+
+
 async def test_two_servers_keep_one_chain_of_the_audit_log(one: StoreUnderTest, other: StoreUnderTest) -> None:
     await asyncio.gather(*(store.audit.write([AuditEvent(action="x")] * 2) for store in (one, other) for _ in range(10)))
 
@@ -432,10 +475,10 @@ async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place,
 ROOM_OWNED = {"rooms": "id", "members": "room_id", "entries": "room_id", "reactions": "room_id", "room_keys": "room_id"}
 USER_OWNED = {
     "users": "id", "devices": "user_id", "blocks": "user_id", "commands": "user_id", "reads": "user_id", "totp": "user_id",
-    "passkeys": "user_id", "recovery_codes": "user_id",
+    "passkeys": "user_id", "recovery_codes": "user_id", "externals": "user_id",
 }  # fmt: skip
-BY_KEY = {"names": "key", "invites": "code", "links": "token_hash"}
-NOT_SPREAD = {"settings", "audit", "org_keys", "storage_jobs", "alembic_version"}
+BY_KEY = {"names": "key", "invites": "code", "links": "token_hash", "codes": "hash"}
+NOT_SPREAD = {"settings", "audit", "org_keys", "storage_jobs", "apps", "alembic_version"}
 
 
 async def test_every_key_contains_the_column_that_its_table_is_spread_by(one: StoreUnderTest) -> None:

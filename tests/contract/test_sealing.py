@@ -362,6 +362,29 @@ async def test_a_room_that_was_never_sealed_is_erased_too(store: Store) -> None:
     assert b"CANARY" not in b"".join(path.read_bytes() for path in store.folder.iterdir())
 
 
+async def test_a_room_that_was_never_sealed_is_served_as_erased_from_the_commit_on(store: Store) -> None:
+    store.sealing.on = False
+    await store.say(ROOM, 2, 4)
+    await store.append(changed(5, EntryType.MESSAGE_EDITED, target=2, body="better"), message(6))
+    await store.append(changed(7, EntryType.REACTION_ADDED, target=3, emoji="👍"))
+    await store.append(changed(8, EntryType.ROOM_ERASED), message(9))
+    at_once = await store.entries()
+    told: list[object] = []
+
+    async def look(tx: LogTransaction) -> None:
+        await tx.load([ROOM], [(ROOM, "dev_1", "c6")], [(ROOM, 2), (ROOM, 9)])
+        for each in (tx.target((ROOM, 2)), tx.target((ROOM, 9)), tx.sent((ROOM, "dev_1", "c6"))):
+            assert each is not None
+            told.append((each.body, each.edited, each.deleted))
+
+    await store.log.commit(look)
+    await store.work()
+
+    assert told == [(None, None, 8), ("text 9", None, None), (None, None, 8)]
+    assert [each.body for each in at_once] == [None] * 7 + ["text 9"]
+    assert at_once == await store.entries()
+
+
 async def test_shredding_reaches_backups_once_their_key_file_is_gone(store: Store, tmp_path: Path) -> None:
     """A copy from before holds the room's key, wrapped. It is gone when the key-encryption key of that time is."""
     await store.say(ROOM, 2, 2)

@@ -15,7 +15,23 @@ from support.running import SECURECHAT, RunningServer, clean_environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "spec").glob("*.md")])
-GROUPS = {"user", "invite", "room", "bot", "config", "cert", "backup", "audit", "storage", "keys", "servers", "token-keys"}
+GROUPS = {
+    "user",
+    "invite",
+    "room",
+    "bot",
+    "config",
+    "cert",
+    "backup",
+    "audit",
+    "storage",
+    "keys",
+    "servers",
+    "token-keys",
+    "app",
+    "token",
+    "grant",
+}
 RUN = [path for path in PAGES if "<!-- run -->" in path.read_text()]
 
 

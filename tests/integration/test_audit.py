@@ -306,7 +306,7 @@ def test_the_command_line_lists_exports_and_verifies_and_finds_a_changed_record(
     db.close()
     told = run("verify", server=server, status=2)
     assert told.startswith("record     Record 5 (setup.complete) was changed")
-    assert json.loads(run("verify", "--json", server=server, status=2))["findings"][0]["n"] == 4
+    assert json.loads(run("verify", "--json", server=server, status=2))["findings"][0]["n"] == 5
     doctor = subprocess.run(
         [SECURECHAT, "doctor", "--data", str(server.data)], capture_output=True, text=True, env=clean_environment(), check=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sqlite3
 import subprocess
 import time
@@ -24,8 +25,8 @@ from securechat.errors import Conflict, Forbidden, NotFound, SecondFactorRequire
 from securechat.sdk.errors import LoginRequired
 from support.authenticator import Authenticator
 from support.identity import HERE, URL, Identity
-from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment
-from support.sockets import ask, refusal, socket_of
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.sockets import ask, heard_until_closed, refusal, socket_of
 
 NEW = "another horse"
 
@@ -104,6 +105,14 @@ def required(server: RunningServer, *roles: str) -> None:
     server.start()
 
 
+def hang_up(server: RunningServer) -> None:
+    """Have the settings read again, and return when they were."""
+    before = server.log.count("configuration read")
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log.count("configuration read") > before, "the settings")
+
+
 async def test_who_has_to_have_a_second_factor_sets_one_up_and_does_nothing_before(server: RunningServer) -> None:
     server.set_up()
     bob = server.invite("bob")
@@ -132,6 +141,31 @@ async def test_who_has_to_have_a_second_factor_sets_one_up_and_does_nothing_befo
     assert (await ask(socket, "room.list"))["op"] == "reply"
     assert (await ask(socket, "totp.remove"))["code"] == "conflict", "the last factor of such a role stays"
     await socket.close()
+
+
+async def test_a_connection_of_who_now_lacks_a_factor_is_closed(server: RunningServer) -> None:
+    ana = server.set_up()
+    bob, eve = server.invite("bob"), server.invite("eve")
+    server.config.write_text(json.dumps({"second_factor_roles": ["admin"]}))
+    hang_up(server)
+    socket, _ = await socket_of(server, bob["access_token"])
+    other, _ = await socket_of(server, eve["access_token"])
+    await asyncio.to_thread(server.request, "PUT", f"/admin/users/{bob['user']['id']}/role", {"role": "admin"}, ana["access_token"])
+    heard = await heard_until_closed(socket)
+
+    assert socket.close_code == 4401
+    assert (await refusal(server, bob["access_token"]))[0]["code"] == "enrolment_required"
+    assert not any(frame["op"] == "reply" for frame in heard)
+    await ask(other, "room.list")
+
+    add_totp(server, ana["access_token"])
+    enrolled, _ = await socket_of(server, ana["access_token"])
+    server.config.write_text(json.dumps({"second_factor_roles": ["owner", "member"]}))
+    hang_up(server)
+    await heard_until_closed(other)
+    assert other.close_code == 4401
+    assert (await ask(enrolled, "room.list"))["op"] == "reply"
+    await enrolled.close()
 
 
 def test_the_operator_clears_the_factors_of_who_lost_them(server: RunningServer) -> None:
@@ -222,6 +256,31 @@ async def test_a_passkey_is_both_factors_at_once(identity: Identity) -> None:
     assert (await identity.store.passkeys(session.user.id))[0].last_used_at == identity.clock.ms
     with pytest.raises(SecondFactorRequired):
         await identity.log_in("ana")
+
+
+@pytest.mark.parametrize("change", ["cleared", "disabled"])
+async def test_a_passkey_that_is_taken_away_opens_no_session_that_was_under_way(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    key = await with_passkey(identity, "ana")
+    account = await identity.accounts.account(username="ana")
+    assert account is not None
+    used = identity.store.use_passkey
+
+    async def use_and_lose(passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
+        found = await used(passkey_id, old_count, new_count, at)
+        if change == "cleared":
+            await identity.store.clear_factors(account.user.id)
+        else:
+            await identity.accounts.update_user(account.user.id, disabled_at=at)
+        await identity.auth.end_sessions(account.user.id)
+        return found
+
+    monkeypatch.setattr(identity.store, "use_passkey", use_and_lose)
+    with pytest.raises(Unauthorized, match="This passkey does not work here"):
+        await use(identity, key)
+
+    assert await identity.accounts.devices(account.user.id) == []
 
 
 async def test_a_passkey_confirms_its_owner_and_nobody_else(identity: Identity) -> None:

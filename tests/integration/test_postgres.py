@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from securechat.domain import commands as c
@@ -55,6 +56,12 @@ def test_a_server_runs_on_postgresql_with_one_setting(tmp_path: Path, postgres: 
         assert "db postgresql" in server.banner
         token, room = speak(server)
         shown = page(server, token, room)
+        app = server.operator().perform(c.AppCreate(name="Poll bot", scopes=["profile"], device_flow=True))
+        assert [each.id for each in server.operator().perform(c.AppList()).apps] == [app.app.id]
+        made = server.post("/tokens", {"name": "script", "scopes": ["rooms:read", "messages:read"]}, token)
+        assert page(server, made["secret"], room) == shown
+        server.request("DELETE", f"/tokens/{made['token']['id']}", None, token)
+        server.request("GET", f"/rooms/{room}/entries", None, made["secret"], status=401)
         with pytest.raises(Conflict, match="pg_dump"):
             server.operator().perform(c.BackupCreate(path=str(tmp_path / "one.tar.gz")))
         doctor = securechat("doctor", "--data", str(server.data), url=url)
@@ -88,7 +95,10 @@ def test_everything_is_copied_to_postgresql_and_compared(tmp_path: Path, postgre
     server = RunningServer(tmp_path / "data", settings={"at_rest": "on"}).start()
     token, room = speak(server)
     shown = page(server, token, room)
+    script = server.post("/tokens", {"name": "script", "scopes": ["messages:read"]}, token)["secret"]
+    app = server.operator().perform(c.AppCreate(name="Poll bot", scopes=["profile"], device_flow=True)).app
     server.stop()
+    _link(server.data / "securechat.db")
 
     report = json.loads(securechat("db", "copy", "--to", url, "--data", str(server.data), "--json"))
     assert all(each["sha256"] == each["sha256_there"] and each["rows"] == each["there"] for each in report)
@@ -99,8 +109,21 @@ def test_everything_is_copied_to_postgresql_and_compared(tmp_path: Path, postgre
     (server.data / "securechat.db").rename(tmp_path / "away.db")
     there = RunningServer(server.data, settings={"at_rest": "on", "database_url": url}).start()
     try:
-        assert page(there, token, room) == shown
+        assert page(there, token, room) == page(there, script, room) == shown
+        assert there.operator().perform(c.AppList()).apps == [app]
+        taken = postgres.sql("SELECT kind || ' ' || key FROM names ORDER BY kind", url.rpartition("/")[2].partition("?")[0])
+        assert taken == "external https://id.example 123\nroom ops\nusername ana"
         there.post(f"/rooms/{room}/messages", {"cmid": "new", "body": "new"}, token)
         assert verify_folder(DataDir(server.data), url=Secret(url)).whole
     finally:
         there.stop()
+
+
+def _link(path: Path) -> None:
+    """Link the account to one at another provider."""
+    database = apsw.Connection(str(path))
+    database.execute(
+        "INSERT INTO externals (id, user_id, issuer, subject, name, created_at, last_used_at)"
+        " SELECT 'ext_1', id, 'https://id.example', '123', 'Ana', 1, 0 FROM users"
+    )
+    database.close()

@@ -71,6 +71,23 @@ def test_an_operator_switches_on_rotates_and_shreds(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_a_room_is_erased_at_once_without_a_running_server(tmp_path: Path) -> None:
+    server = RunningServer(tmp_path / "data").start()
+    try:
+        token = server.set_up()["access_token"]
+        room = server.room("ops", server.request("GET", "/me", None, token)["user"]["id"])
+        for number in range(3):
+            server.post(f"/rooms/{room}/messages", {"cmid": str(number), "body": f"CANARY {number}"}, token)
+    finally:
+        server.stop()
+    shredded = command(server.data, "shred", "ops", "--yes")
+
+    assert "Erased in ops" in shredded
+    assert "does not run" not in shredded
+    assert b"CANARY" not in b"".join(path.read_bytes() for path in server.data.glob("*.db*"))
+    assert "0 encrypted, 0 not" in command(server.data, "status")
+
+
 def test_a_key_file_that_others_can_read_stops_the_start_with_one_line(tmp_path: Path) -> None:
     server = RunningServer(tmp_path / "data").start()
     server.stop()

@@ -25,6 +25,7 @@ from securechat.store.accounts import SqlAccounts
 from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.migrate import migrate
+from securechat.store.oauth import SqlOAuth
 from securechat.store.sealing import Secrets
 from securechat.store.sqlite import SqliteDatabase
 from support.fakes import ManualClock, RecordingBus
@@ -44,6 +45,7 @@ class Identity:
         self.clock = ManualClock()
         self.bus = RecordingBus()
         self.roles: set[str] = set()
+        self.idle_days = 90
         self.accounts = SqlAccounts(self.database)
         self.store = SqlFactors(self.database)
         self.passwords = Passwords(time_cost=1, memory_kib=64)
@@ -60,7 +62,7 @@ class Identity:
         self.confirmation = Confirmation(self.store, self.accounts, self.auth, self.second_factor, self.passkeys, self.clock)
         self.factors = FactorService(
             self.store, self.accounts, self.auth, self.second_factor, self.confirmation, self.passkeys, self.webauthn,
-            self.tickets, self.limiter, self.clock, lambda: "Acme",
+            self.tickets, self.limiter, self.clock, lambda: "Acme", SqlOAuth(self.database).count_ways_in,
         )  # fmt: skip
 
     async def open(self) -> Identity:
@@ -72,7 +74,7 @@ class Identity:
         """Return the manager as it is after a restart."""
         return AuthManager(
             self.accounts, self.bus, self.tokens, self.passwords, self.limiter, self.throttle, self.second_factor, b"k" * 32,
-            self.clock, new_id,
+            self.clock, new_id, lambda: self.idle_days,
         )  # fmt: skip
 
     @property

@@ -14,6 +14,7 @@ from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.migrate import migrate
+from securechat.store.oauth import SqlOAuth
 from securechat.store.postgres import PostgresDatabase, open_postgres
 from securechat.store.postgres_log import PostgresLog
 from securechat.store.sealing import Sealing
@@ -34,6 +35,7 @@ class StoreUnderTest:
         self.audit = SqlAudit(database, clock.now_ms)
         self.accounts = SqlAccounts(database, self.audit)
         self.factors = SqlFactors(database, self.audit)
+        self.oauth = SqlOAuth(database, self.audit)
         self.jobs = StorageJobs(database, self.sealing, clock, self.audit)
         self.log: LogStore
         if isinstance(database, PostgresDatabase):

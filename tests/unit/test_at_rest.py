@@ -120,12 +120,13 @@ def test_key_files_are_made_numbered_private_and_differ(folder: Path) -> None:
 
 
 def test_a_key_that_was_half_written_is_no_key(folder: Path) -> None:
-    (folder / "kek-1.part").write_bytes(b"half")
+    (folder / ".kek-1.key.x7f3").write_bytes(b"half")
     keys = FileKeys(folder)
 
     assert keys.current() is None
     assert keys.create() == 1
-    assert [path.name for path in folder.iterdir()] == ["kek-1.key"]
+    assert [path.name for path in folder.glob("[!.]*")] == ["kek-1.key"]
+    assert keys.current() == 1
 
 
 @pytest.mark.parametrize("mode", [0o440, 0o404, 0o444, 0o420, 0o644])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,56 @@ async def test_a_file_elsewhere_is_never_written_over_and_no_link_is_followed(lo
     (log.elsewhere / f"{head.chain}-{head.n:012d}-{log.clock.ms + 1}.checkpoint.json").symlink_to(target)
     log.auditor._checkpoints.write(head, log.clock.ms + 1)
     assert target.read_text() == "not ours"
+
+
+async def test_a_full_folder_elsewhere_leaves_no_half_file_and_gets_the_checkpoint_later(
+    log: AuditFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.write(5)
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(log.elsewhere):
+            os.ftruncate(descriptor, 10)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    head = await log.store.head()
+    assert head is not None
+    monkeypatch.setattr(os, "fsync", full)
+    log.auditor._checkpoints.write(head, log.clock.ms + 1)
+    monkeypatch.setattr(os, "fsync", real)
+    between = log.verify()
+    log.auditor._checkpoints.write(head, log.clock.ms + 1)
+
+    assert between.whole, between.findings
+    assert log.verify().whole
+    assert len(list(log.elsewhere.iterdir())) == 3, "the public key, and two checkpoints"
+
+
+async def test_a_folder_elsewhere_without_hard_links_gets_whole_files_or_none(
+    log: AuditFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_values: object, **_more: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    await log.write(5)
+
+    assert log.verify().whole
+    assert len(list(log.elsewhere.iterdir())) == 2
+
+
+async def test_an_empty_public_key_elsewhere_is_a_finding_and_no_crash(log: AuditFolder) -> None:
+    await log.write(5)
+    (path,) = log.elsewhere.glob("*.pub.pem")
+    path.write_bytes(b"")
+    findings = log.verify().findings
+
+    assert [(each.kind, each.text) for each in findings] == [("key", f"{path} is not the public key of an audit log.")]
+    path.unlink()
+    await log.write(5)
+    assert log.verify().whole, "the server writes it anew"
 
 
 async def test_a_command_that_changes_nothing_signs_nothing(log: AuditFolder) -> None:

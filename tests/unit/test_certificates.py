@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
 import ipaddress
+import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,17 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securechat.errors import Shutdown
+from securechat.auth.key_file import load_key
+from securechat.auth.token_keys import TokenKeys
+from securechat.crypto.key_provider import FileKeys
+from securechat.errors import Shutdown, Unavailable
+from securechat.files import write_private
+from securechat.ops.audit_key import AuditKey
 from securechat.rest.redirect import ToHttps
-from securechat.server.certificates import CertificateError, check, write_private
+from securechat.server import own_ca
+from securechat.server.certificates import CertificateError, check
 from securechat.server.challenges import challenge_certificate
+from securechat.server.identity import IdentityKeys
 from securechat.server.own_ca import OwnCA
 from securechat.server.renewal import AcmeError, Renewal, in_daemon_thread, renewal_time
 from securechat.server.tls import TLSContext, is_real_domain
@@ -89,7 +99,7 @@ def test_a_private_file_is_whole_and_private_or_not_there(tmp_path: Path, monkey
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("securechat.server.certificates.os.fsync", full)
+    monkeypatch.setattr("securechat.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_private(path, b"two")
 
@@ -145,6 +155,76 @@ def test_half_a_certificate_of_the_own_ca_is_made_anew(tmp_path: Path) -> None:
 
     assert tls.problem == ""
     assert (tmp_path / "server.crt").read_bytes() != whole
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_a_server_that_was_killed_between_key_and_certificate_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    tls = TLSContext(tmp_path)
+    tls.load()
+    ca = tls.ca.fingerprint()
+    files: list[str] = []
+
+    def killed(path: Path, data: bytes) -> None:
+        files.append(path.name)
+        if len(files) == written:
+            raise KeyboardInterrupt
+        write_private(path, data)
+
+    monkeypatch.setattr(own_ca, "write_private", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tls.ca.certificate("", anew=True)
+    monkeypatch.undo()
+    again = TLSContext(tmp_path)
+    again.load()
+
+    assert (again.problem, again.ca.fingerprint()) == ("", ca)
+
+
+def test_a_ca_that_was_half_made_anew_is_made_anew_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TLSContext(tmp_path).load()
+    (tmp_path / "ca.key").unlink()
+
+    def killed(path: Path, data: bytes) -> None:
+        if path.name == "ca.crt":
+            raise KeyboardInterrupt
+        write_private(path, data)
+
+    monkeypatch.setattr(own_ca, "write_private", killed)
+    with pytest.raises(KeyboardInterrupt):
+        TLSContext(tmp_path).load()
+    monkeypatch.undo()
+    tls = TLSContext(tmp_path)
+    tls.load()
+    issuer = x509.load_pem_x509_certificate((tmp_path / "ca.crt").read_bytes())
+
+    x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes()).verify_directly_issued_by(issuer)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: load_key(folder / "some.key"),
+        lambda folder: AuditKey(folder / "some.key"),
+        lambda folder: TokenKeys(folder / "some.key", overlap_s=1, now=1),
+        lambda folder: FileKeys(folder).create(),
+        lambda folder: IdentityKeys(folder).load(),
+    ],
+)
+def test_a_key_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]) -> None:
+    real = os.fsync
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises((OSError, Unavailable)):
+        make(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "fsync", real)
+    make(tmp_path)
+    make(tmp_path)
 
 
 def test_the_context_has_no_key_log_and_no_old_tricks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from securechat.domain.accounts import Role, User
 from securechat.domain.commands import RoomSummary
-from securechat.domain.entries import Entry, EntryType
+from securechat.domain.entries import PAGE_BYTES, Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.gateway.arrival import Arrival
@@ -64,6 +64,16 @@ async def test_everybody_in_the_room_gets_the_same_block_the_sender_too(hub: Hub
     assert ana.told == bob.told == [4, 5]
     assert ana.blocks[0] is bob.blocks[0]
     assert eve.told == []
+
+
+async def test_a_large_batch_of_large_messages_is_told_in_blocks_that_fit_into_a_record(hub: Hub) -> None:
+    ana = attach(hub, "ana", "rm_1")
+    body = "\x01" * LIMITS.body_bytes
+    batch = [Entry(type=EntryType.MESSAGE_SENT, room="rm_1", seq=seq, at=1, user="usr_ana", body=body) for seq in range(1, 301)]
+    hub.deliver([RoomBatch("rm_1", batch)])
+
+    assert ana.told == list(range(1, 301))
+    assert max(len(block.message(Form.PACKED_JSON)) for block in ana.blocks) < PAGE_BYTES
 
 
 async def test_who_joins_at_6_does_not_get_5(hub: Hub) -> None:

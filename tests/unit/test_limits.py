@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from securechat.auth import rate_limiter
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR, Principal
 from securechat.errors import ChatError, RateLimited
-from securechat.gateway.connection_limits import PATIENCE_BURST, Caps, Connections, Patience, Pending
+from securechat.gateway.connection_limits import PATIENCE_BURST, Caps, Connections, HttpConnections, Patience, Pending
 from securechat.server.config import DEFAULT_RATES
 from securechat.services import costs
 from securechat.services.coalescing import Latest, Seldom
@@ -120,6 +122,44 @@ def test_connections_are_counted_by_source_and_in_all() -> None:
     assert (len(connections), pending.total) == (0, 0)
 
 
+class _Kept:
+    def __init__(self) -> None:
+        self.ended = False
+
+    def make_way(self) -> None:
+        self.ended = True
+
+
+def test_idle_connections_make_way_those_of_ones_own_source_first() -> None:
+    pending = Pending(Caps(http=6, http_address=3))
+    found = HttpConnections(pending)
+    ana, bob, busy = [_Kept() for _ in range(3)], [_Kept() for _ in range(2)], _Kept()
+    for each in ana:
+        assert found.enter(each, "192.0.2.1")
+    for each in (ana[1], ana[0]):  # In the order in which they became idle.
+        found.rest(each)
+    assert found.enter(busy, "192.0.2.1")
+    assert [each.ended for each in ana] == [False, True, False]
+    found.wake(ana[0])
+    assert not found.enter(_Kept(), "192.0.2.1"), "none of this source is idle"
+
+    for each in bob:
+        assert found.enter(each, "192.0.2.2")
+    assert found.enter(_Kept(), ""), "behind a proxy only all together count"
+    assert len(found) == 6
+    assert not found.enter(_Kept(), "192.0.2.3")
+    found.rest(bob[0])
+    found.rest(bob[1])
+    assert found.enter(_Kept(), "192.0.2.3")
+    assert [each.ended for each in bob] == [True, False]
+    for each in (*ana, *bob, busy):
+        found.leave(each)
+        found.leave(each)
+    found.rest(bob[1])  # Of what is gone nothing is remembered.
+    assert len(found) == 2
+    assert found.enter(_Kept(), "192.0.2.1")
+
+
 async def test_what_comes_again_and_again_is_told_once_in_a_while_and_the_newest_in_the_end() -> None:
     latest, told = Latest(0.05), list[int]()
     done = asyncio.Event()
@@ -158,6 +198,30 @@ class _Taken:
 
     def submit(self, _operation: object, done: Any) -> None:
         done(None)
+
+
+async def test_what_is_refused_at_the_door_is_told_for_messages_too() -> None:
+    told: list[tuple[str, str]] = []
+
+    def hear(origin: tuple[Principal, c.Command, str], error: ChatError) -> None:
+        told.append((origin[2], error.code))
+
+    def never(_who: object, _command: object) -> Any:
+        raise AssertionError
+
+    limiter = RateLimiter(DEFAULT_RATES)
+    dispatcher = CommandDispatcher({c.MessageSend: never}, {}, {}, _Taken(), limiter, ManualClock(), hear)  # type: ignore[arg-type]
+    enrolling = msgspec.structs.replace(principal("ana"), enrolling=True)
+    command = c.MessageSend(room="rm_1", cmid="1", body="hello")
+    answers: list[ChatError] = []
+    dispatcher.dispatch(enrolling, command, "192.0.2.1", answers.append)
+    dispatcher.dispatch(OPERATOR, command, "192.0.2.2", answers.append)
+    for who, address in ((enrolling, "192.0.2.3"), (OPERATOR, "192.0.2.4")):
+        with pytest.raises(ChatError):
+            await dispatcher.perform(who, command, address)
+
+    assert [each.code for each in answers] == ["enrolment_required", "forbidden"]
+    assert told == [(f"192.0.2.{k}", code) for k, code in enumerate(("enrolment_required", "forbidden") * 2, 1)]
 
 
 async def test_a_team_at_its_busiest_is_never_told_to_wait() -> None:

@@ -20,7 +20,7 @@ from securechat.errors import Shutdown
 from securechat.ops.health import Health
 from securechat.ops.logger import ConsoleFormatter, JsonFormatter, Logger
 from securechat.protocol.frames import COMMANDS, name_of
-from securechat.rest.routes import ROUTES
+from securechat.rest.routes import FORMS, ROUTES
 from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.server import IMPATIENT_S, Server
@@ -64,6 +64,11 @@ def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
         assert words in refusal.value.line
 
 
+def test_a_public_url_without_a_host_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="public_url: https://\\[x names no host"):
+        config(tmp_path, '{"public_url": "https://[x", "tls_domains": ["chat.example.org"]}')
+
+
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_file_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError):
@@ -90,6 +95,16 @@ def test_a_broken_new_file_is_refused_and_the_old_settings_stay(tmp_path: Path) 
     assert manager.settings.log_level == "WARN"
 
 
+@pytest.mark.parametrize("content", [b'{"public_url": "https://caf\xe9.example"}', b"\xff\xfe{\x00}\x00"])
+def test_a_file_that_is_not_utf_8_is_refused_and_the_old_settings_stay(tmp_path: Path, content: bytes) -> None:
+    manager = config(tmp_path, '{"log_level": "WARN"}')
+    (tmp_path / "config.json").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"not (JSON|UTF-8)"):
+        manager.reload()
+    assert manager.settings.log_level == "WARN"
+
+
 def test_every_setting_is_explained() -> None:
     assert list(FIELDS) == list(HELP)
     assert all(text for text, _ in HELP.values())
@@ -108,7 +123,7 @@ def test_every_command_has_a_reply_and_a_door() -> None:
     }  # fmt: skip
 
     assert set(COMMANDS) == set(c.REPLIES)
-    assert {route.command for route in ROUTES} == set(COMMANDS) - operator_only
+    assert {route.command for route in (*ROUTES, *FORMS)} == set(COMMANDS) - operator_only
     assert len({name_of(route.command) for route in ROUTES}) == len(ROUTES)
 
 
@@ -244,6 +259,11 @@ def test_a_sealed_session_takes_the_names_that_the_settings_say() -> None:
     assert knows_host(by_acme, "chat.example.org:8443")
     assert knows_host(by_acme, "localhost:8443")
     assert not knows_host(by_acme, "evil.example")
+
+
+@pytest.mark.parametrize("host", ["[x", "[::1", "chat.example.org:port", "chat.example.org:99999", "[fe80::1%]]", "\u2100.example"])
+def test_a_host_that_is_none_is_unknown(host: str) -> None:
+    assert not knows_host(Settings(tls_domains=["chat.example.org"]), host)
 
 
 def test_signals_that_come_together_are_one_wish_and_a_later_one_is_impatience(monkeypatch: pytest.MonkeyPatch) -> None:

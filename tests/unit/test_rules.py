@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from securechat.auth.jwt_handler import LIFETIME_S, JWTHandler
 from securechat.auth.passwords import WAITING_MAX, Passwords
 from securechat.auth.rate_limiter import Rate, RateLimiter
-from securechat.domain import policy
-from securechat.domain.accounts import OPERATOR, STRANGER, Role, clean_name, clean_password, clean_username
+from securechat.domain import policy, scopes
+from securechat.domain.accounts import OPERATOR, STRANGER, Principal, Role, clean_name, clean_password, clean_username
 from securechat.domain.commands import MessageSend, Sent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ids import DEVICE, USER, is_id, new_code, new_id
@@ -149,11 +150,11 @@ def test_nobody_edits_what_another_wrote_and_an_owner_deletes() -> None:
 
 def test_strangers_bots_and_members_are_told_apart() -> None:
     with pytest.raises(Unauthorized):
-        policy.require_account(STRANGER)
+        policy.require(STRANGER, "user.me")
     with pytest.raises(Forbidden):
-        policy.require_person(principal("bot", role=Role.BOT))
+        policy.require(principal("bot", role=Role.BOT), "device.revoke")
     with pytest.raises(Forbidden):
-        policy.require_admin(principal("ana"))
+        policy.require(principal("ana"), "user.list")
 
 
 @given(st.lists(st.sampled_from(["ana", "bob", "eve"]), max_size=30))
@@ -365,3 +366,36 @@ def test_the_annotations_are_the_definition() -> None:
         ("dice", "int", False, "1"),
         ("sides", "int", False, "6"),
     ]
+
+
+def test_every_scope_row_is_an_action_and_nothing_dangerous_has_one() -> None:
+    assert set(scopes.SCOPES) <= set(policy.RULES)
+    closed = {name for name in policy.RULES if name.split(".")[0] in CLOSED_TO_APPS}
+    assert not {name for name in scopes.SCOPES if name in closed} - {
+        "user.me",
+        "user.get",
+        "user.find",
+        "user.blocks",
+        "session.delete",
+    }
+
+
+CLOSED_TO_APPS = {
+    "session", "account", "password", "factor", "totp", "passkey", "recovery", "device", "external", "provider", "oauth",
+    "consent", "grant", "token", "app", "invite", "user", "bot", "setup", "backup", "server", "audit", "certificate", "storage",
+    "policy", "command.set",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("action", sorted(policy.RULES))
+def test_a_scope_only_narrows(action: str) -> None:
+    room = RoomState("rm_1", RoomKind.PRIVATE, "room", "", 1, {"usr_1": RoomRole.OWNER})
+    full = Principal("usr_1", "dev_1", Role.OWNER, "ana")
+    for held in [frozenset({scope}) for scope in scopes.WORDS] + [scopes.ANY, frozenset[str]()]:
+        scoped = msgspec.structs.replace(full, scopes=held)
+        allowed = not held.isdisjoint(scopes.SCOPES.get(action, frozenset()))
+        for plain, narrow in (
+            (policy.at_the_door(full, action), policy.at_the_door(scoped, action)),
+            (policy.decide(full, action, room), policy.decide(scoped, action, room)),
+        ):
+            assert narrow.allowed == (plain.allowed and allowed)

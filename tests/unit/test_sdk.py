@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,16 +19,18 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret, decode_hook, encode_hook
 from securechat.errors import TooLarge, Unauthorized
 from securechat.protocol import frames as f
-from securechat.rest.routes import ROUTES
+from securechat.protocol.codec import encode_msgpack
+from securechat.rest.routes import FORMS, ROUTES
 from securechat.sdk import entrance
-from securechat.sdk.client import EVENTS_MAX, ChatClient, Gap
+from securechat.sdk.backoff import Backoff
+from securechat.sdk.client import EVENTS_MAX, RESUME_ROOMS, ChatClient, Gap
 from securechat.sdk.commands import Commands
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
 from securechat.sdk.outbox import Outbox
-from securechat.sdk.profile import Profile, load_profile, save_profile
+from securechat.sdk.profile import Profile, ProfileToken, load_profile, save_profile
 from securechat.sdk.room import Room
-from securechat.sdk.transport import Transport
+from securechat.sdk.transport import Closed, Transport
 
 ROOM, ANA, BOB, DEVICE = "rm_0", "usr_ana", "usr_bob", "dev_0"
 PEOPLE = [User(id=BOB, username="bob", display_name="Bob")]
@@ -58,6 +61,21 @@ REPLIES: dict[type, Any] = {
     c.TotpSecret: c.TotpSecret(ticket="t", secret="s", uri="u"),
     c.Factors: c.Factors(totp=False, passkeys=[], recovery_codes=0, required=False, confirmed=True),
     c.RecoveryCodes: c.RecoveryCodes(recovery_codes=["A"]),
+    c.Providers: c.Providers(providers=[]),
+    c.ProviderStart: c.ProviderStart(url="u", state="s", ticket="t"),
+    c.ProviderOutcome: c.ProviderOutcome(ticket="t", known=True),
+    c.ExternalAccounts: c.ExternalAccounts(externals=[]),
+    c.Consent: c.Consent(app="app_0", name="N", scopes=[]),
+    c.ConsentAnswer: c.ConsentAnswer(url="u"),
+    c.Grants: c.Grants(grants=[]),
+    c.PersonalTokens: c.PersonalTokens(tokens=[]),
+    c.TokenCreated: c.TokenCreated(
+        token=c.PersonalToken(id=DEVICE, name="N", scopes=["profile"], created_at=1, expires_at=2), secret="s"
+    ),
+    c.Apps: c.Apps(apps=[]),
+    c.AppCreated: c.AppCreated(
+        app=c.App(id="app_0", name="N", redirect_uris=[], scopes=[], confidential=False, device_flow=True, created_at=1)
+    ),
     c.Done: c.Done(),
 }
 
@@ -161,6 +179,43 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.PasskeyRemove(passkey="P"), lambda x: x.remove_passkey("P")),
     (c.RecoveryCreate(), lambda x: x.create_recovery_codes()),
     (c.FactorClear(user=BOB), lambda x: x.clear_factors(BOB)),
+    (c.ProviderList(), lambda x: x.entrance.list_providers()),
+    (c.ProviderBegin(provider="p", origin="o"), lambda x: x.entrance.begin_provider("p", origin="o")),
+    (
+        c.ProviderFinish(provider="p", ticket="t", state="s", code=Secret("c"), iss="i"),
+        lambda x: x.entrance.finish_provider("p", "t", state="s", code="c", iss="i"),
+    ),
+    (
+        c.SessionProvider(ticket="t", code=Secret("1"), device_name="D"),
+        lambda x: x.entrance.log_in_by_provider("t", code="1", device_name="D"),
+    ),
+    (
+        c.AccountProvider(ticket="t", username="b", display_name="B", code=Secret("C"), device_name="D"),
+        lambda x: x.entrance.register_by_provider("t", "b", code="C", display_name="B", device_name="D"),
+    ),
+    (c.ExternalList(), lambda x: x.list_externals()),
+    (c.ExternalBegin(provider="p", origin="o"), lambda x: x.begin_external("p", origin="o")),
+    (
+        c.ExternalAdd(provider="p", ticket="t", state="s", code=Secret("c"), iss="i"),
+        lambda x: x.add_external("p", "t", state="s", code="c", iss="i"),
+    ),
+    (c.ExternalRemove(external="ext_0"), lambda x: x.remove_external("ext_0")),
+    (c.ConsentGet(user_code=Secret("c")), lambda x: x.get_consent(c.ConsentGet(user_code=Secret("c")))),
+    (
+        c.ConsentGive(user_code=Secret("c"), approve=True),
+        lambda x: x.give_consent(c.ConsentGive(user_code=Secret("c"), approve=True)),
+    ),
+    (c.GrantList(), lambda x: x.list_grants()),
+    (c.GrantRevoke(app="app_0"), lambda x: x.revoke_grant("app_0")),
+    (c.TokenCreate(name="N", scopes=["profile"], expires_days=3), lambda x: x.create_token("N", ["profile"], expires_days=3)),
+    (c.TokenList(), lambda x: x.list_tokens()),
+    (c.TokenRevoke(token=DEVICE), lambda x: x.revoke_token(DEVICE)),
+    (
+        c.AppCreate(name="N", scopes=["profile"], redirect_uris=["https://a.example/"], confidential=True, device_flow=True),
+        lambda x: x.create_app("N", ["profile"], redirect_uris=["https://a.example/"], confidential=True, device_flow=True),
+    ),
+    (c.AppList(), lambda x: x.list_apps()),
+    (c.AppDelete(app="app_0"), lambda x: x.delete_app("app_0")),
 ]
 
 
@@ -180,11 +235,11 @@ OPERATORS = {
 
 
 def test_every_command_of_people_and_bots_has_a_method() -> None:
-    """What has no path in REST is the operator's."""
+    """What has no path in REST is the operator's, or an app's."""
     people_and_bots = {route.command for route in ROUTES}
 
     assert {type(command) for command, _ in CASES} == people_and_bots
-    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots} == OPERATORS
+    assert {f.name_of(command) for command in {*f.COMMANDS} - people_and_bots - {route.command for route in FORMS}} == OPERATORS
 
 
 @pytest.mark.parametrize(
@@ -356,3 +411,157 @@ async def test_a_frame_that_would_end_the_connection_is_not_sent() -> None:
     transport.hello = hello
     with pytest.raises(TooLarge):
         await transport.send(c.MessageSend(room=ROOM, cmid="c", body="x" * LIMITS.websocket_message_bytes))
+
+
+# ── what ends a connection, and what that says about the token ───────────────────────────────────────────────────────
+
+
+class Scripted:
+    """A transport that receives what the test says; an exception is raised, and after the last step nothing comes."""
+
+    session = None
+
+    room = 8_187
+    """What a stranger's record holds."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps: asyncio.Queue[Any] = asyncio.Queue()
+        self.sent: list[Any] = []
+        for step in steps:
+            self.steps.put_nowait(step)
+
+    async def tell(self, step: Any) -> None:
+        await self.steps.put(step)
+
+    async def send(self, *frames: Any) -> None:
+        self.sent += frames
+
+    async def receive(self) -> list[Any]:
+        step = await self.steps.get()
+        if isinstance(step, Exception):
+            raise step
+        return [step]
+
+    def authenticated(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
+    """The transports that a client gets, one after the other, without a wait between them."""
+    waiting: list[Scripted] = []
+    opened = iter(waiting)
+
+    async def open_one(*_: object) -> Scripted:
+        return next(opened)
+
+    monkeypatch.setattr(Transport, "open", open_one)
+    monkeypatch.setattr(Backoff, "next", lambda _: 0.0)
+    return waiting
+
+
+def ready(*rooms: c.RoomSummary) -> f.Ready:
+    return f.Ready(user=User(id=BOB, username="bob", display_name="Bob"), device=DEVICE, rooms=list(rooms), resumed=True)
+
+
+REFUSED_TOKEN = f.ErrorFrame(id="auth", code="unauthorized", title="", status=401, detail="no")
+
+
+async def test_a_bots_token_is_good_until_the_server_answers_that_it_is_not(connections: list[Scripted]) -> None:
+    connections += [Scripted(Closed(4401)), Scripted(ready(), Closed(4401)), Scripted(ready(SUMMARY))]
+    async with ChatClient("https://chat.example.org", "sc_bot_x") as client:
+        await arrived(client, connects=2)
+        assert client.rooms.keys() == {ROOM}
+
+    connections.append(Scripted(REFUSED_TOKEN))
+    with pytest.raises(LoginRequired):
+        await asyncio.wait_for(ChatClient("https://chat.example.org", "sc_bot_x").start(), 5)
+
+
+async def test_a_hint_that_nobody_proved_is_waited_for_and_nothing_more(
+    connections: list[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    hints = [Closed(1006, "4409", wait_s=60.0) for _ in range(3)]
+
+    async def open_one(*_: object) -> Scripted:
+        if hints:
+            raise hints.pop()
+        return connections[0]
+
+    async def wait(_self: ChatClient, seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(Transport, "open", open_one)
+    monkeypatch.setattr(ChatClient, "_wait", wait)
+    connections.append(Scripted(ready()))
+    async with ChatClient("https://chat.example.org", "sc_bot_x"):
+        assert waits == [60.0] * 3
+
+
+async def test_a_4401_that_ends_a_connection_asks_for_a_fresh_token_of_a_person(
+    connections: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = iter(("first", "second"))
+
+    async def renew(self: ProfileToken) -> None:
+        self._access, self._until = next(tokens), float("inf")
+
+    monkeypatch.setattr(ProfileToken, "_renew", renew)
+    connections += [Scripted(ready(), Closed(4401)), Scripted(ready())]
+    client = kept(tmp_path / "profile.json")
+    async with client:
+        await arrived(client, connects=2)
+
+    assert [each.sent[0].token.reveal() for each in connections] == ["first", "second"]
+
+
+async def test_what_is_resumed_beyond_a_strangers_record_is_asked_for_after_ready(connections: list[Scripted]) -> None:
+    held = {f"rm_{number:016}": number + 1 for number in range(400)}
+    rooms = [c.RoomSummary(id=room, kind="public", last_seq=seq + 2) for room, seq in held.items()]
+    only = connections
+    only.append(Scripted())
+    client = ChatClient("https://chat.example.org", "sc_bot_" + "x" * 40, resume=held)
+    starting = asyncio.create_task(client.start())
+    async with asyncio.timeout(5):
+        while not only[0].sent:
+            await asyncio.sleep(0)
+        auth = only[0].sent[0]
+        assert len(encode_msgpack([auth])) <= only[0].room
+        for room in rooms:
+            room.resumed = True if room.id in auth.resume else None
+        await only[0].tell(ready(*rooms))
+        await starting
+
+        # What comes live in a room that was not resumed yet is neither shown nor asked for on its own.
+        late = next(room for room in held if room not in auth.resume)
+        await only[0].tell(Entry(type=EntryType.MESSAGE_SENT, room=late, seq=held[late] + 3, at=1, user=BOB, body="x"))
+        asked = dict(auth.resume)
+        for at in itertools.count(1):
+            while len(only[0].sent) <= at:
+                await asyncio.sleep(0)
+            assert len(only[0].sent) == at + 1, "one at a time"
+            resume = only[0].sent[at]
+            assert isinstance(resume, f.Resume)
+            assert len(resume.rooms) <= RESUME_ROOMS
+            if at == 1:  # The server may say: not so fast.
+                await only[0].tell(
+                    f.ErrorFrame(id=resume.id, code="rate_limited", title="", status=429, detail="", retry_after_ms=1)
+                )
+                continue
+            asked |= resume.rooms
+            await only[0].tell(f.Reply(id=resume.id, data={"rooms": dict.fromkeys(resume.rooms, True)}))
+            if len(asked) == len(held):
+                break
+    assert asked == held
+    assert client.seen == held
+    await client.close()
+
+
+async def arrived(client: ChatClient, *, connects: int) -> None:
+    async with asyncio.timeout(5):
+        while client.connects < connects:
+            await asyncio.sleep(0)

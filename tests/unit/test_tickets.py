@@ -67,3 +67,12 @@ def test_what_was_finished_is_forgotten_when_its_ticket_has_ended(tickets: Ticke
     clock.forward(LIFETIME_S)
     tickets.finish("new")
     assert list(tickets._used) == ["new"]
+
+
+def test_a_ticket_does_not_outlive_the_process_that_remembers_which_were_finished(tickets: Tickets, clock: ManualClock) -> None:
+    after = Tickets(tickets._box, clock)
+    ticket = tickets.issue("use", "", b"challenge")
+    tickets.finish(tickets.read("use", "", ticket)[0])
+
+    with pytest.raises(Forbidden):
+        after.read("use", "", ticket)

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { Channel, type End, type Seal } from "../src/client/channel";
 import { checkKeyList, type SignedKeyList } from "../src/client/keyList";
-import { type Known, KnownServer, pinsOf } from "../src/client/knownServer";
+import { KnownServer, pinsOf } from "../src/client/knownServer";
 import { PythonServer, PythonSocket } from "./python";
 
 let python: PythonServer;
@@ -16,6 +16,7 @@ let server: KnownServer;
 let protocol: string;
 let storage: ConstructorParameters<typeof KnownServer>[0];
 let list: SignedKeyList | null;
+let fetched: number;
 
 const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), { timeout: 5_000, interval: 2 });
 
@@ -63,7 +64,9 @@ beforeEach(() => {
     },
   };
   list = null;
+  fetched = 0;
   const fetchList = async () => {
+    fetched += 1;
     if (!list) throw new Error("none");
     return list;
   };
@@ -274,18 +277,48 @@ describe("a sealed channel to the server's own session layer", () => {
 });
 
 describe("a list of keys that a root signed", () => {
-  it("is taken at the first contact, and names a new key later", async () => {
+  it("names a new key, when its root was named inside the first session", async () => {
     list = python.list;
     await opened();
-    await until(() => (kept.get("server-key:chat.example.org") as Known).root);
+    await server.keepRoot(python.keyId, list.root_kid);
     const known = await server.load();
-    expect(known).toMatchObject({ keys: [python.keyId, "22".repeat(32)], root: list.root_kid, list: list.list });
+    expect(known).toMatchObject({ keys: [python.keyId], root: list.root_kid });
 
     kept.set("server-key:chat.example.org", { ...known, keys: ["33".repeat(32)] });
     await opened();
     expect(ends).toEqual([{ kind: "lost" }]);
+    expect(await server.load()).toMatchObject({ keys: [python.keyId, "22".repeat(32)], list: list.list });
     await opened();
     expect(seals).toMatchObject([{ sealed: { keyId: python.keyId, isFirst: false } }]);
+  });
+
+  it("is not asked for before: anybody in between could answer", async () => {
+    list = python.list;
+    await opened();
+    await opened();
+    expect(fetched).toBe(0);
+    expect(await server.load()).toMatchObject({ keys: [python.keyId] });
+  });
+
+  it("has no root when the key was known beforehand, or another contact was first", async () => {
+    const root = "44".repeat(32);
+    await server.suggest([python.keyId]);
+    await opened();
+    await server.keepRoot(python.keyId, root);
+    expect(await server.load()).not.toHaveProperty("root");
+
+    await server.accept(python.keyId);
+    await server.keepRoot(python.keyId, root);
+    expect(await server.load()).not.toHaveProperty("root");
+
+    kept.clear();
+    await opened();
+    await server.keepRoot("33".repeat(32), root);
+    await server.keepRoot(python.keyId, "4".repeat(63));
+    expect(await server.load()).not.toHaveProperty("root");
+    await server.keepRoot(python.keyId, root);
+    await server.keepRoot(python.keyId, "55".repeat(32));
+    expect(await server.load()).toMatchObject({ root });
   });
 
   it("does not help when it is another root's, or there is none", async () => {

@@ -19,12 +19,13 @@ vi.mock("../src/client/channel", () => ({
 }));
 
 const known = { keys: ["11".repeat(32)], since: 5, how: "first", wasSealed: true } as const;
-const seal: Seal = {
+const seal = {
   sealed: { suite: 2, keyId: "11".repeat(32), known, isFirst: false, since: 0, epoch: 0, epochSince: 0 },
 };
 const sleep = (ms: number) => vi.advanceTimersByTimeAsync(ms);
 let links: Link[];
 let tokens: boolean[];
+let roots: string[][];
 
 async function connect(): Promise<Connection> {
   const ports = {
@@ -32,7 +33,7 @@ async function connect(): Promise<Connection> {
       throw new Error("not here");
     },
     url: "wss://here/gateway",
-    server: null as never,
+    server: { keepRoot: async (...kept: string[]) => void roots.push(kept) } as never,
     token: async (fresh: boolean) => {
       tokens.push(fresh);
       return "token";
@@ -73,6 +74,7 @@ beforeEach(() => {
   closedWith = [];
   links = [];
   tokens = [];
+  roots = [];
   opened = 0;
 });
 
@@ -89,6 +91,22 @@ describe("a sealed connection", () => {
     expect(sent.map((text) => JSON.parse(text))).toEqual([
       [{ op: "auth", id: "1", token: "token", resume: { rm_1: 7 } }],
     ]);
+  });
+
+  it("keeps the root that the greeting names at the first contact, and only then", async () => {
+    const first: Seal = { sealed: { ...seal.sealed, isFirst: true } };
+    for (const [how, root] of [
+      [first, "aa"],
+      [seal, "bb"],
+      [{ clear: "not_offered" }, "cc"],
+      [first, ""],
+    ] as const) {
+      const connection = await connect();
+      listener.opened(how);
+      listener.text(JSON.stringify([{ op: "hello", protocol: 1, server: "s", version: "1", limits: {}, root }]));
+      connection.stop();
+    }
+    expect(roots).toEqual([[seal.sealed.keyId, "aa"]]);
   });
 
   it("authenticates after the greeting when it is in the clear", async () => {

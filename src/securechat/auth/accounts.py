@@ -19,7 +19,7 @@ from securechat.domain.audit import AuditEvent, Detail, by, mark_of
 from securechat.domain.ids import USER, new_code
 from securechat.domain.ports import AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
 from securechat.domain.secret import Secret
-from securechat.errors import ChatError, Conflict, Forbidden, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
+from securechat.errors import ChatError, Conflict, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,6 @@ class AccountService:
         Raises:
             Conflict: There is an account already.
         """
-        policy.require_operator(who)
         if await self._accounts.count_users():
             raise Conflict("The server is set up; people come in by invitation.")
         return await self._link("setup", None, SETUP_MS, by(who, "setup.link"))
@@ -98,7 +97,7 @@ class AccountService:
             LinkInvalid: The link was used, is too old or was never given out.
         """
         self._limiter.take("register.address", address, self._clock.monotonic())
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         clean_password(command.password)
         server_name = clean_name(command.server_name, "server_name") if command.server_name.strip() else ""
         if await self._accounts.use_link(token_hash(command.token), "setup", self._clock.now_ms()) is None:
@@ -136,10 +135,30 @@ class AccountService:
             NameTaken: The username is taken; the invitation keeps its use.
         """
         self._limiter.take("register.address", address, self._clock.monotonic())
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         clean_password(command.password)
-        code = _code(command.code)
-        if not code and not self._open_registration():
+
+        async def create(details: dict[str, Detail]) -> User:
+            event = AuditEvent(action="account.register", address=address, details=details)
+            return await self._create(username, display_name, Role.MEMBER, command.password, event)
+
+        user = await self.admit(command.code, create)
+        return await self._auth.open_session(user, command.device_name, address)
+
+    async def admit(self, code: Secret, create: Callable[[dict[str, Detail]], Awaitable[User]], *, free: bool = False) -> User:
+        """Let a new person in: take a use of the invitation, create the account, and bring it into the invitation's rooms.
+
+        Args:
+            code: The invitation; empty for none.
+            create: Creates the account; gets the details for the audit log. When it raises, the invitation keeps its use.
+            free: Whether no invitation is needed even where registration is closed.
+
+        Raises:
+            RegistrationClosed: No invitation was given, and one is needed.
+            LinkInvalid: The invitation does not work.
+        """
+        code = _code(code)
+        if not code and not free and not self._open_registration():
             raise RegistrationClosed
         rooms: list[str] = []
         if code:
@@ -149,9 +168,7 @@ class AccountService:
                 raise LinkInvalid("This invitation does not work (any more). Ask for a new one.")
             rooms = found[0].rooms
         try:
-            details: dict[str, Detail] = {"invite": mark_of(code.reveal())} if code else {}
-            event = AuditEvent(action="account.register", address=address, details=details)
-            user = await self._create(username, display_name, Role.MEMBER, command.password, event)
+            user = await create({"invite": mark_of(code.reveal())} if code else {})
         except BaseException:
             if code:
                 await self._accounts.unuse_invite(code.reveal())
@@ -161,7 +178,7 @@ class AccountService:
                 await self._add_to_rooms(user.id, [room_id])
             except ChatError as error:  # The account exists: a room that is full or gone is no reason to send the person away.
                 log.warning("an invitation's room could not be entered", extra={"room_id": room_id, "code": error.code})
-        return await self._auth.open_session(user, command.device_name, address)
+        return user
 
     async def reset_password(self, command: c.PasswordReset, address: str) -> c.Done:
         """Set a new password with a link; all sessions end."""
@@ -179,7 +196,6 @@ class AccountService:
 
     async def create_invite(self, who: Principal, command: c.InviteCreate) -> c.Invite:
         """Create an invitation."""
-        policy.require_admin(who)
         await self._require_may_add(who, command.rooms)
         invite = c.Invite(
             code=new_code(),
@@ -198,14 +214,12 @@ class AccountService:
         await self._accounts.recording(event).create_invite(invite, who.user_id)
         return self._with_url(invite)
 
-    async def list_invites(self, who: Principal, _command: c.InviteList) -> c.Invites:
+    async def list_invites(self, _who: Principal, _command: c.InviteList) -> c.Invites:
         """List invitations that work."""
-        policy.require_admin(who)
         return c.Invites(invites=[self._with_url(invite) for invite in await self._accounts.invites(self._clock.now_ms())])
 
     async def revoke_invite(self, who: Principal, command: c.InviteRevoke) -> c.Done:
         """End an invitation."""
-        policy.require_admin(who)
         code = _code(command.code)
         event = by(who, "invite.revoke", invite=mark_of(code.reveal()))
         if not await self._accounts.recording(event).revoke_invite(code.reveal()):
@@ -220,7 +234,6 @@ class AccountService:
 
     async def update(self, who: Principal, command: c.UserUpdate) -> c.Identity:
         """Change one's own display name, and tell everybody."""
-        policy.require_account(who)
         await self._accounts.update_user(who.user_id, display_name=clean_name(command.display_name, "display_name"))
         user = await self._user(who.user_id)
         for summary in await self._rooms.heads(who.user_id):
@@ -229,7 +242,6 @@ class AccountService:
 
     async def get_users(self, who: Principal, command: c.UserGet) -> c.Users:
         """Get users by id."""
-        policy.require_account(who)
         found = await self._accounts.users(command.users)
         if who.role is Role.GUEST:
             known = await self._known_to(who)
@@ -238,7 +250,6 @@ class AccountService:
 
     async def find_users(self, who: Principal, command: c.UserFind) -> c.Users:
         """Find users by the beginning of a name."""
-        policy.require_account(who)
         if who.role is Role.GUEST:
             key = command.query.removeprefix("@").casefold()
             people = sorted((await self._known_to(who)).values(), key=lambda user: user.username)
@@ -249,7 +260,6 @@ class AccountService:
 
     async def block(self, who: Principal, command: c.UserBlock) -> c.Done:
         """Block somebody."""
-        policy.require_person(who)
         if command.user == who.user_id:
             raise InvalidInput("One cannot block oneself.", field="user")
         await self._user(command.user)
@@ -258,13 +268,11 @@ class AccountService:
 
     async def unblock(self, who: Principal, command: c.UserUnblock) -> c.Done:
         """Take a block back."""
-        policy.require_person(who)
         await self._set_block(who.user_id, command.user, on=False)
         return c.Done()
 
     async def list_blocks(self, who: Principal, _command: c.UserBlocks) -> c.Users:
         """List whom one has blocked."""
-        policy.require_account(who)
         return c.Users(users=await self._accounts.users(await self._accounts.blocks(who.user_id)))
 
     async def load_blocks(self, user_id: str) -> None:
@@ -276,15 +284,14 @@ class AccountService:
     async def create_user(self, who: Principal, command: c.UserCreate) -> c.UserCreated:
         """Create an account; without a password, with a link to set one."""
         policy.require(who, "user.create", grant=policy.RANK[Role(command.role)])
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         event = by(who, "user.create", role=command.role, link=not command.password)
         user = await self._create(username, display_name, Role(command.role), command.password, event)
         url = "" if command.password else (await self._link("reset", user.id, RESET_MS)).url
         return c.UserCreated(user=user, url=url)
 
-    async def list_users(self, who: Principal, command: c.UserList) -> c.UserPage:
+    async def list_users(self, _who: Principal, command: c.UserList) -> c.UserPage:
         """List accounts."""
-        policy.require_admin(who)
         users = await self._accounts.find_users(prefix="", after=command.cursor, limit=command.limit + 1)
         more = len(users) > command.limit
         users = users[: command.limit]
@@ -306,6 +313,7 @@ class AccountService:
         if not await accounts.set_role(user.id, role):
             raise Conflict("A server keeps an owner: make somebody else owner first.")
         user = await self._user(user.id)
+        await self._auth.disconnect_unenrolled(user.id)  # Before the signal: no connection acts with the new role then.
         self._bus.signal(Signal(user, user=user.id, ephemeral=False))
         for summary in await self._rooms.heads(user.id):
             self._bus.signal(Signal(user, room=summary.id, ephemeral=False, except_user=user.id))
@@ -313,7 +321,6 @@ class AccountService:
 
     async def disable(self, who: Principal, command: c.UserDisable) -> c.Done:
         """Lock an account and close its connections."""
-        policy.require_admin(who)
         user = await self._user(command.user)
         policy.require(who, "user.disable", target=policy.RANK[user.role])
         accounts = self._accounts.recording(by(who, "user.disable", subject=user.id))
@@ -323,14 +330,12 @@ class AccountService:
 
     async def enable(self, who: Principal, command: c.UserEnable) -> c.Done:
         """Unlock an account."""
-        policy.require_admin(who)
         policy.require(who, "user.enable", target=policy.RANK[(await self._user(command.user)).role])
         await self._accounts.recording(by(who, "user.enable", subject=command.user)).update_user(command.user, enable=True)
         return c.Done()
 
     async def reset_link(self, who: Principal, command: c.UserReset) -> c.Link:
         """Make a link to set a new password."""
-        policy.require_admin(who)
         user = await self._user(command.user)
         policy.require(who, "user.reset", target=policy.RANK[user.role])
         if user.role is Role.BOT:
@@ -339,9 +344,8 @@ class AccountService:
 
     async def create_bot(self, who: Principal, command: c.BotCreate) -> c.BotCreated:
         """Create a bot and its token."""
-        policy.require_admin(who)
         await self._require_may_add(who, command.rooms)
-        username, display_name = _names(command.username, command.display_name)
+        username, display_name = new_names(command.username, command.display_name)
         bot = await self._create(username, display_name, Role.BOT, None, by(who, "bot.create", rooms=len(command.rooms)))
         await self._add_to_rooms(bot.id, command.rooms)
         token = await self._auth.issue_bot_token(bot, by(who, "bot.token", subject=bot.id))
@@ -349,7 +353,6 @@ class AccountService:
 
     async def rotate_bot(self, who: Principal, command: c.BotRotate) -> c.BotCreated:
         """Give a bot a new token."""
-        policy.require_admin(who)
         bot = await self._user(command.user)
         token = await self._auth.issue_bot_token(bot, by(who, "bot.rotate", subject=bot.id))
         await self._accounts.update_user(bot.id, enable=True)
@@ -357,7 +360,6 @@ class AccountService:
 
     async def revoke_bot(self, who: Principal, command: c.BotRevoke) -> c.Done:
         """End a bot."""
-        policy.require_admin(who)
         bot = await self._user(command.user)
         if bot.role is not Role.BOT:
             raise NotFound("No such bot.")
@@ -368,8 +370,6 @@ class AccountService:
 
     async def set_commands(self, who: Principal, command: c.CommandSet) -> c.Done:
         """Replace what a bot answers to."""
-        if who.role is not Role.BOT:
-            raise Forbidden("Only a bot has commands.")
         names = [each.name for each in command.commands]
         if len(set(names)) != len(names):
             raise InvalidInput("Two commands have the same name.", field="commands")
@@ -438,7 +438,8 @@ class AccountService:
         return f"#{found}" if found else ""
 
 
-def _names(username: str, display_name: str) -> tuple[str, str]:
+def new_names(username: str, display_name: str) -> tuple[str, str]:
+    """Return the two names of a new account; without a display name, the username is both."""
     name = clean_username(username)
     return name, clean_name(display_name, "display_name") if display_name.strip() else name
 

@@ -1,4 +1,4 @@
-"""Addresses: which source one belongs to, and whose address a request has that came through a proxy."""
+"""Addresses: which source one belongs to, whose a request has that came through a proxy, and which host it was sent to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
+from urllib.parse import urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,6 +70,16 @@ def peer_in(peer: str, network: Network) -> bool:
     """Return whether a peer is in a network."""
     found = _parsed(peer)
     return found is not None and _within(found, (network,))
+
+
+def host_of(authority: str) -> str | None:
+    """Return the name or address in `host[:port]`, in lower case; empty for none, None when it is nothing of the kind."""
+    try:
+        found = urlsplit(f"//{authority}")
+        name, _port = found.hostname or "", found.port  # A port that is none is noticed when it is asked for.
+    except ValueError:
+        return None
+    return name
 
 
 def _within(address: Address, trusted: Sequence[Network]) -> bool:

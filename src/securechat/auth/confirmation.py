@@ -9,7 +9,6 @@ from securechat.auth.manager import AuthManager
 from securechat.auth.passkey_check import PasskeyCheck
 from securechat.auth.second_factor import SecondFactor
 from securechat.domain import commands as c
-from securechat.domain import policy
 from securechat.domain.accounts import Principal
 from securechat.domain.audit import by
 from securechat.domain.ports import Account, AccountStore, Clock, FactorStore
@@ -54,8 +53,7 @@ class Confirmation:
         return self._clock.now_ms() - await self._store.confirmed_at(who.device_id) <= RECENT_MS
 
     async def require(self, who: Principal) -> None:
-        """Raise `ConfirmationRequired` when it was longer ago; `Forbidden` for a bot."""
-        policy.require_person(who)
+        """Raise `ConfirmationRequired` when it was longer ago."""
         if not await self.is_recent(who):
             raise ConfirmationRequired("Confirm that it is you: with your password, or with a passkey.")
 
@@ -66,7 +64,6 @@ class Confirmation:
             Forbidden: The password is wrong, or the passkey is somebody else's. Not `Unauthorized`: the session holds.
             SecondFactorRequired: As at log-in.
         """
-        policy.require_person(who)
         if command.ticket:
             await self._confirm_by_passkey(who, command)
         else:
@@ -76,9 +73,11 @@ class Confirmation:
         return c.Done()
 
     async def change_password(self, who: Principal, command: c.PasswordChange) -> c.Done:
-        """Change one's own password; all other sessions end."""
+        """Change one's own password; all other sessions end. An account that has none gets its first one."""
         await self.require(who)
-        await self.check_own_password(who, command.current, "current")
+        account = await self._accounts.account(user_id=who.user_id)
+        if account is None or account.password_hash is not None:
+            await self.check_own_password(who, command.current, "current")
         password_hash = await self._auth.hash_password(command.password)
         accounts = self._accounts.recording(by(who, "password.change", subject=who.user_id))
         await accounts.update_user(who.user_id, password_hash=password_hash)
@@ -90,17 +89,21 @@ class Confirmation:
         """Return the account if the password is right.
 
         Raises:
-            Forbidden: It is wrong.
+            Forbidden: It is wrong, or there is none.
             RateLimited: Too many wrong ones came before from this device.
         """
         account = await self._accounts.account(user_id=who.user_id)
+        if account is not None and account.password_hash is None:
+            raise Forbidden(
+                "Your account has no password. Log out and in again: changes are allowed for ten minutes after that.", field=field
+            )
         if not await self._auth.check_password(account, password, f"{who.user_id} {who.device_id}") or account is None:
             raise Forbidden("The password is wrong.", field=field)
         return account
 
     async def _confirm_by_passkey(self, who: Principal, command: c.SessionConfirm) -> None:
         try:
-            user = await self._passkeys.finish(command.ticket, command.credential)
+            user, _ = await self._passkeys.finish(command.ticket, command.credential)
         except Unauthorized as error:
             raise Forbidden(error.detail) from error
         if user.id != who.user_id:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from securechat.auth import totp
+from securechat.auth.addresses import source_of
 from securechat.auth.confirmation import Confirmation
 from securechat.auth.manager import AuthManager
-from securechat.auth.passkey_check import PasskeyCheck
+from securechat.auth.passkey_check import WRONG, PasskeyCheck
 from securechat.auth.passkeys import WebAuthn
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.recovery import code_hash, new_codes
 from securechat.auth.second_factor import SecondFactor
-from securechat.auth.throttle import place_of
 from securechat.auth.tickets import Tickets
 from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Principal, User, clean_name
 from securechat.domain.audit import by
 from securechat.domain.ports import AccountStore, Clock, FactorStore, PasskeyRecord
-from securechat.errors import Conflict, InvalidInput, NotFound
+from securechat.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class FactorService:
         limiter: Slows strangers down.
         clock: Time.
         server_name: What authenticator apps and browsers show.
+        count_ways_in: By how many ways somebody signs in: the last one stays.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class FactorService:
         limiter: RateLimiter,
         clock: Clock,
         server_name: Callable[[], str],
+        count_ways_in: Callable[[str], Awaitable[int]],
     ) -> None:
         self._store = store
         self._accounts = accounts
@@ -74,12 +76,13 @@ class FactorService:
         self._limiter = limiter
         self._clock = clock
         self._server_name = server_name
+        self._count_ways_in = count_ways_in
 
     # ── logging in with a passkey ────────────────────────────────────────────────────────────────────────────────────
 
     async def challenge(self, _command: c.PasskeyChallenge, address: str) -> c.PasskeyOptions:
         """Give a challenge for a passkey, to anybody."""
-        self._limiter.take("login.address", place_of(address), self._clock.monotonic())
+        self._limiter.take("login.address", source_of(address), self._clock.monotonic())
         return self._passkeys.begin()
 
     async def log_in(self, command: c.SessionPasskey, address: str) -> c.Session:
@@ -88,16 +91,21 @@ class FactorService:
         Raises:
             Unauthorized: As `PasskeyCheck.finish`.
         """
-        self._limiter.take("login.address", place_of(address), self._clock.monotonic())
-        user = await self._passkeys.finish(command.ticket, command.credential)
-        return await self._auth.open_session(user, command.device_name, address)
+        self._limiter.take("login.address", source_of(address), self._clock.monotonic())
+        user, passkey = await self._passkeys.finish(command.ticket, command.credential)
+        try:
+            return await self._auth.open_session(user, command.device_name, address, passkey=passkey)
+        except Unauthorized as error:
+            raise Unauthorized(WRONG, about=user.id) from error
 
     # ── one's own factors ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def list_factors(self, who: Principal, _command: c.FactorList) -> c.Factors:
         """List one's own second factors."""
-        policy.require_person(who)
-        user = await self._user(who.user_id)
+        account = await self._accounts.account(user_id=who.user_id)
+        if account is None:
+            raise NotFound(f"No user {who.user_id}.")
+        user = account.user
         return c.Factors(
             totp=await self._store.totp(user.id) is not None,
             passkeys=[
@@ -107,6 +115,7 @@ class FactorService:
             recovery_codes=await self._store.count_recovery_codes(user.id),
             required=self._second_factor.is_required(user),
             confirmed=await self._confirmation.is_recent(who),
+            password=account.password_hash is not None,
         )
 
     async def begin_totp(self, who: Principal, _command: c.TotpBegin) -> c.TotpSecret:
@@ -199,7 +208,7 @@ class FactorService:
 
         Raises:
             NotFound: No such passkey of one's own.
-            Conflict: It is the last factor, and the role must have one.
+            Conflict: It is the last factor, and the role must have one; or it is the only way in.
         """
         await self._confirmation.require(who)
         known = await self._store.passkeys(who.user_id)
@@ -207,6 +216,8 @@ class FactorService:
             raise NotFound("No such passkey of yours.")
         others = len(known) - 1 + (await self._store.totp(who.user_id) is not None)
         await self._require_another(who, others)
+        if await self._count_ways_in(who.user_id) <= 1:
+            raise Conflict("This is your only way in. Set a password first.")
         await self._store.recording(by(who, "passkey.remove", subject=who.user_id)).remove_passkey(who.user_id, command.passkey)
         log.info("passkey removed", extra={"user_id": who.user_id})
         await self._forget_codes_of_none(who)
@@ -227,7 +238,6 @@ class FactorService:
 
     async def clear(self, who: Principal, command: c.FactorClear) -> c.Done:
         """Remove all second factors of somebody who lost them, and end their sessions."""
-        policy.require_admin(who)
         user = await self._user(command.user)
         policy.require(who, "factor.clear", target=policy.RANK[user.role])
         await self._store.recording(by(who, "factor.clear", subject=user.id)).clear_factors(user.id)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 from securechat.errors import Shutdown
+from securechat.files import write_private
 
 KEY_BYTES: Final = 32
 
@@ -19,10 +19,7 @@ def load_key(path: Path) -> bytes:
         Shutdown: The file is damaged.
     """
     if not path.exists():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(path, secrets.token_bytes(KEY_BYTES), anew=True)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise Shutdown(f"{path} is damaged. Restore it from a backup: what it protects cannot be read without it.")

@@ -7,16 +7,16 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from securechat.auth.addresses import source_of
 from securechat.auth.jwt_handler import LIFETIME_S, JWTHandler
 from securechat.auth.passwords import Passwords
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.second_factor import SecondFactor
-from securechat.auth.throttle import Throttle, place_of
-from securechat.auth.tokens import BOT, family_of, new_refresh_token, new_token, next_refresh_token, token_hash
+from securechat.auth.throttle import Throttle
+from securechat.auth.tokens import BOT, PERSONAL, family_of, new_refresh_token, new_token, next_refresh_token, token_hash
 from securechat.domain import commands as c
-from securechat.domain import policy
 from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username, normal_password
-from securechat.domain.audit import AuditEvent, Result, by
+from securechat.domain.audit import AuditEvent, Detail, Result, by
 from securechat.domain.ids import DEVICE
 from securechat.domain.ports import Account, AccountStore, Clock, DeviceRecord, MessageBus
 from securechat.domain.secret import Secret
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 GRACE_MS: Final = 10_000
 """The same refresh from the same place within this time is a lost answer or a second tab, not a thief: it gets the same answer."""
+DAY_MS: Final = 86_400_000
 UNAUTHORIZED_CLOSE: Final = 4401
 _WRONG: Final = "The username or the password is wrong."
 
@@ -44,6 +45,7 @@ class AuthManager:
         refresh_key: Makes the successors of refresh tokens, 32 bytes.
         clock: Time.
         new_id: Makes ids.
+        idle_days: Days after which a session ends that nobody used, read at each use; 0 for never.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class AuthManager:
         refresh_key: bytes,
         clock: Clock,
         new_id: Callable[[str], str],
+        idle_days: Callable[[], int],
     ) -> None:
         self._accounts = accounts
         self._bus = bus
@@ -69,6 +72,7 @@ class AuthManager:
         self._refresh_key = refresh_key
         self._clock = clock
         self._new_id = new_id
+        self._idle_days = idle_days
 
     async def authenticate(self, token: Secret) -> Principal:
         """Return who holds this access token or bot token.
@@ -77,8 +81,12 @@ class AuthManager:
             Unauthorized: The token, its session or its account does not hold.
         """
         expires_at: float | None = None
-        if token.reveal().startswith(BOT):
+        if token.reveal().startswith((BOT, PERSONAL)):
             device = await self._accounts.device_by_token(token_hash(token))
+            if device is not None and device.expires_at is not None:
+                expires_at = device.expires_at / 1000
+                if self._clock.now_ms() >= device.expires_at:
+                    raise Unauthorized("This token has ended.")
         else:
             _, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
             device = await self._accounts.device(device_id)
@@ -89,8 +97,9 @@ class AuthManager:
             raise Unauthorized("The session has ended.")
         user = account.user
         return Principal(
-            user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user)
-        )
+            user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user),
+            scopes=device.scopes,
+        )  # fmt: skip
 
     async def log_in(self, command: c.SessionCreate, address: str) -> c.Session:
         """Check a password, and the second factor if there is one, and open a session.
@@ -104,12 +113,12 @@ class AuthManager:
             username = clean_username(command.username)
         except InvalidInput:
             username = ""
-        self._limiter.take("login.address", place_of(address), self._clock.monotonic())
+        self._limiter.take("login.address", source_of(address), self._clock.monotonic())
         account = await self._accounts.account(username=username) if username else None
-        if not await self.check_password(account, command.password, f"{username} {place_of(address)}") or account is None:
+        if not await self.check_password(account, command.password, f"{username} {source_of(address)}") or account is None:
             raise Unauthorized(_WRONG, about=account.user.id if account is not None else "")
         await self._second_factor.require(account.user, command.code.reveal())
-        return await self.open_session(account.user, command.device_name, address)
+        return await self.open_session(account.user, command.device_name, address, password_hash=account.password_hash)
 
     async def check_password(self, account: Account | None, password: Secret, attempt: str) -> bool:
         """Return whether the password is right; takes as long when there is no account, or a locked one.
@@ -134,46 +143,101 @@ class AuthManager:
             self._throttle.forgive("login.account", attempt)
         return right
 
-    async def open_session(self, user: User, device_name: str, address: str) -> c.Session:
-        """Sign a new device in."""
+    async def open_session(
+        self,
+        user: User,
+        device_name: str,
+        address: str,
+        *,
+        password_hash: str | None = None,
+        passkey: str | None = None,
+        **details: Detail,
+    ) -> c.Session:
+        """Sign a new device in.
+
+        Args:
+            user: Who it is.
+            device_name: What they call it; may be blank.
+            address: Where they are.
+            password_hash: What their password was compared with.
+            passkey: The passkey that they used.
+            details: For the audit log.
+
+        Raises:
+            Unauthorized: The account was locked meanwhile, or has another password, or that passkey no more: what ended all
+                sessions ends those that are being opened, too.
+        """
         now = self._clock.now_ms()
         name = clean_name(device_name, "device_name") if device_name.strip() else "A device"
         refresh, family = new_refresh_token()
         device = Device(id=self._new_id(DEVICE), name=name, created_at=now, last_seen_at=now, address=address)
-        event = AuditEvent(action="session.create", actor=user.id, device=device.id, address=address)
-        await self._accounts.recording(event).create_device(
-            device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family)
-        )
+        event = AuditEvent(action="session.create", actor=user.id, device=device.id, address=address, details=details)
+        opened = await self._accounts.recording(event).create_device(
+            device, user.id, refresh_hash=token_hash(refresh), refresh_family=token_hash(family), password_hash=password_hash,
+            passkey=passkey,
+        )  # fmt: skip
+        if not opened:
+            raise Unauthorized(_WRONG, about=user.id)
         return await self._session(user, device.id, refresh)
 
     async def refresh(self, command: c.SessionRefresh, address: str) -> c.Session:
-        """Exchange a refresh token.
+        """Exchange a refresh token of a session of the person's own; one of an app is nothing to this.
 
         Raises:
-            Unauthorized: Unknown or used. A token used before ends the session: one of two holders is a thief. Only the same
-                request from the same place, a moment later, gets the same answer again.
+            Unauthorized: As `rotate`.
         """
-        self._limiter.take("refresh.address", place_of(address), self._clock.monotonic())
-        old = token_hash(command.refresh_token)
-        family = token_hash(family_of(command.refresh_token))
+        self._limiter.take("refresh.address", source_of(address), self._clock.monotonic())
+        user, device, following = await self.rotate(command.refresh_token, address, app=None)
+        return await self._session(user, device.id, following)
+
+    async def rotate(self, refresh_token: Secret, address: str, *, app: str | None) -> tuple[User, DeviceRecord, Secret]:
+        """Return (whose it is, the session, the token that follows this one).
+
+        Args:
+            refresh_token: The newest one of the session.
+            address: Where it comes from.
+            app: Client id of the app whose session it has to be; None for a session of the person's own.
+
+        Raises:
+            Unauthorized: Unknown, another's, idle for too long, or used. A token used before ends the session: one of two holders
+                is a thief. Only the same request from the same place, a moment later, gets the same answer again.
+        """
+        old = token_hash(refresh_token)
+        family = token_hash(family_of(refresh_token))
         device = await self._accounts.device_by_family(family)
-        if device is None or device.revoked:
+        if device is None or device.revoked or device.app != app:
             raise Unauthorized("The session has ended.")
         account = await self._accounts.account(user_id=device.user_id)
         if account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
-        following = next_refresh_token(self._refresh_key, command.refresh_token)
+        if self._is_idle(device):
+            event = AuditEvent(action="session.idle", device=device.id, address=address, subject=device.user_id)
+            await self.end_sessions(device.user_id, device.id, event=event)
+            raise Unauthorized("The session has ended.")
+        following = next_refresh_token(self._refresh_key, refresh_token)
         now = self._clock.now_ms()
         rotated = hmac.compare_digest(device.refresh_hash or "", old) and await self._accounts.rotate_refresh(
             device.id, old, token_hash(following), now, address
         )
         if not rotated:
             # The token was used before, or an identical request was faster by a moment.
-            device = await self._accounts.device_by_family(family)
-            if device is None or not self._is_repeated(device, old, token_hash(following), address):
-                await self._end_stolen(device, address)
+            current = await self._accounts.device_by_family(family)
+            if current is None or not self._is_repeated(current, old, token_hash(following), address):
+                await self._end_stolen(current, address)
                 raise Unauthorized("This refresh token was used before.", about=account.user.id)
-        return await self._session(account.user, device.id, following)
+        return account.user, device, following
+
+    def access_token(self, user_id: str, device_id: str) -> str:
+        """Return an access token for a session, good for `LIFETIME_S` seconds."""
+        return self._tokens.issue(user_id=user_id, device_id=device_id, now=self._clock.now_ms() / 1000)
+
+    def device_of(self, access_token: Secret) -> str:
+        """Return the session of an access token. Raises `Unauthorized` when it does not hold."""
+        return self._tokens.verify(access_token, now=self._clock.now_ms() / 1000)[1]
+
+    def _is_idle(self, device: DeviceRecord) -> bool:
+        days = self._idle_days()
+        return days > 0 and self._clock.now_ms() - device.refreshed_at > days * DAY_MS
 
     def _is_repeated(self, device: DeviceRecord, old: str, following: str, address: str) -> bool:
         """Return whether this is the request that was answered a moment ago, once more."""
@@ -181,7 +245,7 @@ class AuthManager:
             not device.revoked
             and hmac.compare_digest(device.previous_hash or "", old)
             and hmac.compare_digest(device.refresh_hash or "", following)
-            and place_of(device.address) == place_of(address)
+            and source_of(device.address) == source_of(address)
             and self._clock.now_ms() - device.refreshed_at <= GRACE_MS
         )
 
@@ -197,13 +261,11 @@ class AuthManager:
 
     async def log_out(self, who: Principal, _command: c.SessionDelete) -> c.Done:
         """End the session of this device."""
-        policy.require_account(who)
         await self.end_sessions(who.user_id, who.device_id, event=by(who, "session.delete"))
         return c.Done()
 
     async def list_devices(self, who: Principal, _command: c.DeviceList) -> c.Devices:
         """List one's own devices."""
-        policy.require_account(who)
         found = await self._accounts.devices(who.user_id)
         return c.Devices(
             devices=[
@@ -217,7 +279,6 @@ class AuthManager:
 
     async def revoke_device(self, who: Principal, command: c.DeviceRevoke) -> c.Done:
         """Sign a device of one's own out."""
-        policy.require_person(who)
         event = by(who, "device.revoke", subject=who.user_id, device=command.device)
         if not await self.end_sessions(who.user_id, command.device, event=event):
             raise NotFound("No such device of yours.")
@@ -236,6 +297,16 @@ class AuthManager:
             self._bus.disconnect(user_id=user_id, device_ids=ended, code=UNAUTHORIZED_CLOSE)
         return ended
 
+    async def must_enrol(self, user_id: str) -> bool:
+        """Return whether somebody has to set a second factor up before anything else."""
+        account = await self._accounts.account(user_id=user_id)
+        return account is not None and await self._second_factor.is_missing(account.user)
+
+    async def disconnect_unenrolled(self, user_id: str) -> None:
+        """Close the connections of who has to set a second factor up first: what they were let in for is no more."""
+        if await self.must_enrol(user_id):
+            self._bus.disconnect(user_id=user_id, device_ids=None, code=UNAUTHORIZED_CLOSE)
+
     async def hash_password(self, password: Secret) -> str:
         """Check a new password's form and hash it."""
         return await self._passwords.hash(clean_password(password))
@@ -252,8 +323,7 @@ class AuthManager:
         return token
 
     async def _session(self, user: User, device_id: str, refresh: Secret) -> c.Session:
-        access = self._tokens.issue(user_id=user.id, device_id=device_id, now=self._clock.now_ms() / 1000)
         return c.Session(
-            user=user, device=device_id, access_token=access, expires_in=LIFETIME_S, refresh_token=refresh.reveal(),
-            enrol=await self._second_factor.is_missing(user),
+            user=user, device=device_id, access_token=self.access_token(user.id, device_id), expires_in=LIFETIME_S,
+            refresh_token=refresh.reveal(), enrol=await self._second_factor.is_missing(user),
         )  # fmt: skip

@@ -16,7 +16,7 @@ from securechat.errors import ChatError, Unauthorized
 log = logging.getLogger(__name__)
 
 _PURPOSE: Final = "passkey.use"
-_WRONG: Final = "This passkey does not work here."
+WRONG: Final = "This passkey does not work here."
 
 
 class PasskeyCheck:
@@ -44,8 +44,8 @@ class PasskeyCheck:
             ticket=self._tickets.issue(_PURPOSE, "", challenge), options=self._webauthn.request(challenge)
         )  # fmt: skip
 
-    async def finish(self, ticket: str, credential: dict[str, Any]) -> User:
-        """Return whose passkey signed the challenge.
+    async def finish(self, ticket: str, credential: dict[str, Any]) -> tuple[User, str]:
+        """Return whose passkey signed the challenge, and its id.
 
         Raises:
             Unauthorized: None that is known here, or the account is locked. The answer does not say which.
@@ -53,17 +53,17 @@ class PasskeyCheck:
         try:
             return await self._finish(ticket, credential)
         except ChatError as error:
-            raise Unauthorized(_WRONG) from error
+            raise Unauthorized(WRONG) from error
 
-    async def _finish(self, ticket: str, credential: dict[str, Any]) -> User:
+    async def _finish(self, ticket: str, credential: dict[str, Any]) -> tuple[User, str]:
         ticket_id, challenge = self._tickets.read(_PURPOSE, "", ticket)
         found = await self._store.passkey(str(credential.get("id", "")))
         account = await self._accounts.account(user_id=found.user_id) if found is not None else None
         if found is None or account is None or account.user.disabled:
-            raise Unauthorized(_WRONG)
+            raise Unauthorized(WRONG)
         count = self._webauthn.used(credential, challenge, found.public_key, found.sign_count)
         self._tickets.finish(ticket_id)
         if not await self._store.use_passkey(found.id, found.sign_count, count, self._clock.now_ms()):
             log.warning("passkey used twice at once", extra={"user_id": found.user_id})
-            raise Unauthorized(_WRONG)
-        return account.user
+            raise Unauthorized(WRONG)
+        return account.user, found.id

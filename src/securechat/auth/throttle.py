@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -58,16 +57,3 @@ class Throttle:
     def forgive(self, what: str, who: str) -> None:
         """It was right: forget the failures."""
         self._failures.pop((what, who), None)
-
-
-def place_of(address: str) -> str:
-    """Return what counts as one place: an IPv4 address, or the /64 that one IPv6 customer has."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False).network_address)
-    return str(found)

@@ -1,7 +1,7 @@
 """Tickets: what the server remembers between the two steps of something, kept by the client under seal.
 
 Strangers may begin as often as they like: nothing is stored for them. What was finished is remembered until the ticket ends, so
-that nobody finishes it twice.
+that nobody finishes it twice. That memory ends with the process, and so do its tickets.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ class Tickets:
     def __init__(self, box: SecretBox, clock: Clock) -> None:
         self._box = box
         self._clock = clock
+        self._process = secrets.token_hex(8)
         self._used: OrderedDict[str, int] = OrderedDict()
 
     def issue(self, purpose: str, user_id: str, data: bytes) -> str:
         """Return a ticket that remembers `data` for this user; ten minutes."""
         expires_at = self._clock.now_ms() + LIFETIME_S * 1_000
-        found = msgspec.msgpack.encode(_Ticket(secrets.token_urlsafe(12), user_id, expires_at, data))
+        found = msgspec.msgpack.encode(_Ticket(self._process + secrets.token_urlsafe(12), user_id, expires_at, data))
         return base64.urlsafe_b64encode(self._box.seal(found, purpose=f"ticket:{purpose}", owner=user_id)).rstrip(b"=").decode()
 
     def read(self, purpose: str, user_id: str, ticket: str) -> tuple[str, bytes]:
@@ -61,7 +62,8 @@ class Tickets:
         if opened is None:
             raise Forbidden(_STRANGE)
         found = msgspec.msgpack.decode(opened, type=_Ticket)
-        if found.user_id != user_id or found.expires_at <= self._clock.now_ms() or found.id in self._used:
+        now, finished = self._clock.now_ms(), found.id in self._used or not found.id.startswith(self._process)
+        if found.user_id != user_id or found.expires_at <= now or finished:
             raise Forbidden(_STRANGE)
         return found.id, found.data
 

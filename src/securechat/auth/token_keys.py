@@ -5,7 +5,6 @@ So a rotation refuses nobody: what an earlier key signed holds to its end, in th
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from joserfc.jwk import OKPKey
 
 from securechat.domain.ids import new_id
 from securechat.errors import Conflict, Shutdown
+from securechat.files import write_private
 
 KEY: Final = "key"
 """The prefix of a key id."""
@@ -107,17 +107,7 @@ class TokenKeys:
             )
             for key in keys
         ]  # fmt: skip
-        unfinished = self._path.with_suffix(".part")
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(_File(keys=stored))))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_private(self._path, msgspec.json.format(msgspec.json.encode(_File(keys=stored))))
 
 
 def _fresh(now: float) -> SigningKey:

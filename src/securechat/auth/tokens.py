@@ -13,6 +13,10 @@ from securechat.domain.secret import Secret
 REFRESH: Final = "sc_ref_"
 BOT: Final = "sc_bot_"
 LINK: Final = "sc_lnk_"
+PERSONAL: Final = "sc_pat_"
+CODE: Final = "sc_cod_"
+DEVICE_CODE: Final = "sc_dvc_"
+APP_SECRET: Final = "sc_app_"  # noqa: S105 - a prefix
 
 
 def new_token(prefix: str) -> Secret:

@@ -23,6 +23,7 @@ from securechat.server.audit import verify_folder
 from securechat.server.backup import free_space
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
+from securechat.server.identity import INDEX, IdentityKeys
 from securechat.server.own_ca import OwnCA
 from securechat.store.migrate import HEAD, current
 
@@ -64,6 +65,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     yield from _folder(folder)
     yield from _database(settings, folder)
     yield from _secrets(folder)
+    yield from _identity(folder)
     yield from _audit(settings, folder)
     yield _storage(settings, folder)
     yield from _certificate(settings, folder)
@@ -118,6 +120,17 @@ def _secrets(folder: DataDir) -> Iterator[Finding]:
             yield Finding("fail", "secrets", f"{path} can be read by others", f"chmod 600 {path}")
             return
     yield Finding("ok", "secrets", "keys can be read by their owner only")
+
+
+def _identity(folder: DataDir) -> Iterator[Finding]:
+    if not (folder.keys / INDEX).exists():
+        return
+    try:
+        IdentityKeys(folder.keys).load()
+    except Shutdown as error:
+        yield Finding("fail", "identity", f"{error.line} A running server goes on with those that it has.", "securechat keys list")
+        return
+    yield Finding("ok", "identity", "the keys by which clients know this server can be used")
 
 
 def _storage(settings: Settings, folder: DataDir) -> Finding:
@@ -177,10 +190,15 @@ def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
 
 def _files_limit(settings: Settings) -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = settings.max_connections + 200
+    need = settings.max_connections + settings.max_http_connections + settings.max_pending + 200
     if soft >= need:
         return Finding("ok", "files", f"{soft} open files allowed")
-    return Finding("warn", "files", f"{soft} open files allowed, {need} wanted for max_connections", f"ulimit -n {need}")
+    return Finding(
+        "warn",
+        "files",
+        f"{soft} open files allowed, {need} wanted for max_connections and max_http_connections",
+        f"ulimit -n {need}",
+    )
 
 
 def _server(settings: Settings, folder: DataDir) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from securechat.cli.operator import data_root
 from securechat.cli.output import note, say, say_json, table
 from securechat.crypto.identity import IdentityKey
 from securechat.errors import Shutdown
+from securechat.files import write_private
 from securechat.sdk.pins import PinStore, pins_path, shown
 from securechat.server.identity import NEXT_AFTER_S, IdentityKeys
 
@@ -50,11 +50,9 @@ def init_root(path: RootFile, *, bits: Bits = 3_072) -> None:
         raise Shutdown("The password of the root key has at least 12 characters.")
     try:
         root = IdentityKey.generate(bits)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_private(path, root.pem(password), anew=True)
     except (ValueError, OSError) as error:
         raise Shutdown(f"{path}: {error}") from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(root.pem(password))
     say(f"root  {shown(root.key_id)}")
     say(f"file  {path} (keep it on a medium that is in no server, and its password elsewhere)")
     say("Next: securechat keys publish " + str(path) + " --host HOST")

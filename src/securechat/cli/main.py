@@ -115,6 +115,8 @@ def bench(
 
 
 def _groups() -> None:
+    from securechat.cli.apps import app as apps  # noqa: PLC0415
+    from securechat.cli.apps import grant, token  # noqa: PLC0415
     from securechat.cli.audit import audit  # noqa: PLC0415
     from securechat.cli.database import database  # noqa: PLC0415
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
@@ -126,6 +128,9 @@ def _groups() -> None:
     app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
     app.add_typer(room, name="room", rich_help_panel="People and rooms")
     app.add_typer(bot, name="bot", rich_help_panel="People and rooms")
+    app.add_typer(apps, name="app", rich_help_panel="People and rooms")
+    app.add_typer(token, name="token", rich_help_panel="Chat")
+    app.add_typer(grant, name="grant", rich_help_panel="Chat")
     app.add_typer(config, name="config", rich_help_panel="Server")
     app.add_typer(cert, name="cert", rich_help_panel="Server")
     app.add_typer(keys, name="keys", rich_help_panel="Server")
@@ -155,10 +160,16 @@ def login(
     code: Annotated[str, typer.Option(help="An invitation: create the account first.", show_default=False)] = "",
     name: Annotated[str, typer.Option(help="Display name of a new account.", show_default=False)] = "",
     server_name: Annotated[str, typer.Option(help="With the setup link: what people call this server.", show_default=False)] = "",
+    device: Annotated[
+        bool, typer.Option("--device", help="Without a password here: show a code, and approve it in a browser.")
+    ] = False,
 ) -> None:
     """Sign this terminal in: with an account, or with a link that makes one. The password is asked for, or read from a pipe."""
-    from securechat.cli.signin import log_in  # noqa: PLC0415
+    from securechat.cli.signin import log_in, log_in_by_device  # noqa: PLC0415
 
+    if device:
+        log_in_by_device(url, ca=ca)
+        return
     log_in(url, username=username, ca=ca, code=code, name=name, server_name=server_name)
 
 

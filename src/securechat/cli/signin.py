@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from securechat.cli.output import note, say
 from securechat.domain import commands as c
-from securechat.errors import ConfirmationRequired, InvalidInput, SecondFactorRequired, Shutdown
+from securechat.errors import ConfirmationRequired, GrantRefused, InvalidInput, SecondFactorRequired, Shutdown
 from securechat.sdk.client import ChatClient
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired
@@ -117,7 +117,7 @@ def log_in(
         name = input(f"Display name [{username}]: ")
     if interactive and link.kind == "set_up" and not server_name:
         server_name = input("What people call this server [SecureChat]: ")
-    password = _new_password() if interactive and link.kind != "log_in" else _secret("Password: ")
+    password = _new_password() if interactive and link.kind != "log_in" else ask_secret("Password: ")
 
     async def work(second: str = "") -> c.Session:
         match link.kind:
@@ -136,11 +136,38 @@ def log_in(
         session = run(work())
     except SecondFactorRequired:
         link = Link(link.url)  # What the link was for is done.
-        session = run(work(_secret("Code of your authenticator app, or a recovery code: ")))
+        session = run(work(ask_secret("Code of your authenticator app, or a recovery code: ")))
     if session.enrol:
         run(set_up_totp(entrance, session))
     entrance.keep(session)
     say(f"Signed in to {link.url} as @{session.user.username}. Kept in {profile_path()}.")
+
+
+def log_in_by_device(target: str | None, *, ca: Path | None) -> None:
+    """Let somebody approve this terminal in a browser, and keep the profile. No password is typed here.
+
+    Args:
+        target: The server's address; asked for otherwise.
+        ca: Certificate of the server's own CA.
+    """
+    try:
+        url = check_url(target or _line("Server: "))
+        entrance = Entrance(url, ca=str(ca.resolve()) if ca else own_ca(url))
+    except ValueError as error:
+        raise Shutdown(str(error), 64) from error
+    begun = run(entrance.begin_device())
+    say(f"Open {begun.verification_uri} and type {begun.user_code}")
+    note(f"or open {begun.verification_uri_complete}\nWaiting for you to say yes there ...")
+
+    async def work() -> str:
+        tokens = await entrance.wait_for_device(begun)
+        return (await entrance.keep_tokens(tokens)).username
+
+    try:
+        username = run(work())
+    except GrantRefused as error:
+        raise Shutdown(error.detail, 3) from error
+    say(f"Signed in to {url} as @{username}. Kept in {profile_path()}.")
 
 
 async def set_up_totp(entrance: Entrance, session: c.Session) -> None:
@@ -177,26 +204,27 @@ def _drawn(rows: list[str]) -> str:
 
 def change_password() -> None:
     """Change one's own password; all other sessions end."""
-    current = _secret("Current password: ")
-    password = _new_password() if sys.stdin.isatty() else _secret("")
+    current = ask_secret("Current password: ")
+    password = _new_password() if sys.stdin.isatty() else ask_secret("")
 
     async def work() -> None:
         async with ChatClient.connect() as client:
             try:
                 await client.change_password(current, password)
             except ConfirmationRequired:
-                await _confirm(client, current)
+                await confirm_by_password(client, current)
                 await client.change_password(current, password)
 
     run(work())
     say("The new password holds. All other sessions have ended.")
 
 
-async def _confirm(client: ChatClient, password: str) -> None:
+async def confirm_by_password(client: ChatClient, password: str) -> None:
+    """Confirm that it is oneself; a code is asked for when there is a second factor."""
     try:
         await client.confirm(password)
     except SecondFactorRequired:
-        await client.confirm(password, code=_secret("Code of your authenticator app, or a recovery code: "))
+        await client.confirm(password, code=ask_secret("Code of your authenticator app, or a recovery code: "))
 
 
 def _tell_invitation(invitation: c.Invitation) -> None:
@@ -209,7 +237,8 @@ def _line(prompt: str) -> str:
     return input(prompt).strip() if sys.stdin.isatty() else sys.stdin.readline().strip()
 
 
-def _secret(prompt: str) -> str:
+def ask_secret(prompt: str) -> str:
+    """Ask without showing what is typed, or take the next line of a pipe."""
     return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
 

@@ -11,12 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from securechat.crypto.at_rest import KEY_BYTES, Damaged, new_key, unwrap_key, wrap_key
 from securechat.errors import Unavailable
+from securechat.files import write_private
 
 ENVIRONMENT: Final = "SECURECHAT_KEK_"
 """Prefix of the variables of `EnvironmentKeys`; the number of the key follows."""
@@ -103,21 +103,8 @@ class FileKeys(_LocalKeys):
         """See `KeyProvider.create`. The file is on the disk when this returns."""
         key_id = (self.current() or 0) + 1
         path = self._path(key_id)
-        unfinished = path.with_suffix(".part")
         try:
-            with suppress(FileNotFoundError):
-                unfinished.unlink()
-            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400), "wb") as file:
-                file.write(base64.b64encode(new_key()) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(unfinished, path)  # Unlike a rename, this never replaces a key.
-            unfinished.unlink()
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_private(path, base64.b64encode(new_key()) + b"\n", mode=0o400, anew=True)
         except OSError as error:
             raise Unavailable(
                 f"{path} cannot be made: {error.strerror}. Put 32 random bytes in base64 there yourself, mode 0400, and restart."

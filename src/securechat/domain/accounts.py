@@ -52,6 +52,7 @@ class Principal(msgspec.Struct, frozen=True):
         expires_at: Seconds since 1970 at which the token ends, or None for a token without an end.
         address: Where the command came from, for the audit log; never used to decide.
         enrolling: The role wants a second factor and the account has none: may set one up, and nothing else.
+        scopes: What the person lets this app or token do; None for a session of their own, which may do all that they may.
     """
 
     user_id: str
@@ -61,6 +62,7 @@ class Principal(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     address: str = ""
     enrolling: bool = False
+    scopes: frozenset[str] | None = None
 
     def at(self, address: str) -> Principal:
         """Return the same principal, who asks from this address."""

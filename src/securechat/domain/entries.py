@@ -7,7 +7,10 @@ carries what became of it (`edited`, `deleted`, `reactions`).
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -112,3 +115,44 @@ class Page(msgspec.Struct, kw_only=True):
     room: str
     entries: list[Entry]
     last_seq: int
+
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""What entries that are sent together may have, encoded. A record of the session layer holds twice as much: something may wait."""
+_OWN_BYTES: Final = 1_024
+"""Ids, numbers and names of fields of one entry."""
+_CHAR_BYTES: Final = 6
+"""A control character in JSON; no character has more, in JSON or in MessagePack."""
+
+
+def size_bound(entry: Entry) -> int:
+    """Return a number of bytes that the encoded entry does not reach: quick, and often several times too high."""
+    chars = sum(map(len, filter(None, (entry.body, entry.name, entry.topic))))
+    if entry.edited is not None:
+        chars += len(entry.edited.body)
+    for action, role in (entry.permissions or {}).items():
+        chars += len(action) + len(role) + 6
+    found = _OWN_BYTES + _CHAR_BYTES * chars
+    for emoji, users in (entry.reactions or {}).items():
+        found += _CHAR_BYTES * len(emoji) + 16 + sum(map(len, users)) + 4 * len(users)
+    return found
+
+
+def that_fit(entries: Iterable[Entry], size: int = PAGE_BYTES) -> list[Entry]:
+    """Return the first entries that have no more than this size together; always one, if there is one."""
+    found: list[Entry] = []
+    for entry in entries:
+        size -= size_bound(entry)
+        if size < 0 and found:
+            break
+        found.append(entry)
+    return found
+
+
+def pieces(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Give the same entries in stretches of which each fits."""
+    at = 0
+    while at < len(entries):
+        some = that_fit(itertools.islice(entries, at, None))
+        yield some
+        at += len(some)

@@ -16,6 +16,8 @@ _ID: Final = re.compile(r"[a-z]{2,4}_[0-9a-hjkmnp-tv-z]{16}")
 ROOM: Final = "rm"
 USER: Final = "usr"
 DEVICE: Final = "dev"
+EXTERNAL: Final = "ext"
+APP: Final = "app"
 
 
 def new_id(prefix: str) -> str:

@@ -12,6 +12,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from securechat.domain import scopes
 from securechat.domain.accounts import Principal, Role
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import ChatError, Conflict, EnrolmentRequired, Forbidden, NotFound, Unauthorized
@@ -165,6 +166,30 @@ RULES: Final[dict[str, Rule]] = {
     "recovery.create": Rule(_PEOPLE),
     "device.list": Rule(_USERS),
     "device.revoke": Rule(_PEOPLE),
+    # Other providers
+    "provider.list": _ANYBODY,
+    "provider.begin": _ANYBODY,
+    "provider.finish": _ANYBODY,
+    "session.provider": _ANYBODY,
+    "account.provider": _ANYBODY,
+    "external.list": Rule(_PEOPLE),
+    "external.begin": Rule(_PEOPLE),
+    "external.add": Rule(_PEOPLE),
+    "external.remove": Rule(_PEOPLE),
+    # Apps and tokens
+    "oauth.token": _ANYBODY,
+    "oauth.device": _ANYBODY,
+    "oauth.revoke": _ANYBODY,
+    "consent.get": Rule(_PEOPLE),
+    "consent.give": Rule(_PEOPLE),
+    "grant.list": Rule(_PEOPLE),
+    "grant.revoke": Rule(_PEOPLE),
+    "token.create": Rule(_PEOPLE),
+    "token.list": Rule(_PEOPLE),
+    "token.revoke": Rule(_PEOPLE),
+    "app.create": _ADMIN,
+    "app.list": _ADMIN,
+    "app.delete": _ADMIN,
     # Administration
     "policy.explain": Rule(_ALL),
     "policy.explain_others": _ADMIN,
@@ -254,6 +279,8 @@ def _in_words(action: str, need: Level, *, set_here: bool) -> str:
 
 def at_the_door(who: Principal, action: str) -> Decision:
     """Decide what can be decided without knowing a room: the same for every door."""
+    if who.scopes is not None and not scopes.allows(who.scopes, action):
+        return _out_of_scope(action)
     return _door(action, who.role if who.user_id else None)
 
 
@@ -270,12 +297,21 @@ def decide(
         target: Rank or level of the person that it is done to; -1: nobody, or oneself.
         grant: Rank or level of the role that it gives; -1: none.
     """
+    if who.scopes is not None and not scopes.allows(who.scopes, action):
+        return _out_of_scope(action)
     role = who.role if who.user_id else None
     if room is None or not room.last_seq:
         return _judge(action, role, None, None, (), True, target, grant)  # noqa: FBT003 - positional, for the cache
     permissions = tuple(room.permissions.items()) if room.permissions else ()
     own = not author or author == who.user_id
     return _judge(action, role, room.kind, room.members.get(who.user_id), permissions, own, target, grant)
+
+
+def _out_of_scope(action: str) -> Decision:
+    needed = sorted(scopes.SCOPES.get(action, ()))
+    rule = f"{action}: the scope {' or '.join(needed)}" if needed else f"{action}: no scope, so no app and no token may"
+    detail = f"This token needs the scope {' or '.join(needed)}." if needed else "An app or a token cannot do this."
+    return Decision(action, rule, Forbidden, detail)
 
 
 @lru_cache(maxsize=1_024)
@@ -415,32 +451,13 @@ def may_hold(role: Role, room_role: RoomRole) -> bool:
     return LEVEL[room_role] <= _CEILING.get(role, Level.OPERATOR)
 
 
-def require_account(who: Principal) -> None:
-    """Raise `Unauthorized` for a stranger."""
-    if not who.user_id:
-        raise Unauthorized
-
-
-def require_admin(who: Principal) -> None:
-    """Raise `Forbidden` unless the server role is admin, owner or operator."""
-    if who.role not in _ADMINS:
-        raise Forbidden("Only an administrator may do this.")
-
-
-def require_operator(who: Principal) -> None:
-    """Raise `Forbidden` for everybody but whoever can open the data folder: backups hold every key."""
-    if who.role is not Role.OPERATOR:
-        raise Forbidden("Only the operator may do this, with the command line.")
-
-
 def require_enrolled(who: Principal, *, setting_up: bool) -> None:
     """Raise `EnrolmentRequired` for who has to set a second factor up first, unless the command does that."""
     if who.enrolling and not setting_up:
         raise EnrolmentRequired("Your role wants a second factor. Set one up first.")
 
 
-def require_person(who: Principal) -> None:
-    """Raise `Forbidden` for a bot: bots do not invite, register or manage devices."""
-    require_account(who)
-    if who.role is Role.BOT:
-        raise Forbidden("A bot may not do this.")
+def require_connection(who: Principal) -> None:
+    """Raise `Forbidden` for a token whose scopes do not cover what a connection brings without asking."""
+    if who.scopes is not None and not who.scopes >= scopes.CONNECTION:
+        raise Forbidden(f"A connection needs a token with the scopes {' and '.join(sorted(scopes.CONNECTION))}. REST needs fewer.")

@@ -49,6 +49,17 @@ def quiet_about_strangers(loop: asyncio.AbstractEventLoop, context: dict[str, An
     loop.default_exception_handler(context)
 
 
+def once(work: Callable[[], None]) -> Callable[[], None]:
+    """Return something that does the work the first time that it is called."""
+    waiting = [work]
+
+    def call() -> None:
+        if waiting:
+            waiting.pop()()
+
+    return call
+
+
 class TLSSource(Protocol):
     """Where the contexts come from; read at each connection."""
 
@@ -66,15 +77,24 @@ class Acceptor:
 
     Args:
         sockets: Bound to their addresses.
-        make: Makes the protocol of a connection.
+        make: Makes the protocol of a connection. Gets what to call as soon as the connection is made, before it is counted anew.
         tls: Where the contexts come from.
+        door: Asked with the address of each new peer: returns what to call when its handshake has ended, one way or the other;
+            None to close it at once.
     """
 
-    def __init__(self, sockets: list[socket.socket], make: Callable[[], Any], tls: TLSSource) -> None:
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        make: Callable[[Callable[[], None]], Any],
+        tls: TLSSource,
+        door: Callable[[str], Callable[[], None] | None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
         self._make = make
         self._tls = tls
+        self._door = door
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         for each in sockets:
@@ -94,7 +114,7 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_BATCH):
             try:
-                connection, _address = listening.accept()
+                connection, address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
@@ -107,7 +127,11 @@ class Acceptor:
                 self._loop.remove_reader(listening.fileno())
                 self._loop.call_later(_NO_FILES_S, self._accept_again, listening)
                 return
-            task = self._loop.create_task(self._begin(connection))
+            shaken = self._door(str(address[0]))
+            if shaken is None:
+                connection.close()
+                continue
+            task = self._loop.create_task(self._begin(connection, shaken))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -115,7 +139,13 @@ class Acceptor:
         if not self._closed:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
-    async def _begin(self, connection: socket.socket) -> None:
+    async def _begin(self, connection: socket.socket, shaken: Callable[[], None]) -> None:
+        try:
+            await self._shake(connection, shaken)
+        finally:
+            shaken()
+
+    async def _shake(self, connection: socket.socket, shaken: Callable[[], None]) -> None:
         # Whoever breaks a handshake off is not worth a line in the log: anybody can do it, as often as they like.
         connection.settimeout(0)
         challenge = self._tls.challenge
@@ -125,7 +155,7 @@ class Acceptor:
             return
         with contextlib.suppress(OSError):  # The transport has closed the socket then, or will.
             await aiofastnet.connect_accepted_socket(
-                self._loop, self._make, connection, ssl=self._tls.context,
+                self._loop, lambda: self._make(shaken), connection, ssl=self._tls.context,
                 ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S,
                 ssl_incoming_bio_size=_BIO_BYTES, ssl_outgoing_bio_size=_BIO_BYTES,
             )  # fmt: skip

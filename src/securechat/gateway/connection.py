@@ -17,7 +17,16 @@ from securechat.domain.commands import Command, Done
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
-from securechat.errors import ChatError, Conflict, Internal, ProtocolViolation, RateLimited, SessionRefused, Unauthorized
+from securechat.errors import (
+    ChatError,
+    Conflict,
+    Internal,
+    ProtocolViolation,
+    RateLimited,
+    SessionRefused,
+    Unauthorized,
+    Unavailable,
+)
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
@@ -71,8 +80,12 @@ class Session(Protocol):
 
     counters: Counters
     server_name: Callable[[], str]
+    key_root: Callable[[], str]
     connections: Connections
     draining: bool
+
+    def note_refusal(self, who: Principal | None, address: str, refused: SessionRefused) -> None:
+        """Remember that what a client sent could not be a part of its session."""
 
     def mark(self, connection: ClientConnection) -> None:
         """Have the connection flushed in this turn."""
@@ -127,6 +140,13 @@ def _answer_to_close(code: Any) -> Any:
         return 1000  # It had none.
     lawful = (1000 <= code <= 1014 and code not in {1004, 1005, 1006}) or 3000 <= code <= 4999
     return code if lawful else int(f.CloseCode.FRAMING)
+
+
+def _code_of(error: ChatError) -> f.CloseCode:
+    """Return the close code for a connection that could not be authenticated: 4401 only if that is the token's fault."""
+    if isinstance(error, RateLimited):
+        return f.CloseCode.TOO_MANY
+    return f.CloseCode.OVERLOADED if isinstance(error, Unavailable) else f.CloseCode.UNAUTHORIZED
 
 
 class ClientConnection(WSListener):
@@ -206,6 +226,7 @@ class ClientConnection(WSListener):
             time=int(time.time() * 1000),
             heartbeat_s=int(PING_S),
             limits=LIMITS,
+            root=self._session.key_root() if self._packs else "",
         )
         self.push(Block([hello]))
 
@@ -338,6 +359,12 @@ class ClientConnection(WSListener):
         """The reason is for our log; the peer gets one code, whatever it was."""
         self._counters.sessions_refused += 1
         log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
+        self._session.note_refusal(self.principal, self.address, refused)
+        self.close(refused.code)
+
+    def _worn_out(self, refused: SessionRefused) -> None:
+        """Nothing can be sealed any more: a client that slept did not answer in time. That is nobody's attack."""
+        log.info("session ended", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
         self.close(refused.code)
 
     def _allowed(self, frame_id: str = "") -> bool:
@@ -462,8 +489,7 @@ class ClientConnection(WSListener):
         except ChatError as error:
             self._answer(frame_id, error)
             if self.principal is None:
-                code = f.CloseCode.TOO_MANY if isinstance(error, RateLimited) else f.CloseCode.UNAUTHORIZED
-                self.close(code, error.code)
+                self.close(_code_of(error), error.code)
         except Exception:
             log.exception("connection failed")
             self._answer(frame_id, Internal())
@@ -582,8 +608,8 @@ class ClientConnection(WSListener):
             try:
                 messages = self._sealed(self._seal, messages)
             except SessionRefused as refused:
-                self._blocked = True  # Nothing can be sealed any more: what waits stays in the log.
-                self._refuse(refused)
+                self._blocked = True  # What waits stays in the log.
+                self._worn_out(refused)
                 return
         # One block is by far the most common, and then every member of the room writes the same object.
         self._socket.write(messages[0] if len(messages) == 1 else b"".join(messages))
@@ -627,7 +653,8 @@ class ClientConnection(WSListener):
             return  # It could not be sealed, and that was refused.
         self._closing = True
         if self._seal is not None and (goodbye := self._seal.close(code, after_ms)) and not self._blocked:
-            self._socket.write(binary_message(goodbye))
+            # While the client catches up nothing was flushed, and records have an order: the session's own go first.
+            self._socket.write(b"".join(map(binary_message, [*self._seal.outgoing, goodbye])))
         self._writable.set()
         self._queue.clear()
         if self.principal is not None:
@@ -649,7 +676,7 @@ class ClientConnection(WSListener):
                 self.close(f.CloseCode.PROTOCOL)
         elif self.principal is None:
             if now - self._opened_at > AUTH_S:
-                self.close(f.CloseCode.UNAUTHORIZED, "auth takes too long")
+                self.close(f.CloseCode.REKEY, "auth takes too long")  # Not 4401: nothing was said of the token.
         elif self.principal.expires_at is not None:
             self._look_after_token(self.principal.expires_at - wall)
         if self._seal is not None and not self._closing:
@@ -672,7 +699,7 @@ class ClientConnection(WSListener):
         try:
             seal.tick()
         except SessionRefused as refused:
-            self._refuse(refused)
+            self._worn_out(refused)
         else:
             if seal.outgoing:
                 self._mark()

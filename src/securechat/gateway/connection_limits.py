@@ -27,8 +27,11 @@ class Caps:
         connections: In all; more are refused with 503.
         address: Of one source; more are refused with 429.
         account: Of one account; past it the oldest of the same device is replaced (4409), else the new one refused (4429).
-        pending: Connections that are not done with their request head or their `auth`, in all.
+        pending: Connections that are not done with TLS, their request head or their `auth`, in all.
         pending_address: The same, of one source.
+        http: Connections that are no WebSocket, in all; when there is no room the one that is idle longest is closed, and the new
+            one if none is idle.
+        http_address: The same, of one source.
     """
 
     connections: int = 10_000
@@ -36,6 +39,8 @@ class Caps:
     account: int = 32
     pending: int = 500
     pending_address: int = 50
+    http: int = 5_000
+    http_address: int = 1_000
 
 
 class _Count:
@@ -90,6 +95,77 @@ class Pending:
     def leave(self, key: str) -> None:
         """It is in, or gone."""
         self._count.remove(key)
+
+
+class Kept(Protocol):
+    """What is known of an HTTP connection here."""
+
+    def make_way(self) -> None:
+        """End now: another one needs the place, and this one is idle."""
+
+
+class HttpConnections:
+    """The connections of this process that are no WebSocket.
+
+    Args:
+        pending: Has the caps.
+    """
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+        self._sources: dict[Kept, str] = {}
+        self._count = _Count()
+        self._idle: dict[Kept, None] = {}
+        self._idle_of: dict[str, dict[Kept, None]] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._sources)
+
+    def enter(self, connection: Kept, source: str) -> bool:
+        """Take one in; return whether there is room, if need be after an idle one made way: of the same source first.
+
+        Without a source it is of nobody in particular.
+        """
+        caps = self._pending.caps
+        if source and self._count.of(source) >= caps.http_address and not self._free(self._idle_of.get(source, {})):
+            return False
+        if len(self._sources) >= caps.http and not self._free(self._idle):
+            return False
+        self._sources[connection] = source
+        self._count.add(source)
+        return True
+
+    def rest(self, connection: Kept) -> None:
+        """It has been answered, and is kept alive."""
+        source = self._sources.get(connection)
+        if source is not None:
+            self._idle[connection] = None
+            self._idle_of.setdefault(source, {})[connection] = None
+
+    def wake(self, connection: Kept) -> None:
+        """It asks for something again."""
+        if connection in self._idle:
+            del self._idle[connection]
+            source = self._sources[connection]
+            idle = self._idle_of[source]
+            del idle[connection]
+            if not idle:
+                del self._idle_of[source]
+
+    def leave(self, connection: Kept) -> None:
+        """It is gone, or a WebSocket now."""
+        self.wake(connection)
+        source = self._sources.pop(connection, None)
+        if source is not None:
+            self._count.remove(source)
+
+    def _free(self, idle: dict[Kept, None]) -> bool:
+        for connection in idle:  # The one that is idle longest.
+            self.leave(connection)
+            connection.make_way()
+            return True
+        return False
 
 
 class Addressed(Protocol):

@@ -18,7 +18,8 @@ import msgspec
 
 from securechat.domain.accounts import User
 from securechat.domain.commands import ReadState, RoomSummary
-from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
+from securechat.domain.entries import CHANGES_AUDIENCE, PAGE_BYTES, Entry, EntryType, pieces
+from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
@@ -28,6 +29,8 @@ from securechat.protocol.frames import SignalFrame
 
 PRESENCE_DELAY_S: Final = 0.5
 """Changes of presence gather this long: a storm of logins becomes one signal per room."""
+SURELY_FIT: Final = PAGE_BYTES // (6 * LIMITS.body_bytes + 1_024)
+"""So many entries, as they are told live, are never too large for one block."""
 FLAP_S: Final = 3.0
 """Who comes and goes all the time is shown at most once in this time, as what they are in the end."""
 
@@ -120,6 +123,10 @@ class Hub:
         """Return the connections of a user, oldest first."""
         return list(self._users.get(user_id, ()))
 
+    def users(self) -> list[str]:
+        """Return everybody who has a connection here."""
+        return list(self._users)
+
     def is_online(self, user_id: str) -> bool:
         """Return whether a user has a connection here."""
         return user_id in self._users
@@ -191,14 +198,17 @@ class Hub:
             self._newest[room_id] = entries[-1].seq
         if not audience:
             return
-        block = Block(entries)
         self._counters.deliveries += len(entries) * len(audience)
-        floors = self._floors.pop(room_id, None)
-        if floors is not None:
-            self._send_above(room_id, block, floors)
-            return
-        for connection in tuple(audience):  # One that is too slow is closed here, and leaves the audience.
-            connection.push(block)
+        for some in (entries,) if len(entries) <= SURELY_FIT else pieces(entries):
+            block = Block(some)
+            if not audience:
+                return  # The pieces before were too much for everybody.
+            floors = self._floors.pop(room_id, None)
+            if floors is not None:
+                self._send_above(room_id, block, floors)
+                continue
+            for connection in tuple(audience):  # One that is too slow is closed here, and leaves the audience.
+                connection.push(block)
 
     def _send_above(self, room_id: str, block: Block, floors: dict[ClientConnection, int]) -> None:
         first, last = block.frames[0].seq, block.frames[-1].seq

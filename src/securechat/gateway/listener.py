@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -28,15 +29,16 @@ from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
+from securechat.domain.audit import AuditEvent, Result
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
-from securechat.errors import ChatError, RateLimited, Unauthorized
-from securechat.gateway.acceptor import Acceptor, TLSSource
+from securechat.errors import ChatError, RateLimited, SessionRefused, Unauthorized
+from securechat.gateway.acceptor import Acceptor, TLSSource, once
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
-from securechat.gateway.connection_limits import Connections, Pending
+from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
@@ -53,8 +55,10 @@ HEAD_S: Final = 5.0
 HEAD_BYTES: Final = 192 * 1024
 """What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
-"""Connections that are no WebSocket."""
+"""Of a listener without a gateway: what sends people elsewhere."""
 LOOK_AFTER_S: Final = 2.0
+RECHECK_BATCH: Final = 100
+"""Users that are looked at in one turn of the loop."""
 PATH: Final = b"/gateway"
 _READ_BYTES: Final = 4 * 1024
 
@@ -94,6 +98,7 @@ class Gateway:
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
         ended: Returns (user id, device id) of the sessions that ended a moment ago.
+        note: Hears of what the audit log should remember. Does not wait, and does not raise.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Gateway:
         server_name: Callable[[], str],
         session_layer: SessionLayer,
         ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
+        note: Callable[[AuditEvent], None],
     ) -> None:
         self._hub = hub
         self.expect = hub.expect
@@ -124,22 +130,39 @@ class Gateway:
         self.dispatch = dispatcher.dispatch
         self.charge = dispatcher.charge
         self._ended = ended
+        self._note = note
         self.counters = counters
         self.pending = pending
         self.server_name = server_name
         self.session_layer = session_layer
+        self.key_root = session_layer.root
         self.connections = Connections(pending)
+        self.http = HttpConnections(pending)
         self._limiter = limiter
         self.draining = False
+        self._recheck = False
+
+    def recheck(self) -> None:
+        """The settings changed: see to it that whoever is connected would still be let in."""
+        self._recheck = True
 
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """See `Session.answer`."""
         return await self.session_layer.admission.answer(handshake, address)
 
+    def note_refusal(self, who: Principal | None, address: str, refused: SessionRefused) -> None:
+        """See `Session.note_refusal`."""
+        event = AuditEvent(
+            action="session.refused", actor=who.user_id if who else "", device=who.device_id if who else "", address=address,
+            result=Result.REFUSED, reason=refused.reason, details={"code": int(refused.code)},
+        )  # fmt: skip
+        self._note(event)
+
     async def who(self, token: Secret) -> Principal:
         """See `Session.who`."""
         principal = await self._auth.authenticate(token)
         policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
+        policy.require_connection(principal)
         return principal
 
     async def known(self, token: Secret) -> Principal:
@@ -228,6 +251,9 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             await self._close_ended()
+            if self._recheck:
+                self._recheck = False
+                await self._close_unenrolled()
             now, wall = time.monotonic(), time.time()
             for connection in self._connections():
                 connection.look_after(now, wall)
@@ -239,6 +265,17 @@ class Gateway:
                 self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=f.CloseCode.UNAUTHORIZED)
         except ChatError as error:
             log.warning("sessions that ended are not known now", extra={"code": error.code})
+
+    async def _close_unenrolled(self) -> None:
+        """Close connections of those whose role wants a second factor now, and who have none."""
+        try:
+            for number, user_id in enumerate(self._hub.users()):
+                await self._auth.disconnect_unenrolled(user_id)
+                if number % RECHECK_BATCH == 0:
+                    await asyncio.sleep(0)
+        except ChatError as error:
+            self._recheck = True
+            log.warning("who lacks a second factor is not known now", extra={"code": error.code})
 
     def drain(self, spread_ms: int) -> None:
         """Tell every client to come back, spread over a time, and close."""
@@ -256,6 +293,10 @@ class Gateway:
         return [each for each in self.connections if isinstance(each, ClientConnection)]
 
 
+def _nothing() -> None:
+    pass
+
+
 class FrontProtocol(HttpToolsProtocol):
     """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
 
@@ -265,19 +306,21 @@ class FrontProtocol(HttpToolsProtocol):
     _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    shaken: Callable[[], None] = staticmethod(_nothing)
+    """Called when the TLS handshake is done."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
         # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
         # be somebody else's.
-        if len(self.connections) > HTTP_CONNECTIONS:
+        self.shaken()
+        if self.gateway is None and len(self.connections) > HTTP_CONNECTIONS:
             self.loop.call_soon(transport.abort)
             return
-        peer = self.client[0] if self.client else ""
-        key = "" if self.proxies().trust(peer) else source_of(peer)  # A proxy stands for many sources.
+        key = self.proxies().source(self.client[0] if self.client else "")
         if self.gateway is not None:
-            if self.gateway.pending.full(key):
+            if self.gateway.pending.full(key) or not self.gateway.http.enter(self, key):
                 self.gateway.counters.connections_refused += 1
                 self.loop.call_soon(transport.abort)
                 return
@@ -297,6 +340,8 @@ class FrontProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start it again for each request of a connection that is kept."""
         super().on_message_begin()
+        if self.gateway is not None:
+            self.gateway.http.wake(self)
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
 
@@ -309,9 +354,22 @@ class FrontProtocol(HttpToolsProtocol):
             self.scope["client"] = (self.proxies().client(self.client[0], self.headers), self.client[1])
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """From now on it may make way for others, until it asks for something again."""
+        super().on_response_complete()
+        answered = self.cycle is None or self.cycle.response_complete
+        if self.gateway is not None and answered and self._head_timer is None and not self.transport.is_closing():
+            self.gateway.http.rest(self)
+
+    def make_way(self) -> None:
+        """See `Kept`. Not closed: that takes as long as its peer likes."""
+        self.loop.call_soon(self.transport.abort)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the deadline."""
         self._stop_timer()
+        if self.gateway is not None:
+            self.gateway.http.leave(self)
         super().connection_lost(exc)
 
     def _should_upgrade_to_ws(self) -> bool:
@@ -321,6 +379,8 @@ class FrontProtocol(HttpToolsProtocol):
         """Hand the transport to picows, with the head that was read."""
         self._stop_timer()
         self.connections.discard(self)
+        if self.gateway is not None:
+            self.gateway.http.leave(self)
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
             head += [name, b": ", value, b"\r\n"]
@@ -417,6 +477,10 @@ class Proxies:
         """Return whether a peer is one of them."""
         return bool(self.trusted) and any(peer_in(peer, network) for network in self.trusted)
 
+    def source(self, peer: str) -> str:
+        """Return by what a peer is counted: its source; nothing for a proxy, which stands for many."""
+        return "" if self.trust(peer) else source_of(peer)
+
     def client(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return whose request it is."""
         return client_address(peer, headers, self.trusted, self.header)
@@ -487,6 +551,8 @@ class Listener:
         attributes: dict[str, Any] = {"gateway": gateway, "origins": staticmethod(origins), "proxies": staticmethod(proxies)}
         base = FrontProtocol if guarded else HttpToolsProtocol
         self._protocol = type("Front", (base,), attributes)
+        self._gateway = gateway if guarded else None
+        self._proxies = proxies
 
     async def listen(self, host: str, port: int, tls: TLSSource | None) -> int:
         """Listen on an address and return the port.
@@ -497,7 +563,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         if tls is not None:
             sockets = await _bind(host, port)
-            self._servers.append(Acceptor(sockets, self._make, tls))
+            self._servers.append(Acceptor(sockets, self._make_shaken, tls, self._door))
             return int(sockets[0].getsockname()[1])
         server = await aiofastnet.create_server(loop, self._make, host, port, backlog=1_024, reuse_address=True)
         self._servers.append(server)
@@ -522,6 +588,22 @@ class Listener:
             await asyncio.wait(self._state.tasks, timeout=max(0.0, deadline - time.monotonic()))
         for protocol in list(self._state.connections):
             protocol.transport.abort()
+
+    def _door(self, peer: str) -> Callable[[], None] | None:
+        """See `Acceptor`: half a handshake is pending like half a request head."""
+        if self._gateway is None:
+            return _nothing
+        pending, key = self._gateway.pending, self._proxies().source(peer)
+        if pending.full(key):
+            self._gateway.counters.connections_refused += 1
+            return None
+        pending.enter(key)
+        return once(partial(pending.leave, key))
+
+    def _make_shaken(self, shaken: Callable[[], None]) -> Any:
+        protocol = self._make()
+        protocol.shaken = shaken
+        return protocol
 
     def _make(self) -> Any:
         return self._protocol(config=self._config, server_state=self._state, app_state={})

@@ -26,6 +26,7 @@ class SessionLayer:
         clock: Of the sessions.
         admission: The turn of each handshake.
         published: The signed list of identity keys, if there is one.
+        root: Id of the root that signed it, in hex; empty without one.
     """
 
     policy: Callable[[], Policy]
@@ -35,6 +36,7 @@ class SessionLayer:
     clock: SessionClock
     admission: HandshakeAdmission
     published: Callable[[], bytes | None]
+    root: Callable[[], str]
 
     def choose(self, offered: Collection[str]) -> str | None:
         """Return the sub-protocol for a client that offers these; None for none. Sealed goes before clear."""

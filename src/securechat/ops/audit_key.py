@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from securechat.domain.audit import Checkpoint, PruneStatement, signed_bytes
 from securechat.errors import Shutdown
+from securechat.files import write_private
 
 PUBLIC_SUFFIX: Final = ".pub.pem"
 
@@ -48,8 +48,7 @@ class AuditKey:
         if self.created:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(pem)
+            write_private(path, pem, anew=True)
         if path.is_symlink() or stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise Shutdown(f"{path} can be read by others, or is a link. Repair it: chmod 600 {path}")
         try:

@@ -95,8 +95,10 @@ def gather(own: Path, elsewhere: Path | None, trusted: Sequence[Path] = ()) -> E
         ValueError: A trusted key cannot be read.
     """
     folders = [folder for folder in (own, elsewhere) if folder is not None]
-    files = list(trusted) or (public_keys([elsewhere]) if elsewhere is not None else []) or public_keys([own])
-    evidence = Evidence({key_id(key): key for key in map(read_public_key, files)})
+    evidence = Evidence({key_id(key): key for key in map(read_public_key, trusted)})
+    for folder in (elsewhere, own):
+        if folder is not None and not evidence.keys:
+            _take_keys(evidence, folder)
     if len(evidence.keys) > 1 and not trusted:
         text = f"There are the public keys {', '.join(sorted(evidence.keys))}: a key was replaced. Name those that you trust."
         evidence.findings.append(Finding(kind="key", text=text))
@@ -112,6 +114,17 @@ def gather(own: Path, elsewhere: Path | None, trusted: Sequence[Path] = ()) -> E
             if _trust(evidence, path, statement):
                 evidence.pruned.setdefault(statement.chain, {})[statement.through] = statement
     return evidence
+
+
+def _take_keys(evidence: Evidence, folder: Path) -> None:
+    """Trust the public keys of a folder; one that cannot be read is a finding."""
+    for path in public_keys([folder]):
+        try:
+            key = read_public_key(path)
+        except ValueError as error:
+            evidence.findings.append(Finding(kind="key", text=str(error)))
+        else:
+            evidence.keys[key_id(key)] = key
 
 
 def _trust(evidence: Evidence, path: Path, statement: Checkpoint | PruneStatement) -> bool:

@@ -7,8 +7,10 @@ the whole data folder in hand.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeVar
@@ -27,6 +29,9 @@ _CHECKPOINT: Final = ".checkpoint.json"
 _PRUNED: Final = ".pruned.json"
 PRUNED_FILES: Final = f"*{_PRUNED}"
 """What the files of statements about pruning are called."""
+
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+"""What a file system answers that has no hard links."""
 
 S = TypeVar("S", Checkpoint, PruneStatement)
 
@@ -161,9 +166,45 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _add(path: Path, data: bytes) -> None:
-    """Write a new file, and never an old one: enough for a folder in which files can only be added."""
-    with contextlib.suppress(FileExistsError):
+    """Write a new file whole or not at all, and never an old one: enough for a folder in which files can only be added.
+
+    Half a file under this name would be taken for somebody's work, for ever: so the name comes when all is on the disk. Where
+    nothing can be removed, the other name stays, and nobody looks at it.
+    """
+    if os.path.lexists(path):
+        return
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        _write(unfinished, data, os.O_EXCL)
+        try:
+            os.link(unfinished, path, follow_symlinks=False)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _write_at_once(path, data)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # Some network file systems do not know it for folders.
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_at_once(path: Path, data: bytes) -> None:
+    """Write a new file where there are no hard links; what the disk does not take whole is removed."""
+    try:
         _write(path, data, os.O_EXCL)
+    except FileExistsError:
+        return
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
 
 
 def _write(path: Path, data: bytes, how: int) -> None:

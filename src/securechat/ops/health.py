@@ -27,6 +27,9 @@ class Health:
     Args:
         checks: Name → something that raises when the dependency does not answer.
         worries: Name → what somebody should do something about; nothing when all is well. A worry takes no traffic away.
+
+    Attributes:
+        broken: Work in the background that was given up: the process is about to end.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Health:
         self._checks = checks
         self._worries = worries or {}
         self.draining = False
+        self.broken: list[str] = []
         self.started = False
         self.loop_lag_s = 0.0
 
@@ -48,6 +52,7 @@ class Health:
                 found[name] = "ok"
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
                 found[name] = type(error).__name__
+        found |= dict.fromkeys(self.broken, "broken")
         if self.draining:
             found["server"] = "draining"
         elif not self.started:

@@ -81,8 +81,12 @@ def name_of(command: type[c.Command]) -> str:
 # ── Server → client ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Hello(msgspec.Struct, tag_field="op", tag="hello", kw_only=True):
-    """The first frame of a connection, always a JSON text message."""
+class Hello(msgspec.Struct, tag_field="op", tag="hello", kw_only=True, omit_defaults=True):
+    """The first frame of a connection: on the clear sub-protocol always a JSON text message.
+
+    Attributes:
+        root: Inside a sealed session, the id of the root that signs the list of the server's keys, in hex, if it has one.
+    """
 
     protocol: int
     server: str
@@ -90,6 +94,7 @@ class Hello(msgspec.Struct, tag_field="op", tag="hello", kw_only=True):
     time: int
     heartbeat_s: int
     limits: Limits
+    root: str = ""
 
 
 class Ready(msgspec.Struct, tag_field="op", tag="ready", kw_only=True, omit_defaults=True):

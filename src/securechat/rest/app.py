@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from securechat.auth.addresses import host_of
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import commands as c
@@ -31,7 +32,7 @@ from securechat.ops.health import Health
 from securechat.ops.metrics import Counters
 from securechat.protocol import key_list as key_list_module
 from securechat.protocol.handler import invalid_input, too_deep
-from securechat.rest import docs
+from securechat.rest import docs, oauth
 from securechat.rest.openapi import Problem, document
 from securechat.rest.routes import BASE, ROUTES, Route
 from securechat.rest.static import StaticFiles
@@ -62,6 +63,7 @@ class RestApp:
         origins: Origins allowed besides the server's own.
         key_list: The signed list of identity keys, if one is published.
         strict_for: How long browsers remember to use HTTPS only for a host, in seconds; 0: not at all.
+        issuer: What apps call the server: its public URL.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class RestApp:
         origins: Callable[[], frozenset[str]],
         key_list: Callable[[], bytes | None],
         strict_for: Callable[[str], int] = lambda _host: 0,
+        issuer: Callable[[], str] = str,
     ) -> None:
+        self._issuer = issuer
         self._dispatcher = dispatcher
         self._auth = auth
         self._limiter = limiter
@@ -93,12 +97,16 @@ class RestApp:
             StarletteRoute(BASE + path, self._at(methods), methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
             for path, methods in found.items()
         ]
+        apps = oauth.OAuthDoor(self._perform_openly, lambda request: request.scope[_AUTHORIZATION])
+        methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         self.asgi: ASGIApp = _Borders(
             Starlette(
                 routes=[
                     StarletteRoute("/healthz", self._healthz),
                     StarletteRoute("/readyz", self._readyz),
                     StarletteRoute(key_list_module.PATH, self._serve_key_list),
+                    StarletteRoute(oauth.METADATA, self._serve_metadata),
+                    *[StarletteRoute(path, endpoint, methods=methods) for path, endpoint in apps.endpoints()],
                     StarletteRoute("/api/openapi.json", self._serve_openapi),
                     StarletteRoute("/api/docs", self._serve_docs),
                     StarletteRoute("/api/docs.css", self._serve_docs_style),
@@ -182,6 +190,12 @@ class RestApp:
             self._counters.refused += 1
             return _problem(error, headers=self._limiter.headers([(costs.ADDRESS, address)], time.monotonic()))
         return None
+
+    async def _perform_openly(self, command: c.Command, address: str) -> Any:
+        return await self._dispatcher.perform(STRANGER, command, address)
+
+    async def _serve_metadata(self, _request: Request) -> Response:
+        return Response(_encode(oauth.metadata(self._issuer())), media_type="application/json")
 
     async def _healthz(self, _request: Request) -> Response:
         return Response(b'{"alive":true}', media_type="application/json")
@@ -371,6 +385,7 @@ class _Borders:
         scope = _seal(scope)
         started = time.perf_counter()
         request_id = new_id("req")
+        host = _host(scope)
         token = _request_id.set(request_id)
         status = 0
 
@@ -381,7 +396,7 @@ class _Borders:
                 present = {name for name, _ in message["headers"]}
                 message["headers"] += [(name, value) for name, value in _HEADERS if name not in present]
                 message["headers"].append((b"x-request-id", request_id.encode()))
-                if scope["scheme"] == "https" and (seconds := self._strict_for(_host(scope))):
+                if scope["scheme"] == "https" and host and (seconds := self._strict_for(host)):
                     message["headers"].append((b"strict-transport-security", f"max-age={seconds}".encode()))
             await send(message)
 
@@ -389,6 +404,8 @@ class _Borders:
             refusal = None
             if scope["path"] not in _PROBES:
                 refusal = self._knock(scope["client"][0] if scope["client"] else "")
+            if host is None and refusal is None:  # What follows would stumble over it.
+                refusal = _problem(InvalidInput("The Host header is no host."), status=400)
             await (refusal or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = 499
@@ -404,11 +421,11 @@ class _Borders:
                 log.debug("request", extra=extra)
 
 
-def _host(scope: Scope) -> str:
-    """Return the name in the Host header, without its port."""
+def _host(scope: Scope) -> str | None:
+    """Return the name in the Host header, without its port; None when it is no host."""
     for name, value in scope["headers"]:
         if name == b"host":
-            return urllib.parse.urlsplit(f"//{value.decode('latin-1')}").hostname or ""
+            return host_of(value.decode("latin-1"))
     return ""
 
 

@@ -60,6 +60,22 @@ ROUTES: Final = (
     Route("PATCH", "/me", c.UserUpdate),
     Route("GET", "/devices", c.DeviceList),
     Route("DELETE", "/devices/{device}", c.DeviceRevoke),
+    Route("GET", "/providers", c.ProviderList, open=True),
+    Route("POST", "/providers/{provider}/begin", c.ProviderBegin, open=True),
+    Route("POST", "/providers/{provider}/finish", c.ProviderFinish, open=True),
+    Route("POST", "/sessions/provider", c.SessionProvider, 201, open=True, session=True),
+    Route("POST", "/accounts/provider", c.AccountProvider, 201, open=True, session=True),
+    Route("GET", "/externals", c.ExternalList),
+    Route("POST", "/externals/{provider}/begin", c.ExternalBegin),
+    Route("POST", "/externals/{provider}/finish", c.ExternalAdd, 201),
+    Route("DELETE", "/externals/{external}", c.ExternalRemove),
+    Route("POST", "/consents:get", c.ConsentGet),
+    Route("POST", "/consents", c.ConsentGive),
+    Route("GET", "/grants", c.GrantList),
+    Route("DELETE", "/grants/{app}", c.GrantRevoke),
+    Route("GET", "/tokens", c.TokenList),
+    Route("POST", "/tokens", c.TokenCreate, 201),
+    Route("DELETE", "/tokens/{token}", c.TokenRevoke),
     Route("GET", "/users", c.UserFind),
     Route("POST", "/users:get", c.UserGet),
     Route("GET", "/blocks", c.UserBlocks),
@@ -103,5 +119,15 @@ ROUTES: Final = (
     Route("POST", "/admin/bots", c.BotCreate, 201),
     Route("POST", "/admin/bots/{user}/rotate", c.BotRotate),
     Route("DELETE", "/admin/bots/{user}", c.BotRevoke),
+    Route("GET", "/admin/apps", c.AppList),
+    Route("POST", "/admin/apps", c.AppCreate, 201),
+    Route("DELETE", "/admin/apps/{app}", c.AppDelete),
     Route("GET", "/admin/audit", c.AuditList),
 )
+
+FORMS: Final = (
+    Route("POST", "/oauth/token", c.OauthToken, open=True),
+    Route("POST", "/oauth/device", c.OauthDevice, open=True),
+    Route("POST", "/oauth/revoke", c.OauthRevoke, open=True),
+)
+"""What apps send as forms, because OAuth says so. These paths are whole: they are not below `BASE`."""

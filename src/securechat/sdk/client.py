@@ -23,8 +23,9 @@ from securechat.domain.accounts import User
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
-from securechat.errors import EnrolmentRequired, Unauthorized
+from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized
 from securechat.protocol import frames as f
+from securechat.protocol.codec import encode_msgpack
 from securechat.sdk.backoff import Backoff
 from securechat.sdk.commands import Commands
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped, Untrusted, to_error
@@ -38,6 +39,9 @@ from securechat.sdk.transport import Closed, Transport
 log = logging.getLogger(__name__)
 
 ANSWER_S: Final = 30.0
+RESUME_ROOMS: Final = 100
+"""Rooms that one frame asks for: each costs the server's rate limit as much as a command."""
+AUTH_ROOMS: Final = 1_000
 EVENTS_MAX: Final = 1_000
 """Events that wait for a slow reader. Past it, entries are left in the log, and asked for when the reader has caught up: a client
 that only sends need not read, and one that reads slowly misses nothing."""
@@ -45,6 +49,8 @@ EXTEND_PAUSES_S: Final = (3.0, 7.0, 15.0, 25.0)
 """Between the attempts to bring a fresh token, when the server of tokens cannot be reached."""
 BROKEN_S: Final = 60.0
 """A session that breaks twice within this time is not an accident."""
+_MAP_HEAD: Final = 16
+"""What `resume` costs in `auth` before its first room."""
 _STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
 
 
@@ -58,6 +64,21 @@ def _pins(text: str) -> list[str]:
     if any(len(bytes.fromhex(word)) != 32 for word in found):
         raise ValueError("A key id has 64 hex digits.")
     return found
+
+
+def _auth_that_fits(token: str, seen: dict[str, int], room: int) -> tuple[f.Auth, dict[str, int]]:
+    """Return `auth` with as many rooms to resume as fit into a message of `room` bytes, and the others."""
+    auth = f.Auth(id="auth", token=Secret(token))
+    left = room - len(encode_msgpack([auth])) - _MAP_HEAD
+    rest: dict[str, int] = {}
+    for name, seq in seen.items():
+        size = len(encode_msgpack({name: seq}))
+        if rest or size > left or len(auth.resume) == AUTH_ROOMS:
+            rest[name] = seq
+        else:
+            auth.resume[name] = seq
+            left -= size
+    return auth, rest
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -303,10 +324,27 @@ class ChatClient(Commands):
             self._spawn(self._ask_for(self._transport, rooms))
 
     async def _ask_for(self, transport: Transport, rooms: dict[str, int]) -> None:
-        try:
-            await transport.send(f.Resume(id=f"resume {next(self._ids)}", rooms=rooms))
-        except Closed as closed:
-            log.debug("not asked, the next connection resumes", extra={"reason": str(closed)})
+        """Ask for everything after these places, some rooms at a time; a server that has enough to do says when to go on."""
+        left = list(rooms)
+        while left and self._transport is transport:
+            some = left[:RESUME_ROOMS]
+            frame_id = f"resume {next(self._ids)}"
+            answer = self._answers[frame_id] = asyncio.get_running_loop().create_future()
+            try:
+                await transport.send(f.Resume(id=frame_id, rooms={room: rooms[room] for room in some}))
+                await answer
+            except RateLimited as error:
+                await asyncio.sleep((error.retry_after_ms or 1_000) / 1_000)
+                continue
+            except (Closed, ConnectionLost) as error:
+                log.debug("not asked, the next connection resumes", extra={"reason": str(error)})
+                return
+            except ChatError as error:
+                log.info("not resumed", extra={"rooms": len(some), "error": error.code})
+                self._asked.difference_update(some)  # What comes next shows the gap.
+            finally:
+                self._answers.pop(frame_id, None)
+            del left[:RESUME_ROOMS]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -328,10 +366,12 @@ class ChatClient(Commands):
         broken_at = float("-inf")
         try:
             while True:
+                wait_s = 0.0
                 try:
                     await self._session(backoff)
                 except Closed as closed:
                     log.info("disconnected", extra={"code": closed.code, "reason": str(closed)})
+                    wait_s = closed.wait_s
                     if closed.code == f.CloseCode.PROTOCOL:
                         if time.monotonic() - broken_at < BROKEN_S:
                             raise Untrusted("Twice in a minute, what came was not what the server had sealed.") from closed
@@ -339,7 +379,7 @@ class ChatClient(Commands):
                     if closed.code in _STOP:
                         raise Stopped(f"The server ended this client: {closed}") from closed
                     if closed.code == f.CloseCode.UNAUTHORIZED:
-                        self._tokens.refused()
+                        self._tokens.renew()
                         refusals += 1
                     else:
                         refusals = 0
@@ -347,13 +387,16 @@ class ChatClient(Commands):
                     log.info("cannot connect", extra={"reason": str(error)})
                 self._lose()
                 delay, self._drain_ms = backoff.next() if self._drain_ms is None else self._drain_ms / 1000, None
-                await asyncio.sleep(0 if refusals == 1 else delay)
+                await self._wait(0 if refusals == 1 else wait_s + delay)
         except Exception as error:  # noqa: BLE001 - the border: whoever waits is told
             self._failed = error
             self._ready.set()
             self._lose()
         finally:
             self._ready.set() if self._failed else self._ready.clear()
+
+    async def _wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def _lose(self) -> None:
         self._transport = None
@@ -370,29 +413,35 @@ class ChatClient(Commands):
         token = await self._tokens.token()
         transport = await Transport.open(self.url, self._tls, self.sealing)
         try:
-            await transport.send(f.Auth(id="auth", token=Secret(token), resume=self.seen))
+            auth, rest = _auth_that_fits(token, self.seen, transport.room)
+            await transport.send(auth)
             while True:
                 for frame in await transport.receive():
                     if isinstance(frame, f.Ready):
-                        self._start_session(frame, transport)
+                        self._start_session(frame, transport, rest)
                         backoff.reset()
                     else:
                         await self._take(frame, transport)
         finally:
             await transport.close()
 
-    def _start_session(self, ready: f.Ready, transport: Transport) -> None:
+    def _start_session(self, ready: f.Ready, transport: Transport, rest: dict[str, int] | None = None) -> None:
+        """Begin anew with what the server knows; `rest` did not fit into `auth` and is asked for now."""
         self.user = ready.user
         self.device = ready.device
         self.blocked = set(ready.blocked)
         self.connects += 1
         known = self.rooms
         self.rooms = {}
+        missed: dict[str, int] = {}
         for summary in ready.rooms:
             room = known.get(summary.id) or Room(self, summary)
             room.summary = summary
             self.rooms[summary.id] = room
-            if summary.resumed is None:
+            if rest and summary.id in rest:
+                if rest[summary.id] != summary.last_seq:
+                    missed[summary.id] = rest[summary.id]
+            elif summary.resumed is None:
                 self._seen[summary.id] = summary.last_seq
             elif not summary.resumed:
                 self._events_put_gap(summary.id)
@@ -401,10 +450,13 @@ class ChatClient(Commands):
         self._transport = transport
         transport.authenticated()
         self._ready.set()
+        if missed:
+            self._asked.update(missed)
+            self._spawn(self._ask_for(transport, missed))
 
     async def _extend(self, transport: Transport) -> None:
         """Bring a fresh token, again and again for as long as the old one lasts."""
-        self._tokens.refused()
+        self._tokens.renew()
         for pause_s in EXTEND_PAUSES_S:
             try:
                 await transport.send(f.Auth(id="extend", token=Secret(await self._tokens.token())))
@@ -424,10 +476,11 @@ class ChatClient(Commands):
             self._take_reply(frame)
         elif isinstance(frame, f.ErrorFrame):
             if frame.id == "auth" and frame.code == Unauthorized.code:
+                self._tokens.refused()
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
             if frame.id == "auth" and frame.code == EnrolmentRequired.code:
                 raise LoginRequired(f"{frame.detail} Run: securechat login, or open the web client.")
-            if frame.id.startswith("resume "):
+            if frame.id.startswith("resume ") and frame.id not in self._answers:
                 self._asked.clear()
             answer = self._answers.get(frame.id)
             if answer is not None and not answer.done():

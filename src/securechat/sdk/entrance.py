@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
+from securechat.errors import GrantRefused
 from securechat.sdk.errors import ConnectionLost
 from securechat.sdk.pins import PinStore, default_store
-from securechat.sdk.profile import Profile, ask_openly, check_url, save_profile, tls_context
+from securechat.sdk.profile import TERMINAL, Profile, ask_as_app, ask_openly, check_url, save_profile, tls_context
 from securechat.sdk.sealing import Sealing, host_of
 from securechat.sdk.transport import Closed, Transport
+
+DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 class Entrance:
@@ -134,6 +138,90 @@ class Entrance:
             Unauthorized: The passkey does not work here; the answer does not say why.
         """
         return await self._session(c.SessionPasskey(ticket=ticket, credential=credential, device_name=device_name))
+
+    async def list_providers(self) -> list[c.SignInProvider]:
+        """Return the providers whose accounts open this server."""
+        found: c.Providers = await ask_openly(self.url, c.ProviderList(), self.ca)
+        return found.providers
+
+    async def begin_provider(self, provider: str, *, origin: str = "") -> c.ProviderStart:
+        """Begin to sign in at a provider: a browser goes to `url`, and comes back to `origin` or the server's own URL.
+
+        Raises:
+            NotFound: There is no such provider.
+            Unavailable: It does not answer.
+        """
+        found: c.ProviderStart = await ask_openly(self.url, c.ProviderBegin(provider=provider, origin=origin), self.ca)
+        return found
+
+    async def finish_provider(self, provider: str, ticket: str, *, state: str, code: str, iss: str = "") -> c.ProviderOutcome:
+        """Bring what the browser came back with: `state`, `code` and `iss` stand in its address.
+
+        Raises:
+            Forbidden: It does not belong to the ticket, or took longer than ten minutes.
+            Unauthorized: The provider's answer does not hold.
+        """
+        command = c.ProviderFinish(provider=provider, ticket=ticket, state=state, code=Secret(code), iss=iss)
+        found: c.ProviderOutcome = await ask_openly(self.url, command, self.ca)
+        return found
+
+    async def log_in_by_provider(self, ticket: str, *, code: str = "", device_name: str = "") -> c.Session:
+        """Sign in with the ticket of `finish_provider`.
+
+        Raises:
+            SecondFactorRequired: The account has a second factor; the code is missing or wrong. The ticket still holds.
+            Unauthorized: No account is linked.
+        """
+        return await self._session(c.SessionProvider(ticket=ticket, code=Secret(code), device_name=device_name))
+
+    async def register_by_provider(
+        self, ticket: str, username: str, *, code: str = "", display_name: str = "", device_name: str = ""
+    ) -> c.Session:
+        """Create an account that the provider's account opens; `code` is an invitation. Bounds as in `set_up`.
+
+        Raises:
+            RegistrationClosed: It needs an invitation.
+            LinkInvalid: The invitation does not work (any more).
+            NameTaken: Somebody has this username.
+        """
+        command = c.AccountProvider(
+            ticket=ticket, username=username, display_name=display_name, code=Secret(code), device_name=device_name
+        )
+        return await self._session(command)
+
+    async def begin_device(self, *, scope: str = "") -> c.DeviceAuthorization:
+        """Ask to be let in as the terminal: somebody opens `verification_uri` and types `user_code`."""
+        found: c.DeviceAuthorization = await ask_as_app(self.url, c.OauthDevice(client_id=TERMINAL, scope=scope), self.ca)
+        return found
+
+    async def wait_for_device(self, begun: c.DeviceAuthorization) -> c.OauthTokens:
+        """Return the tokens once somebody said yes.
+
+        Raises:
+            GrantRefused: They said no (`field` is `access_denied`), or nobody did in time (`expired_token`).
+        """
+        command = c.OauthToken(grant_type=DEVICE_GRANT, client_id=TERMINAL, device_code=Secret(begun.device_code))
+        pause = begun.interval
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                found: c.OauthTokens = await ask_as_app(self.url, command, self.ca)
+            except GrantRefused as error:
+                if error.field == "slow_down":
+                    pause += 5
+                elif error.field != "authorization_pending":
+                    raise
+            else:
+                return found
+
+    async def keep_tokens(self, tokens: c.OauthTokens, path: Path | None = None) -> Profile:
+        """As `keep`, for what `wait_for_device` returned."""
+        me: c.Identity = await ask_openly(self.url, c.Me(), self.ca, token=tokens.access_token)
+        profile = Profile(
+            url=self.url, username=me.user.username, device=me.device, refresh_token=tokens.refresh_token, ca=self.ca, app=TERMINAL
+        )
+        save_profile(profile, path)
+        return profile
 
     async def begin_totp(self, session: c.Session) -> c.TotpSecret:
         """As `ChatClient.begin_totp`, for a session that has to enrol before anything else."""

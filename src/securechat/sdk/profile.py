@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import msgspec
 
 from securechat.domain import commands as c
 from securechat.domain.secret import MaskedRepr, Secret, encode_hook
-from securechat.errors import Unauthorized
+from securechat.errors import GrantRefused, Unauthorized
 from securechat.protocol.frames import name_of
 from securechat.sdk.errors import LoginRequired, to_error
 
@@ -34,8 +35,17 @@ _PATHS: Final = {
     c.SessionPasskey: "/sessions/passkey",
     c.TotpBegin: "/factors/totp:begin",
     c.TotpConfirm: "/factors/totp",
+    c.ProviderBegin: "/providers/{provider}/begin",
+    c.ProviderFinish: "/providers/{provider}/finish",
+    c.SessionProvider: "/sessions/provider",
+    c.AccountProvider: "/accounts/provider",
 }
-"""Where a command that needs no connection stands in REST; `InviteGet` has its code in the path."""
+"""Where a command that needs no connection stands in REST; names in braces are fields of it."""
+_GETS: Final = {c.InviteGet: "/invites/{code}", c.ProviderList: "/providers", c.Me: "/me"}
+"""The same of those that only read."""
+_FORMS: Final = {c.OauthToken: "/oauth/token", c.OauthDevice: "/oauth/device", c.OauthRevoke: "/oauth/revoke"}
+TERMINAL: Final = "securechat-terminal"
+"""Client id of the terminal, which every server knows."""
 
 
 class Profile(MaskedRepr, msgspec.Struct, kw_only=True):
@@ -48,6 +58,8 @@ class Profile(MaskedRepr, msgspec.Struct, kw_only=True):
     device: str = ""
     refresh_token: str = ""
     ca: str = ""
+    app: str = ""
+    """Client id, when somebody let this terminal in from elsewhere (`login --device`); empty for a session of their own."""
 
 
 def profile_path() -> Path:
@@ -113,24 +125,54 @@ async def ask_openly(url: str, command: c.Command, ca: str = "", *, token: str =
         ChatError: The server refused.
         OSError: The server cannot be reached.
     """
-    fields = {key: value for key, value in msgspec.to_builtins(command, enc_hook=encode_hook).items() if key not in {"op", "id"}}
+    fields = _fields(command)
+    path = (_GETS | _PATHS)[type(command)]
+    for name in re.findall(r"{(\w+)}", path):
+        path = path.replace(f"{{{name}}}", quote(fields.pop(name), safe=""))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if type(command) in _GETS:
+        answer = await _send(url, command, ca, "GET", f"/api/v1{path}", headers=headers)
+    else:
+        answer = await _send(url, command, ca, "POST", f"/api/v1{path}", json=fields, headers=headers)
+    if answer.status_code >= 400:
+        raise to_error(_problem_of(url, answer))
+    return msgspec.json.decode(answer.content, type=c.REPLIES[type(command)])
+
+
+async def ask_as_app(url: str, command: c.Command, ca: str = "") -> Any:
+    """Perform a command of an app, as a form, and return its reply.
+
+    Raises:
+        GrantRefused: The server refused; `field` is OAuth's word for the reason.
+        OSError: The server cannot be reached.
+    """
+    form = {key: value for key, value in _fields(command).items() if value}
+    answer = await _send(url, command, ca, "POST", _FORMS[type(command)], data=form)
+    if answer.status_code >= 400:
+        problem = _problem_of(url, answer)
+        raise GrantRefused(str(problem.get("error_description") or ""), field=str(problem.get("error")))
+    return msgspec.json.decode(answer.content, type=c.REPLIES[type(command)])
+
+
+def _fields(command: c.Command) -> dict[str, Any]:
+    found = msgspec.to_builtins(command, enc_hook=encode_hook)
+    return {key: value for key, value in found.items() if key not in {"op", "id"}}
+
+
+async def _send(url: str, command: c.Command, ca: str, method: str, path: str, **more: Any) -> httpx.Response:
     context = tls_context(url, ca)
     try:
         async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
-            if isinstance(command, c.InviteGet):
-                answer = await http.get(f"{url}/api/v1/invites/{quote(command.code.reveal(), safe='')}")
-            else:
-                headers = {"Authorization": f"Bearer {token}"} if token else {}
-                answer = await http.post(f"{url}/api/v1{_PATHS[type(command)]}", json=fields, headers=headers)
+            return await http.request(method, url + path, **more)
     except httpx.TransportError as error:
         raise ConnectionError(f"{url} cannot be reached for {name_of(type(command))}: {error}") from error
-    if answer.status_code >= 400:
-        try:
-            problem = msgspec.json.decode(answer.content, type=dict)
-        except msgspec.DecodeError:
-            raise ConnectionError(f"{url} answered {answer.status_code}.") from None
-        raise to_error(problem)
-    return msgspec.json.decode(answer.content, type=c.REPLIES[type(command)])
+
+
+def _problem_of(url: str, answer: httpx.Response) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(answer.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise ConnectionError(f"{url} answered {answer.status_code}.") from None
 
 
 def _lock_file(handle: int) -> None:
@@ -148,7 +190,10 @@ class TokenSource(Protocol):
         """Return a token that holds now. Raises `LoginRequired` or `OSError`."""
 
     def refused(self) -> None:
-        """The token of the last call was refused: the next one has to be another."""
+        """The server answered that the token of the last call does not hold: the next one has to be another."""
+
+    def renew(self) -> None:
+        """The next token should be a fresh one, where tokens end: a connection was closed for want of one, or soon will be."""
 
     def forget(self) -> None:
         """The session is over: nothing of it stays on this machine."""
@@ -170,6 +215,9 @@ class FixedToken:
     def refused(self) -> None:
         """There is no other."""
         self._bad = True
+
+    def renew(self) -> None:
+        """See `TokenSource.renew`: it does not end, and only an answer says that it does not hold."""
 
     def forget(self) -> None:
         """Nothing is stored here; whoever gave the token has it."""
@@ -202,6 +250,10 @@ class ProfileToken:
         """See `TokenSource.refused`."""
         self._access = ""
 
+    def renew(self) -> None:
+        """See `TokenSource.renew`."""
+        self._access = ""
+
     def forget(self) -> None:
         """Remove the profile's file."""
         (self._path or profile_path()).unlink(missing_ok=True)
@@ -215,10 +267,15 @@ class ProfileToken:
             await self._exchange(load_profile(self._path))
 
     async def _exchange(self, profile: Profile) -> None:
+        session: c.Session | c.OauthTokens
+        token = Secret(profile.refresh_token)
         try:
-            command = c.SessionRefresh(refresh_token=Secret(profile.refresh_token))
-            session: c.Session = await ask_openly(profile.url, command, profile.ca)
-        except Unauthorized as error:
+            if profile.app:
+                form = c.OauthToken(grant_type="refresh_token", client_id=profile.app, refresh_token=token)
+                session = await ask_as_app(profile.url, form, profile.ca)
+            else:
+                session = await ask_openly(profile.url, c.SessionRefresh(refresh_token=token), profile.ca)
+        except (Unauthorized, GrantRefused) as error:
             raise LoginRequired("The session has ended. Run: securechat login") from error
         profile.refresh_token = session.refresh_token
         save_profile(profile, self._path)

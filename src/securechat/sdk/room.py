@@ -130,7 +130,7 @@ class Room:
             before: Entries before this `seq`.
             after: Entries after this `seq`; 0 for the first page.
             around: Entries on both sides of this `seq`, itself included.
-            limit: At most this many, 1 to 200.
+            limit: At most this many, 1 to 200; large entries make pages shorter, and only an empty one is the end.
 
         Raises:
             InvalidInput: More than one of the three, or a limit out of bounds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 import time
 from typing import Final, Literal, cast, get_args
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 SealPolicy = Literal["required", "preferred", "off"]
 FETCH_S: Final = 10.0
 LIST_MAX: Final = 64 * 1024
+_KEY_ID: Final = re.compile("[0-9a-f]{64}")
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -117,18 +119,20 @@ class Sealing:
         pins = [bytes.fromhex(kid) for kid in self._known().keys]
         return ClientHandshake(self.host, pins, Encoding.MSGPACK, self.offered(), ClientClock())
 
-    def established(self, key_id: bytes) -> None:
-        """Every check passed: keep the key, if it is the first one."""
+    def established(self, key_id: bytes) -> bool:
+        """Every check passed: keep the key, if it is the first one. Return whether nothing was known of this server before."""
         known = self._known()
+        first = not known.keys and not known.root
         self.key_id = key_id.hex()
         if self.key_id not in known.keys:
             level = logging.WARNING if self._store.path is not None else logging.DEBUG
             log.log(level, "first contact with %s: its key is %s, and no other is taken from now on", self.host, shown(self.key_id))
             known.keys.append(self.key_id)
         elif known.sealed:
-            return
+            return False
         known.sealed = True
         self._store.keep(self.host, known)
+        return first
 
     async def another_key(self, error: UnknownKey, tls: ssl.SSLContext | None) -> None:
         """The server showed a key that is not pinned: see whether its root has signed it.
@@ -156,21 +160,14 @@ class Sealing:
         known.key_list = signed.list
         self._store.keep(self.host, known)
 
-    async def learn_root(self, tls: ssl.SSLContext | None) -> None:
-        """After a first contact: keep the root that signs the list of this server's keys, if there is one."""
-        known = self._known()
-        if known.root or not self.key_id:
-            return
-        try:
-            signed = await self._fetch(tls)
-            found = check_list(signed, host=self.host, root_kid=signed.root_kid, now=time.time())
-        except (OSError, ValueError) as reason:
-            log.debug("no root to keep", extra={"host": self.host, "reason": str(reason)})
-            return
-        if self.key_id in {key.kid for key in found.keys}:
-            known.root, known.key_list = signed.root_kid, signed.list
-            known.keys = [*dict.fromkeys([*known.keys, *(key.kid for key in found.keys)])]
-            self._store.keep(self.host, known)
+    def keep_root(self, root: str) -> None:
+        """At the first contact: keep the root that the server named inside the session.
+
+        Whoever is believed with its key is believed with its root. Later it is not: a key that was known beforehand could be a
+        stolen one, and must not name its successors.
+        """
+        if _KEY_ID.fullmatch(root):
+            self._store.keep(self.host, msgspec.structs.replace(self._known(), root=root))
 
     async def _fetch(self, tls: ssl.SSLContext | None) -> SignedKeyList:
         """Fetch the signed list. Raises `OSError` or `ValueError`."""

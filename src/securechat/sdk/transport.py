@@ -18,11 +18,19 @@ from securechat.protocol.codec import encode_msgpack
 from securechat.protocol.frames import SUBPROTOCOL, CloseCode, Hello
 from securechat.protocol.handler import BadFrame, ProtocolHandler, client_side
 from securechat.protocol.handshake import UnknownKey
-from securechat.protocol.session import INNER_MAX_CLIENT, ClientSession, pack
+from securechat.protocol.session import INNER_MAX_CLIENT, INNER_MAX_STRANGER, ClientSession, pack
 from securechat.sdk.sealing import Sealing
 
 OPEN_S: Final = 10
 RECEIVE_MAX: Final = 17 * 1024 * 1024
+HINT_S: Final = 60.0
+"""After a refusal that nobody proved: long enough that a forger gains nothing by repeating it."""
+_HINTS: Final = frozenset(
+    {
+        CloseCode.TOO_BIG, CloseCode.SLOW_CONSUMER, CloseCode.PROTOCOL, CloseCode.UNAUTHORIZED, CloseCode.REKEY,
+        CloseCode.WRONG_HOST, CloseCode.NO_COMMON, CloseCode.REPLACED,
+    }
+)  # fmt: skip
 FRAMING: Final = 5
 """What a message costs inside a record: its length, and the record's content type."""
 
@@ -31,12 +39,14 @@ class Closed(Exception):
     """The connection ended.
 
     Attributes:
-        code: Close code, 1006 when the network ended it.
+        code: Close code, 1006 when the network ended it, or somebody did who proved nothing.
+        wait_s: How long to wait at least before the next connection.
     """
 
-    def __init__(self, code: int, reason: str = "") -> None:
+    def __init__(self, code: int, reason: str = "", *, wait_s: float = 0.0) -> None:
         super().__init__(f"{code} {reason}".strip())
         self.code = code
+        self.wait_s = wait_s
 
 
 class Transport:
@@ -91,7 +101,9 @@ class Transport:
                 return await cls._begin(socket, tls, sealing)
         except (ConnectionClosed, TimeoutError, msgspec.DecodeError, ValueError) as error:
             await socket.close()
-            raise (_closed(error) if isinstance(error, ConnectionClosed) else Closed(1006, "no hello")) from error
+            if not isinstance(error, ConnectionClosed):
+                raise Closed(1006, "no hello") from error
+            raise (_hint(error) if socket.subprotocol == SUBPROTOCOL else _closed(error)) from error
         except BaseException:
             await socket.close()
             raise
@@ -116,15 +128,24 @@ class Transport:
         except SessionRefused as refused:
             raise Closed(refused.code, refused.reason) from refused
         await socket.send(handshake.client_fin())
-        first = not sealing.key_id
-        sealing.established(handshake.key_id)
-        if first:
-            await sealing.learn_root(tls)
+        first = sealing.established(handshake.key_id)
         transport = cls(socket, session)
-        while not transport._unread:
-            transport._unread = transport._open(await socket.recv())
+        try:
+            while not transport._unread:
+                transport._unread = transport._open(await socket.recv())
+        except ConnectionClosed as error:
+            raise transport._ended(error) from error
         (transport.hello,) = msgspec.msgpack.decode(transport._unread.pop(0), type=list[Hello])
+        if first:
+            sealing.keep_root(transport.hello.root)
         return transport
+
+    @property
+    def room(self) -> int:
+        """How many bytes one message to the server may have now."""
+        if self.session is None:
+            return self.hello.limits.websocket_message_bytes
+        return (INNER_MAX_CLIENT if self.session.authenticated else INNER_MAX_STRANGER) - FRAMING
 
     async def send(self, *frames: Any) -> None:
         """Send frames as one message.
@@ -134,9 +155,8 @@ class Transport:
             Closed: The connection has ended.
         """
         data = encode_msgpack(frames)
-        limit = self.hello.limits.websocket_message_bytes if self.session is None else INNER_MAX_CLIENT - FRAMING
-        if len(data) > limit:
-            raise TooLarge(f"A message to the server has at most {limit} bytes.")
+        if len(data) > self.room:
+            raise TooLarge(f"A message to the server has at most {self.room} bytes.")
         try:
             async with self._writing:
                 if self.session is not None:
@@ -212,6 +232,12 @@ def _binary(data: bytes | str) -> bytes:
     if isinstance(data, str):
         raise SessionRefused(CloseCode.PROTOCOL, "a text message")
     return data
+
+
+def _hint(error: ConnectionClosed) -> Closed:
+    """Return what an end before the session is: a lost network, since nobody proved its code. Some codes are waited for."""
+    told = _closed(error)
+    return Closed(1006, f"unproved: {told}", wait_s=HINT_S if told.code in _HINTS else 0.0)
 
 
 def _closed(error: ConnectionClosed) -> Closed:

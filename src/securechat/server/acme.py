@@ -19,7 +19,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 
 from securechat import __version__
-from securechat.server.certificates import write_private
+from securechat.files import write_private
 from securechat.server.challenges import Challenges, MakeContext
 from securechat.server.renewal import AcmeError
 

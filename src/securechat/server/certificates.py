@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -138,29 +137,6 @@ def require_private(path: Path, mode: int | None = None) -> None:
     mode = stat.S_IMODE(path.stat().st_mode if mode is None else mode)
     if mode & FORBIDDEN_MODE:
         raise CertificateError(f"{path} is a key that others can get at (mode {mode:04o}). Run: chmod 600 {path}")
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 so that nobody ever sees half of it, and it is there after a power cut.
-
-    Raises:
-        OSError: The disk does not take it; what was there stays.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read_file(path: Path, *, secret: bool) -> bytes:

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from securechat.auth.addresses import networks
+from securechat.auth.addresses import host_of, networks
+from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
 from securechat.domain.secret import Secret, decode_hook
@@ -44,6 +45,7 @@ DEFAULT_RATES: Final = {
     "login.address": Rate(burst=30, per_s=0.5),
     "login.account": Rate(burst=6, per_s=0.1),
     "login.code": Rate(burst=5, per_s=0.05),
+    "consent.code": Rate(burst=10, per_s=0.1),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
     "handshake.address": Rate(burst=200, per_s=20),
@@ -73,8 +75,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     second_factor_roles: Roles = _setting(
         [], "Roles that must have a second factor: owner, admin, member. Who has none is led to set one up.", reload=True
     )
+    oidc: list[ProviderConfig] = _setting(
+        [], "Providers whose accounts open this server (OpenID Connect); see docs/howto/sign-in-with-a-provider.md."
+    )
     token_key_max_age_s: Annotated[int, Meta(ge=60)] = _setting(
         2_592_000, "Age in seconds at which the key of access tokens is rotated. Nobody is signed out by it.", reload=True
+    )
+    session_idle_days: Annotated[int, Meta(ge=0, le=36_500)] = _setting(
+        90, "Days after which a session ends that nobody used; 0: it never does.", reload=True
     )
     session_layer: Literal["required", "preferred", "off"] = _setting(
         "preferred", "Sealed sessions inside TLS: for everybody, for clients that can, or for nobody.", reload=True
@@ -111,8 +119,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_account: Annotated[int, Meta(ge=1)] = _setting(
         32, "The same of one account; then the oldest of the same device is replaced, else the new one refused.", reload=True
     )
+    max_http_connections: Annotated[int, Meta(ge=1)] = _setting(
+        5_000, "Connections that are no WebSocket; for one more, the one that is idle longest is closed.", reload=True
+    )
+    max_http_connections_address: Annotated[int, Meta(ge=1)] = _setting(1_000, "The same of one source.", reload=True)
     max_pending: Annotated[int, Meta(ge=1)] = _setting(
-        500, "Connections whose request head or auth is not there yet; more are ended at once.", reload=True
+        500, "Connections whose TLS handshake, request head or auth is not there yet; more are ended at once.", reload=True
     )
     max_pending_address: Annotated[int, Meta(ge=1)] = _setting(50, "The same of one source.", reload=True)
     trusted_proxies: list[str] = _setting(
@@ -236,6 +248,9 @@ class ConfigManager:
         except msgspec.DecodeError as error:
             mistakes.append(f"{self.path}: not JSON: {error}")
             return {}
+        except UnicodeDecodeError:
+            mistakes.append(f"{self.path}: not UTF-8")
+            return {}
         if not isinstance(found, dict):
             mistakes.append(f"{self.path}: not a JSON object")
             return {}
@@ -256,7 +271,7 @@ class ConfigManager:
                         f"{key}: {text} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'} (from {name})"
                     )
                 continue
-            if key in FIELDS and FIELDS[key].type in {list[str], Roles, dict[str, Rate]}:
+            if key in FIELDS and FIELDS[key].type in {list[str], list[ProviderConfig], Roles, dict[str, Rate]}:
                 try:
                     found[key] = msgspec.json.decode(text)
                 except msgspec.DecodeError:
@@ -290,7 +305,15 @@ def _contradictions(settings: Settings) -> list[str]:
     for index, key in ((1, "http_port"), (2, "redirect_port")):
         if ports[index] and ports[index] in ports[:index]:
             found.append(f"{key}: the same as {'port' if ports[index] == ports[0] else 'http_port'}")
-    found += _domain_mistakes(settings)
+    found += [f"oidc: {mistake}" for provider in settings.oidc if (mistake := provider.mistake())]
+    if len({provider.id for provider in settings.oidc}) < len(settings.oidc):
+        found.append("oidc: two providers have the same id")
+    if len({provider.issuer for provider in settings.oidc}) < len(settings.oidc):
+        found.append("oidc: two providers have the same issuer")
+    if host_of(settings.public_url.partition("://")[2].partition("/")[0]) is None:
+        found.append(f"public_url: {settings.public_url} names no host")
+    else:
+        found += _domain_mistakes(settings)
     if settings.admin_listen and not settings.admin_listen.rpartition(":")[2].isdecimal():
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):

@@ -1,13 +1,12 @@
 """IdentityKeys: by which keys this server is known, which one signs now, and the list of them that the offline root signed.
 
 `keys/identity.json` names the keys and when they hold; each private key is a file of its own. `securechat keys` changes them, while
-the server runs or not: it looks at the files again.
+the server runs or not: it looks at the files again. What it cannot read then is told, and the keys that it has stay.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
+import logging
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -17,8 +16,12 @@ import msgspec
 
 from securechat.crypto.identity import IdentityKey
 from securechat.errors import Shutdown
+from securechat.files import write_private
 from securechat.protocol.key_list import LIST_S, KeyList, ListedKey, SignedKeyList, sign_list
 
+log = logging.getLogger(__name__)
+
+INDEX: Final = "identity.json"
 NEXT_AFTER_S: Final = 30 * 86_400
 """A next key is listed this long before it signs, so that every client has heard of it."""
 LOOK_S: Final = 2.0
@@ -48,13 +51,16 @@ class IdentityKeys:
 
     def __init__(self, folder: Path, bits: int = 2_048) -> None:
         self._folder = folder
-        self._index = folder / "identity.json"
+        self._index = folder / INDEX
         self.published_path = folder / "identity-list.json"
         self._bits = bits
         self._records: list[KeyRecord] = []
         self._keys: dict[bytes, IdentityKey] = {}
         self._stamp = -1
+        self._problem = ""
         self._looked = float("-inf")
+        self._root = ""
+        self._root_looked = float("-inf")
 
     def load(self) -> None:
         """Read the keys, and make the first one.
@@ -65,6 +71,12 @@ class IdentityKeys:
         if not self._index.exists():
             self.add(not_before=0)
         self._read()
+
+    @property
+    def problem(self) -> str:
+        """Why keys that changed were not taken, one line; empty when all is well."""
+        self._look()
+        return self._problem
 
     def records(self) -> list[KeyRecord]:
         """Return every key, oldest first."""
@@ -90,12 +102,12 @@ class IdentityKeys:
         """Make a key that signs from this time on; those before it end a while later, when every client has the new one."""
         key = IdentityKey.generate(self._bits)
         record = KeyRecord(kid=key.key_id.hex(), not_before=not_before)
-        _write(self._path(record), key.pem())
+        write_private(self._path(record), key.pem())
         for each in self._records:
             if not each.not_after:
                 each.not_after = not_before + NEXT_AFTER_S
         self._records.append(record)
-        _write(self._index, msgspec.json.format(msgspec.json.encode(self._records)))
+        write_private(self._index, msgspec.json.format(msgspec.json.encode(self._records)))
         self._keys[key.key_id] = key
         return record
 
@@ -108,7 +120,7 @@ class IdentityKeys:
         now = int(time.time())
         keys = [ListedKey(kid=each.kid, nbf=each.not_before, naf=each.not_after) for each in self._records]
         made = KeyList(host=host, serial=serial, issued=now, expires=now + LIST_S, keys=keys)
-        _write(self.published_path, msgspec.json.encode(sign_list(made, root)))
+        write_private(self.published_path, msgspec.json.encode(sign_list(made, root)))
         return made
 
     def published(self) -> bytes | None:
@@ -117,6 +129,17 @@ class IdentityKeys:
             return self.published_path.read_bytes()
         except OSError:
             return None
+
+    def root(self) -> str:
+        """Return the id of the root that signed the published list, in hex; empty without one."""
+        now = time.monotonic()
+        if now - self._root_looked >= LOOK_S:
+            self._root_looked = now
+            try:
+                self._root = msgspec.json.decode(self.published() or b"", type=SignedKeyList).root_kid
+            except msgspec.DecodeError:
+                self._root = ""
+        return self._root
 
     def _path(self, record: KeyRecord) -> Path:
         return self._folder / f"identity-{record.kid[:16]}.pem"
@@ -127,11 +150,18 @@ class IdentityKeys:
             return
         self._looked = now
         try:
-            stamp = self._index.stat().st_mtime_ns
-        except OSError:
-            return
-        if stamp != self._stamp:
+            if self._index.stat().st_mtime_ns == self._stamp:
+                return
             self._read()
+        except (OSError, Shutdown) as error:
+            # This is a handshake of anybody, or a probe: it neither ends the server nor goes without an answer.
+            problem = str(error) if isinstance(error, Shutdown) else f"The identity keys cannot be used: {error}"
+            if problem != self._problem:
+                log.error("identity keys refused, the old ones stay", extra={"reason": problem})  # noqa: TRY400 - no traceback helps
+            self._problem = problem
+            self._stamp = -1  # Looked at again, until it is repaired.
+        else:
+            self._problem = ""
 
     def _read(self) -> None:
         try:
@@ -143,19 +173,8 @@ class IdentityKeys:
                 if path.stat().st_mode & 0o077:
                     raise Shutdown(f"{path} can be read by others. Make it yours alone: chmod 600")
                 keys[bytes.fromhex(record.kid)] = IdentityKey.load(path.read_bytes())
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+        except (OSError, TypeError, ValueError, msgspec.DecodeError) as error:
             raise Shutdown(f"The identity keys in {self._folder} cannot be used: {error}") from error
         if not records or any(key.key_id != key_id for key_id, key in keys.items()):
             raise Shutdown(f"The identity keys in {self._folder} do not fit {self._index.name}.")
         self._records, self._keys = records, keys
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only."""
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from securechat.errors import Shutdown
-from securechat.server.certificates import require_private, write_private
+from securechat.files import write_private
+from securechat.server.certificates import require_private
 
 CA_DAYS: Final = 3_650
 LEAF_DAYS: Final = 365
@@ -61,7 +62,7 @@ class OwnCA:
             self._make_ca()
             leaf.unlink(missing_ok=True)
         require_private(self.folder / "ca.key")
-        if anew or not leaf.exists() or not leaf_key.exists() or not _still_good(leaf, names):
+        if anew or not leaf.exists() or not leaf_key.exists() or not _still_good(leaf, leaf_key, names):
             self._make_leaf(leaf, leaf_key, names)
         return leaf, leaf_key
 
@@ -75,6 +76,8 @@ class OwnCA:
             .add_extension(x509.NameConstraints(permitted_subtrees=_subtrees(_names("")), excluded_subtrees=None), critical=True)
             .sign(key, hashes.SHA256())
         )
+        # One without the other is made anew; two that do not belong together would be served.
+        self.ca_path.unlink(missing_ok=True)
         write_private(self.folder / "ca.key", _pem(key))
         write_private(self.ca_path, certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -140,11 +143,14 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )  # fmt: skip
 
 
-def _still_good(leaf: Path, names: list[x509.GeneralName]) -> bool:
+def _still_good(leaf: Path, leaf_key: Path, names: list[x509.GeneralName]) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(leaf.read_bytes())
+        key = serialization.load_pem_private_key(leaf_key.read_bytes(), None)
     except ValueError:
         return False  # Half a file of a server that was killed.
+    if key.public_key() != certificate.public_key():
+        return False  # It was killed between the key and the certificate.
     left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
     have = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return left.days > RENEW_DAYS and set(names) <= set(have)

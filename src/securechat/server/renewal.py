@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from securechat.server.certificates import Certificate, CertificateError, write_private
+from securechat.files import write_private
+from securechat.server.certificates import Certificate, CertificateError
 from securechat.server.tls import TLSContext, utc_now
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ import signal
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ from securechat.rest.static import StaticFiles
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.renewal import Renewal, in_daemon_thread
+from securechat.server.supervision import DEATHS_MAX, Supervisor
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts, build, caps_of
 from securechat.store.old_secrets import OLD_KEY, take_over
@@ -68,8 +70,10 @@ class Server:
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._stop_asked_at = 0.0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._broken: list[str] = []
+        self._supervisor = Supervisor(self._given_up)
         self._auditor: Auditor | None = None
+        self._health: Health | None = None
         self._remembering: set[asyncio.Task[None]] = set()
         self.port = 0
         self.http_port = 0
@@ -121,7 +125,9 @@ class Server:
             loop.add_signal_handler(number, self._asked_to_stop)
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
-        health = Health({"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem})
+        health = self._health = Health(
+            {"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
+        )
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")
@@ -131,21 +137,22 @@ class Server:
             loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
             if parts.tls.source == "acme":
                 parts.desk.renewal = self._renewal(parts)
-                self._tasks.append(asyncio.create_task(parts.desk.renewal.run()))
+                self._supervisor.supervise("certificate renewal", parts.desk.renewal.run)
             self._auditor = parts.auditor
             await parts.auditor.begin(AuditEvent(action="server.start", address="server", details={"version": __version__}))
             await parts.identity_audit.look()
-            keeping = asyncio.create_task(parts.auditor.keep())
-            for work in (
-                parts.gateway.look_after(),
-                health.watch_lag(),
-                self._watch_config(),
-                self._rotate_token_keys(parts),
-                parts.identity_audit.watch(),
-                asyncio.to_thread(passkeys.load),
-                parts.tls.watch(),
-            ):
-                self._tasks.append(asyncio.create_task(work))
+            keeping = self._supervisor.supervise("audit log", parts.auditor.keep)
+            background: dict[str, Callable[[], Awaitable[object]]] = {
+                "connections": parts.gateway.look_after,
+                "loop lag": health.watch_lag,
+                "configuration": self._watch_config,
+                "token keys": partial(self._rotate_token_keys, parts),
+                "identity keys": parts.identity_audit.watch,
+                "passkeys": partial(asyncio.to_thread, passkeys.load),
+                "certificate": parts.tls.watch,
+            }
+            for name, work in background.items():
+                self._supervisor.supervise(name, work)
             health.started = True
             gc.collect()
             gc.freeze()  # What is here now stays: the collector need not look at it again.
@@ -154,10 +161,8 @@ class Server:
             await self._stop.wait()
             await self._drain(parts, health, listeners)
         finally:
-            for task in self._tasks:
-                task.cancel()
+            self._supervisor.cancel()
             if keeping is not None:
-                keeping.cancel()
                 await asyncio.wait({keeping})
             if self._remembering:
                 await asyncio.wait(self._remembering)
@@ -169,6 +174,8 @@ class Server:
             with contextlib.suppress(OSError):
                 data.admin_socket.unlink()
         log.info("server stopped")
+        if self._broken:
+            raise Shutdown(f"Ended: the work on {self._broken[0]} broke {DEATHS_MAX} times within a minute. See the log.", 1)
 
     async def _listen(self, parts: Parts, health: Health) -> list[Listener]:
         settings = self.settings
@@ -195,6 +202,7 @@ class Server:
             origins,
             parts.session_layer.published,
             strict_for,
+            self.public_url,
         )
         metrics = MetricsCollector(
             parts.counters,
@@ -300,6 +308,13 @@ class Server:
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
 
+    def _given_up(self, name: str) -> None:
+        """End the process in good order: something that the server needs cannot be kept alive, a new process perhaps can."""
+        self._broken.append(name)
+        if self._health is not None:
+            self._health.broken.append(name)
+        self._stop.set()
+
     def _asked_to_stop(self) -> None:
         now = time.monotonic()
         if not self._stop.is_set():
@@ -358,6 +373,7 @@ class Server:
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates
         parts.gateway.pending.caps = caps_of(settings)
+        parts.gateway.recheck()
         logger.set_level(settings.log_level)
 
 

@@ -204,8 +204,7 @@ class TLSContext:
         try:
             self._take()
         except (CertificateError, OSError, Shutdown) as error:
-            self.refused = str(error)
-            log.error("certificate refused, the old one stays", extra={"reason": str(error)})  # noqa: TRY400 - no traceback helps
+            self._refuse(error)
             return False
         self.refused = ""
         certificate = self.certificate
@@ -233,14 +232,32 @@ class TLSContext:
             if loop.time() >= care_at:
                 care_at = loop.time() + CARE_S
                 if self.source == "own-ca" or self._stand_in:
-                    before = self.certificate.fingerprint
-                    if self._own().fingerprint != before:
-                        self.reload()
+                    self._care()
 
     def renew_own(self) -> bool:
         """Make a new certificate of the own CA now. Returns whether it was taken."""
-        self.ca.certificate(self._host, anew=True)
+        try:
+            self.ca.certificate(self._host, anew=True)
+        except (CertificateError, OSError, Shutdown) as error:
+            self._refuse(error)
+            return False
         return self.reload()
+
+    def _care(self) -> None:
+        """Make a new certificate of the own CA when the present one ends soon. What does not work is told, and tried again."""
+        try:
+            changed = self._own().fingerprint != self.certificate.fingerprint
+        except (CertificateError, OSError, Shutdown) as error:
+            self._refuse(error)
+            return
+        if changed:
+            self.reload()
+        else:
+            self.refused = ""
+
+    def _refuse(self, error: BaseException) -> None:
+        self.refused = str(error)
+        log.error("certificate refused, the old one stays", extra={"reason": str(error)})
 
     def strict_for(self, host: str) -> bool:
         """Whether browsers may be told to use nothing but HTTPS for this host (HSTS).

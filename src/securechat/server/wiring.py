@@ -10,14 +10,20 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
+from securechat.auth.addresses import host_of
+from securechat.auth.apps import AppService
 from securechat.auth.confirmation import Confirmation
+from securechat.auth.external import ExternalService
 from securechat.auth.factors import FactorService
 from securechat.auth.jwt_handler import JWTHandler
 from securechat.auth.key_file import load_key
 from securechat.auth.manager import AuthManager
+from securechat.auth.oauth import OAuthService
+from securechat.auth.oidc import OidcProvider
 from securechat.auth.passkey_check import PasskeyCheck
 from securechat.auth.passkeys import WebAuthn
 from securechat.auth.passwords import Passwords
+from securechat.auth.personal_tokens import PersonalTokens
 from securechat.auth.rate_limiter import Rate, RateLimiter
 from securechat.auth.second_factor import SecondFactor
 from securechat.auth.throttle import Throttle
@@ -61,6 +67,7 @@ from securechat.store.database import Database
 from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.maintenance import SqlMaintenance
+from securechat.store.oauth import SqlOAuth
 from securechat.store.opening import open_database, open_log
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.storage_jobs import StorageJobs
@@ -80,6 +87,7 @@ class Parts:
     hub: Hub
     gateway: Gateway
     session_layer: SessionLayer
+    identities: IdentityKeys
     dispatcher: CommandDispatcher
     auth: AuthManager
     accounts: AccountService
@@ -132,12 +140,13 @@ async def build(  # noqa: PLR0915 - a list of what there is
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
     factor_store = SqlFactors(database, audit_store)
+    oauth_store = SqlOAuth(database, audit_store)
     throttle = Throttle(lambda: settings().rates)
     second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
     auth = AuthManager(
         account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
-        new_id,
+        new_id, lambda: settings().session_idle_days,
     )  # fmt: skip
     rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
 
@@ -161,13 +170,15 @@ async def build(  # noqa: PLR0915 - a list of what there is
     confirmation = Confirmation(factor_store, account_store, auth, second_factor, passkeys, clock)
     factors = FactorService(
         factor_store, account_store, auth, second_factor, confirmation, passkeys, webauthn, tickets, limiter, clock,
-        lambda: accounts.server_name,
+        lambda: accounts.server_name, oauth_store.count_ways_in,
     )  # fmt: skip
     token_keys = TokenKeyService(tokens.keys, clock, auditor.record)
+    oauth_asks, oauth_opens = _oauth(
+        settings, public_url, origins, oauth_store, account_store, accounts, auth, second_factor, confirmation, tickets, limiter,
+        clock, bus,
+    )  # fmt: skip
     messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
-    explainer = ExplainService(log_store, account_store)
-    presence = PresenceService(log_store, bus, clock)
     keeper = StorageService(storage, room_log)
 
     server = ServerDesk(maintenance, data, auditor, public_url, lambda: len(gateway.connections))
@@ -184,26 +195,18 @@ async def build(  # noqa: PLR0915 - a list of what there is
             c.ReactionAdd: messaging.react,
             c.ReactionRemove: messaging.unreact,
         },
-        asks=_asks(rooms, history, presence, auth, accounts)
+        asks=_asks(rooms, history, PresenceService(log_store, bus, clock), auth, accounts)
         | {c.ServerStatus: server.status, c.BackupCreate: server.backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune}
         | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew}
         | {
             c.StorageStatus: keeper.status,
             c.StorageRotate: keeper.rotate,
             c.StorageShred: keeper.shred,
-            c.PolicyExplain: explainer.explain,
+            c.PolicyExplain: ExplainService(log_store, account_store).explain,
         }
-        | _factor_asks(factors, confirmation, token_keys),
-        opens={
-            c.SetupComplete: accounts.setup,
-            c.InviteGet: accounts.see_invite,
-            c.AccountRegister: accounts.register,
-            c.SessionCreate: auth.log_in,
-            c.SessionRefresh: auth.refresh,
-            c.PasswordReset: accounts.reset_password,
-            c.PasskeyChallenge: factors.challenge,
-            c.SessionPasskey: factors.log_in,
-        },
+        | _factor_asks(factors, confirmation, token_keys)
+        | oauth_asks,
+        opens=_opens(accounts, auth, factors) | oauth_opens,
         room_log=room_log,
         limiter=limiter,
         clock=clock,
@@ -213,12 +216,13 @@ async def build(  # noqa: PLR0915 - a list of what there is
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
         lambda: accounts.server_name, session_layer, lambda: factor_store.ended_since(clock.now_ms() - ENDED_MS),
+        auditor.note,
     )  # fmt: skip
     return Parts(
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
-        secrets=secrets, identity_audit=IdentityAudit(identities, account_store),
+        secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
     )  # fmt: skip
 
 
@@ -238,6 +242,7 @@ def _session_layer(
         clock=clock,
         admission=HandshakeAdmission(limiter),
         published=identities.published,
+        root=identities.root,
     )
 
 
@@ -245,7 +250,9 @@ def knows_host(settings: Settings, host: str) -> bool:
     """Return whether a host (`name[:port]`) that a client dialled is this server, as far as one can know."""
     if not settings.hosts and not settings.public_url and not settings.tls_domains:
         return True
-    name = urlsplit(f"//{host}").hostname or ""
+    name = host_of(host)
+    if name is None:
+        return False
     known = {*map(str.lower, settings.hosts), *settings.tls_domains, "localhost", "127.0.0.1", "::1", settings.host}
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
@@ -281,6 +288,8 @@ def caps_of(settings: Settings) -> Caps:
         account=settings.max_connections_account,
         pending=settings.max_pending,
         pending_address=settings.max_pending_address,
+        http=settings.max_http_connections,
+        http_address=settings.max_http_connections_address,
     )
 
 
@@ -299,6 +308,62 @@ def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys:
         c.FactorClear: factors.clear,
         c.TokenKeyList: token_keys.list_keys,
         c.TokenKeyRotate: token_keys.rotate,
+    }
+
+
+def _oauth(
+    settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqlOAuth,
+    account_store: SqlAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
+    confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: LocalBus,
+) -> tuple[dict[type[c.Command], Any], dict[type[c.Command], Any]]:  # fmt: skip
+    """Put together what has to do with other providers, apps and tokens: what people ask, and what strangers ask."""
+    external = ExternalService(
+        store, account_store, auth, second_factor, confirmation, tickets, limiter, clock,
+        [OidcProvider(each, clock) for each in settings().oidc], origins, accounts.admit,
+        lambda: settings().registration != "open",
+    )  # fmt: skip
+    apps = AppService(store, bus, confirmation, limiter, clock, public_url)
+    oauth = OAuthService(store, account_store, apps, auth, limiter, clock, public_url)
+    personal = PersonalTokens(store, auth, confirmation, clock)
+    asks: dict[type[c.Command], Any] = {
+        c.ExternalList: external.list_externals,
+        c.ExternalBegin: external.begin_link,
+        c.ExternalAdd: external.add,
+        c.ExternalRemove: external.remove,
+        c.ConsentGet: apps.see,
+        c.ConsentGive: apps.give,
+        c.GrantList: apps.list_grants,
+        c.GrantRevoke: apps.revoke_grant,
+        c.AppCreate: apps.create,
+        c.AppList: apps.list_apps,
+        c.AppDelete: apps.delete,
+        c.TokenCreate: personal.create,
+        c.TokenList: personal.list_tokens,
+        c.TokenRevoke: personal.revoke,
+    }
+    opens: dict[type[c.Command], Any] = {
+        c.ProviderList: external.list_providers,
+        c.ProviderBegin: external.begin,
+        c.ProviderFinish: external.finish,
+        c.SessionProvider: external.log_in,
+        c.AccountProvider: external.register,
+        c.OauthToken: oauth.token,
+        c.OauthDevice: oauth.begin_device,
+        c.OauthRevoke: oauth.revoke,
+    }
+    return asks, opens
+
+
+def _opens(accounts: AccountService, auth: AuthManager, factors: FactorService) -> dict[type[c.Command], Any]:
+    return {
+        c.SetupComplete: accounts.setup,
+        c.InviteGet: accounts.see_invite,
+        c.AccountRegister: accounts.register,
+        c.SessionCreate: auth.log_in,
+        c.SessionRefresh: auth.refresh,
+        c.PasswordReset: accounts.reset_password,
+        c.PasskeyChallenge: factors.challenge,
+        c.SessionPasskey: factors.log_in,
     }
 
 

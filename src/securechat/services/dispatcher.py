@@ -101,6 +101,7 @@ class CommandDispatcher:
             operation = to_operation(who.at(address) if kind in _AUDITED else who, command)
         except ChatError as error:
             done(error)
+            self._refused((who, command, address), error)
             return
         operation.origin = (who, command, address)
         self._room_log.submit(operation, done)
@@ -131,13 +132,17 @@ class CommandDispatcher:
             ChatError: It was refused.
         """
         try:
-            return await self._perform(who, command, address)
+            found = await self._perform(who, command, address)
         except ChatError as error:
-            if type(command) not in self._operations:  # Of those, the group commit tells.
-                self._refused((who, command, address), error)
+            self._refused((who, command, address), error)
             raise
+        if not isinstance(found, Operation):
+            return found
+        found.origin = (who, command, address)
+        return await self._room_log.perform(found)  # What is refused inside, the group commit tells.
 
     async def _perform(self, who: Principal, command: c.Command, address: str) -> Any:
+        """Return the reply, or the operation that will have it."""
         if self._draining:
             raise Draining(retry_after_ms=1_000)
         kind = type(command)
@@ -151,9 +156,7 @@ class CommandDispatcher:
             wanted = costs.buckets_of(who, is_entry=to_operation is not None)
             self._limiter.take_all(wanted, self._clock.monotonic(), costs.COSTS.get(kind, 1.0))
         if to_operation is not None:
-            operation = to_operation(who.at(address), command)
-            operation.origin = (who, command, address)
-            return await self._room_log.perform(operation)
+            return to_operation(who.at(address), command)
         ask = self._asks.get(kind)
         if ask is None:
             raise InvalidInput("There is no such command here.", field="op")

@@ -8,7 +8,7 @@ from typing import Final
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
 from securechat.domain.commands import Fetch, ReadMark, ReadState
-from securechat.domain.entries import Entry, Page
+from securechat.domain.entries import PAGE_BYTES, Entry, Page, pieces, that_fit
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import LogStore, LogTransaction, MessageBus, Signal
 from securechat.errors import InvalidInput
@@ -18,9 +18,13 @@ from securechat.services.room_log import Operation, RoomLog
 NEWEST_PAGE: Final = 50
 """Entries given to a client that is too far behind."""
 CATCH_UP_PAGE: Final = 50
-"""Entries read at once for a client that catches up: at most 800 KiB."""
+"""Entries read at once for a client that catches up: 800 KiB of text at most."""
 READ_EVERY_S: Final = 1.0
 """A read marker that moves all the time is told to the user's other devices at most this often; the newest place wins."""
+
+
+def _last_that_fit(entries: list[Entry], size: int = PAGE_BYTES) -> list[Entry]:
+    return that_fit(reversed(entries), size)[::-1]
 
 
 class HistoryService:
@@ -39,7 +43,7 @@ class HistoryService:
         self._told = Latest(READ_EVERY_S)
 
     async def fetch(self, who: Principal, command: Fetch) -> Page:
-        """Read a page of a room's log."""
+        """Read a page of a room's log: as many entries as were asked for, or as fit."""
         given = [value for value in (command.before, command.after, command.around) if value is not None]
         if len(given) > 1:
             raise InvalidInput("Give one of before, after and around.")
@@ -47,10 +51,13 @@ class HistoryService:
         policy.require_in(who, "fetch", room, command.room)
         read, room_id, limit = self._log_store.page, command.room, command.limit
         if command.around is None:
-            return await read(room_id, before=command.before, after=command.after, limit=limit)
+            page = await read(room_id, before=command.before, after=command.after, limit=limit)
+            page.entries = that_fit(page.entries) if command.after is not None else _last_that_fit(page.entries)
+            return page
         older = await read(room_id, before=command.around, limit=limit // 2)
         newer = await read(room_id, after=command.around - 1, limit=limit - len(older.entries))
-        return Page(room=room_id, entries=older.entries + newer.entries, last_seq=min(older.last_seq, newer.last_seq))
+        entries = _last_that_fit(older.entries, PAGE_BYTES // 2) + that_fit(newer.entries, PAGE_BYTES // 2)
+        return Page(room=room_id, entries=entries, last_seq=min(older.last_seq, newer.last_seq))
 
     async def missed(self, room_id: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
         """Give everything after a `seq` up to `last_seq`, in pages; or the newest page, when that is out of reach.
@@ -59,13 +66,15 @@ class HistoryService:
         talks to a server whose data was restored from a backup.
         """
         if not 0 <= last_seq - after <= LIMITS.resume_entries:
-            yield (await self._log_store.page(room_id, limit=NEWEST_PAGE)).entries
+            for piece in pieces((await self._log_store.page(room_id, limit=NEWEST_PAGE)).entries):
+                yield piece
             return
         while after < last_seq:
             page = await self._log_store.page(room_id, after=after, limit=min(CATCH_UP_PAGE, last_seq - after))
             if not page.entries:
                 return
-            yield page.entries
+            for piece in pieces(page.entries):
+                yield piece
             after = page.entries[-1].seq
 
     async def mark_read(self, who: Principal, command: ReadMark) -> ReadState:

@@ -81,6 +81,9 @@ class MessagingService:
             policy.require_in(who, "message.edit", room, command.room, author=target.user)
             if mentions_all and room.kind is not RoomKind.DIRECT:
                 policy.require_in(who, "message.mention_all", room, command.room)
+                before = target.edited.body if target.edited is not None else target.body
+                if not mentions_everybody(before or ""):
+                    self._charge(costs.MENTION, command.room)  # It calls them as a new message does.
             return {"body": body}
 
         return self._change(who, command, EntryType.MESSAGE_EDITED, decide, body=body)

@@ -15,12 +15,12 @@ from securechat.domain.ports import Account, DeviceRecord, LinkRecord
 from securechat.errors import NameTaken
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database, Duplicate, Row, Transaction
-from securechat.store.locking import lock_owners
+from securechat.store.locking import lock_owners, lock_user
 from securechat.store.names import claim
 from securechat.store.rows import name_key, to_user
 
 _USER: Final = "id, username, display_name, role, disabled_at"
-_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address"
+_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at"
 _INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
 
 
@@ -131,17 +131,25 @@ class SqlAccounts:
         refresh_hash: str | None = None,
         refresh_family: str | None = None,
         token_hash: str | None = None,
-    ) -> None:
+        password_hash: str | None = None,
+        passkey: str | None = None,
+    ) -> bool:
         """See `AccountStore.create_device`."""
         at = device.created_at
-        await self._write(
-            "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash,"
-            " token_hash, confirmed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                device.id, user_id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
-                at if refresh_hash else 0,
-            ),
-        )  # fmt: skip
+        async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
+            rows = await transaction.execute(
+                "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family,"
+                " refresh_hash, token_hash, confirmed_at) SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM users"
+                " WHERE id = ? AND (disabled_at IS NULL OR ?) AND password_hash IS NOT DISTINCT FROM coalesce(?, password_hash)"
+                " AND (CAST(? AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM passkeys p WHERE p.id = ? AND p.user_id = users.id))"
+                " RETURNING id",
+                (
+                    device.id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
+                    at if refresh_hash else 0, user_id, token_hash is not None, password_hash, passkey, passkey,
+                ),
+            )  # fmt: skip
+        return bool(rows)
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """See `AccountStore.device`."""
@@ -168,7 +176,7 @@ class SqlAccounts:
         """See `AccountStore.devices`."""
         rows = await self._db.read(
             "SELECT id, name, created_at, last_seen_at, address FROM devices WHERE user_id = ? AND revoked_at IS NULL"
-            " ORDER BY created_at DESC, id",
+            " AND app IS NULL ORDER BY created_at DESC, id",
             (user_id,),
         )
         return [Device(id=row[0], name=row[1], created_at=row[2], last_seen_at=row[3], address=row[4]) for row in rows]
@@ -300,8 +308,11 @@ class SqlAccounts:
         rows = await self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
         if not rows:
             return None
-        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address = rows[0]
-        return DeviceRecord(device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address)
+        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = rows[0]
+        return DeviceRecord(
+            device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
+            None if app is None else frozenset(str(scopes or "").split()), expires_at,
+        )  # fmt: skip
 
 
 def _to_invite(row: Row) -> Invite:

@@ -19,14 +19,15 @@ from securechat.store.postgres import COPY_OPTIONS, migrate_postgres
 ROWS: Final = 5_000
 """Copied at a time."""
 TABLES: Final = (
-    "settings", "org_keys", "users", "devices", "invites", "links", "blocks", "commands", "totp", "passkeys", "recovery_codes",
-    "rooms", "members", "reads", "room_keys", "entries", "reactions", "audit", "storage_jobs",
+    "settings", "org_keys", "users", "devices", "invites", "links", "blocks", "commands", "totp", "passkeys", "externals",
+    "recovery_codes", "apps", "codes", "rooms", "members", "reads", "room_keys", "entries", "reactions", "audit", "storage_jobs",
 )  # fmt: skip
 """Every table but `names`, which follows from the others. A test compares it with the schema."""
 BY_ROOM: Final = frozenset({"entries", "members", "reactions", "room_keys"})
 _NAMES: Final = (
     "INSERT INTO names (kind, key, owner) SELECT 'username', username, id FROM users"
     " UNION ALL SELECT 'passkey', id, user_id FROM passkeys"
+    " UNION ALL SELECT 'external', issuer || ' ' || subject, user_id FROM externals"
     " UNION ALL SELECT 'room', name_key, id FROM rooms WHERE kind = 'public'"
 )
 _LAST: Final = "UPDATE rooms r SET last_seq = (SELECT coalesce(max(seq), 0) FROM entries e WHERE e.room_id = r.id)"

@@ -96,6 +96,7 @@ class SqlFactors:
     async def remove_passkey(self, user_id: str, passkey_id: str) -> bool:
         """See `FactorStore.remove_passkey`."""
         async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
             await release(transaction, "passkey", user_id, passkey_id)
             sql = "DELETE FROM passkeys WHERE id = ? AND user_id = ? RETURNING id"
             return bool(await transaction.execute(sql, (passkey_id, user_id)))
@@ -125,6 +126,7 @@ class SqlFactors:
     async def clear_factors(self, user_id: str) -> None:
         """See `FactorStore.clear_factors`."""
         async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
             await release(transaction, "passkey", user_id)
             for table in ("totp", "passkeys", "recovery_codes"):
                 await transaction.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # nosec B608 - one of the three words above

@@ -16,5 +16,5 @@ async def lock_owners(transaction: Transaction) -> None:
 
 
 async def lock_user(transaction: Transaction, user_id: str) -> None:
-    """Let one transaction at a time replace what belongs to a user."""
+    """Let one transaction at a time decide on what belongs to a user, and keep the user as it is until then."""
     await transaction.execute("SELECT id FROM users WHERE id = ?" + for_update(transaction), (user_id,))

@@ -27,6 +27,7 @@ _SENT: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND device_id =
 _ONE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
 _PAGE_AFTER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 _PAGE_BEFORE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_ERASED: Final = "SELECT max(until_seq) FROM storage_jobs WHERE room_id = ? AND kind = 'erase' AND finished_at IS NULL"
 _REACTIONS: Final = "SELECT seq, emoji, user_id FROM reactions WHERE room_id = ? AND seq BETWEEN ? AND ? ORDER BY seq, added_seq"
 
 
@@ -84,11 +85,12 @@ class SqliteLog(LogReads):
                 rows.reverse()
             last_seq = int(rows_of(LAST, (room_id,))[0][0])
             sealing = self._sealing
-            entries = await to_entries(room_id, rows, sealing)
+            erased = rows_of(_ERASED, (room_id,))[0][0] if rows else None
+            entries = await to_entries(room_id, rows, sealing, erased)
             if entries:
                 for entry, row in zip(entries, rows, strict=True):
                     if row[9] is not None and entry.deleted is None:
-                        (edit,) = await to_entries(room_id, rows_of(_ONE, (room_id, row[9])), sealing)
+                        (edit,) = await to_entries(room_id, rows_of(_ONE, (room_id, row[9])), sealing, erased)
                         add_edit(entry, edit)
                 add_reactions(entries, rows_of(_REACTIONS, (room_id, entries[0].seq, entries[-1].seq)))
         finally:
@@ -115,11 +117,15 @@ class _Transaction(LogWork):
         for key in sent:
             found = run(_SENT, key)
             if found:
-                (self.known_sent[key],) = await to_entries(key[0], found, self._sealing)
+                (self.known_sent[key],) = await to_entries(key[0], found, self._sealing, run(_ERASED, key[:1])[0][0])
         for target in targets:
             found = run(_ONE, target)
             if found:
-                (entry,) = await to_entries(target[0], found, self._sealing)
+                erased = run(_ERASED, target[:1])[0][0]
+                (entry,) = await to_entries(target[0], found, self._sealing, erased)
+                if found[0][9] is not None and entry.deleted is None:
+                    (edit,) = await to_entries(target[0], run(_ONE, (target[0], found[0][9])), self._sealing, erased)
+                    add_edit(entry, edit)
                 add_reactions([entry], run(_REACTIONS, (target[0], entry.seq, entry.seq)))
                 self.known_targets[target] = entry
 

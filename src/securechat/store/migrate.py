@@ -15,7 +15,7 @@ import apsw
 
 from securechat.errors import Shutdown
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The newest migration. A test compares it with the files."""
 
 

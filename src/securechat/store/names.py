@@ -20,6 +20,14 @@ async def claim(transaction: Transaction, kind: str, key: str, owner: str) -> No
         await transaction.execute("INSERT INTO names (kind, key, owner) VALUES (?, ?, ?)", (kind, key, owner))
 
 
+async def claim_free(transaction: Transaction, kind: str, key: str, owner: str) -> bool:
+    """Take a name unless somebody has it, and return whether it was free. In SQLite, the row itself will find that out."""
+    if transaction.dialect is not Dialect.POSTGRESQL:
+        return True
+    sql = "INSERT INTO names (kind, key, owner) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING key"
+    return bool(await transaction.execute(sql, (kind, key, owner)))
+
+
 async def release(transaction: Transaction, kind: str, owner: str, key: str | None = None) -> None:
     """Give back this name, or every one of this kind that somebody has."""
     if transaction.dialect is Dialect.POSTGRESQL:

@@ -77,15 +77,20 @@ _REACTIONS: Final = (
     " array_agg(a.user_id ORDER BY a.added_seq) AS users"
     " FROM reactions a WHERE a.room_id = e.room_id AND a.seq = e.seq) AS q ON true"
 )
+_ERASED: Final = (
+    "(SELECT max(j.until_seq) FROM storage_jobs j WHERE j.room_id = {0} AND j.kind = 'erase' AND j.finished_at IS NULL)"
+)
 _WANTED: Final = (
-    f"SELECT {_E}, NULL, NULL, e.room_id, true FROM unnest($1::text[], $2::text[], $3::text[]) AS w (room_id, device_id, cmid)"
+    f"SELECT {_E}, {', '.join(['NULL'] * 14)}, {_ERASED.format('e.room_id')}, e.room_id, true"
+    " FROM unnest($1::text[], $2::text[], $3::text[]) AS w (room_id, device_id, cmid)"
     " JOIN entries e ON e.room_id = w.room_id AND e.device_id = w.device_id AND e.cmid = w.cmid"
-    f" UNION ALL SELECT {_E}, q.emojis, q.users, e.room_id, false FROM unnest($4::text[], $5::bigint[]) AS w (room_id, seq)"
-    f" JOIN entries e ON e.room_id = w.room_id AND e.seq = w.seq {_REACTIONS}"
+    f" UNION ALL SELECT {_E}, {_X}, q.emojis, q.users, {_ERASED.format('e.room_id')}, e.room_id, false"
+    " FROM unnest($4::text[], $5::bigint[]) AS w (room_id, seq) JOIN entries e ON e.room_id = w.room_id AND e.seq = w.seq"
+    f" LEFT JOIN entries x ON x.room_id = e.room_id AND x.seq = e.edit_seq {_REACTIONS}"
 )
 _PAGE: Final = (
     "WITH page AS (SELECT * FROM entries WHERE room_id = $1 AND {0} LIMIT $3)"
-    f" SELECT {_E}, {_X}, q.emojis, q.users, r.last_seq FROM rooms r LEFT JOIN page e ON true"
+    f" SELECT {_E}, {_X}, q.emojis, q.users, r.last_seq, {_ERASED.format('r.id')} FROM rooms r LEFT JOIN page e ON true"
     " LEFT JOIN entries x ON x.room_id = e.room_id AND x.seq = e.edit_seq"
     f" {_REACTIONS} WHERE r.id = $1 ORDER BY e.seq"
 )
@@ -308,13 +313,13 @@ class PostgresLog(LogReads):
             rows = await self._postgres.fetch(_PAGE_BEFORE, room_id, before or 2**62, limit)
         if not rows:
             return Page(room=room_id, entries=[], last_seq=0)
-        last_seq = int(rows[0][26])
+        last_seq, erased = int(rows[0][26]), rows[0][27]
         rows = [row for row in rows if row[0] is not None]
-        entries = await to_entries(room_id, [row[:12] for row in rows], self._sealing)
+        entries = await to_entries(room_id, [row[:12] for row in rows], self._sealing, erased)
         edited = [
             (entry, row[12:24]) for entry, row in zip(entries, rows, strict=True) if row[12] is not None and entry.deleted is None
         ]
-        edits = await to_entries(room_id, [row for _, row in edited], self._sealing)
+        edits = await to_entries(room_id, [row for _, row in edited], self._sealing, erased)
         for (entry, _), edit in zip(edited, edits, strict=True):
             add_edit(entry, edit)
         add_reactions(entries, (each for row in rows for each in _reactions(row[0], row[24], row[25])))
@@ -364,11 +369,15 @@ class _Work(LogWork):
         keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
         places = list(zip(*targets, strict=True)) if targets else [(), ()]
         for row in await fetch(_WANTED, *keys, *places):
-            (entry,) = await to_entries(row[14], [row[:12]], self._sealing)
-            if row[15]:
+            emojis, users, erased, room_id, is_sent = row[24:]
+            (entry,) = await to_entries(room_id, [row[:12]], self._sealing, erased)
+            if is_sent:
                 self.known_sent[entry.room, entry.device or "", entry.cmid or ""] = entry
             else:
-                add_reactions([entry], _reactions(entry.seq, row[12], row[13]))
+                if row[12] is not None and entry.deleted is None:
+                    (edit,) = await to_entries(room_id, [row[12:24]], self._sealing, erased)
+                    add_edit(entry, edit)
+                add_reactions([entry], _reactions(entry.seq, emojis, users))
                 self.known_targets[entry.room, entry.seq] = entry
 
 

@@ -100,8 +100,14 @@ def to_entry(room_id: str, row: Row) -> Entry:
     return entry
 
 
-async def to_entries(room_id: str, rows: Sequence[Row], sealing: Sealing | None) -> list[Entry]:
+async def to_entries(room_id: str, rows: Sequence[Row], sealing: Sealing | None, erased: int | None) -> list[Entry]:
     """Make entries of rows of `COLUMNS`, open.
+
+    Args:
+        room_id: Their room.
+        rows: As they are stored.
+        sealing: Opens them.
+        erased: Before which entry the room was erased, as long as the job that removes the texts is not done.
 
     Raises:
         Unavailable: They are sealed, and there are no keys.
@@ -111,6 +117,10 @@ async def to_entries(room_id: str, rows: Sequence[Row], sealing: Sealing | None)
         await sealing.open(entries, rows)
     elif any(row[11] is not None for row in rows):
         raise Unavailable("These texts are sealed, and there are no keys here.")
+    if erased is not None:  # Erased is erased from that commit on, also what was never sealed.
+        for entry in entries:
+            if entry.seq < erased and entry.body is not None:
+                entry.body, entry.deleted = None, erased
     return entries
 
 

@@ -1,7 +1,8 @@
 """StorageJobs: what has to be sealed, opened, sealed again, wrapped again or erased in the whole store, a little at a time.
 
 A job is a row. Each step is one transaction that changes a few rows and moves the job's cursor with them, so a job goes on where it
-was after any end of the process. Only a running server works on jobs, one after the other, at most a fifth of the time.
+was after any end of the process. A running server works on jobs, one after the other, at most a fifth of the time; without
+one, a room that is shredded is erased by who shreds it.
 
     seal     `at_rest` was switched on: texts that are there are sealed
     unseal   it was switched off: they are opened
@@ -130,9 +131,11 @@ class StorageJobs:
         if self._task is not None:
             await self._task
 
-    def wake(self) -> None:
-        """Look for jobs now."""
+    async def erase(self, room: str) -> None:
+        """See `StorageKeeper.erase`."""
         self._wake.set()
+        while self._task is None and (job := await self._first(room)) is not None:
+            await self.step(job.id)
 
     async def status(self) -> Storage:
         """See `StorageKeeper.status`."""
@@ -210,9 +213,12 @@ class StorageJobs:
                     async with asyncio.timeout(pause):
                         await self._stopping.wait()
 
-    async def _first(self) -> _Job | None:
+    async def _first(self, erased: str = "") -> _Job | None:
+        """Return the job that is next; with a room, the one that erases it."""
         rows = await self._db.read(
-            f"SELECT {_JOB} FROM storage_jobs WHERE finished_at IS NULL ORDER BY kind <> 'erase', id LIMIT 1"
+            f"SELECT {_JOB} FROM storage_jobs WHERE finished_at IS NULL AND (? = '' OR (kind = 'erase' AND room_id = ?))"
+            " ORDER BY kind <> 'erase', id LIMIT 1",
+            (erased, erased),
         )
         return _Job(rows[0]) if rows else None
 

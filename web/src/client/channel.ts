@@ -252,7 +252,6 @@ export class Channel {
     this.phase = "sealed";
     session.onRekey = (phase) => this.followRekey(phase, session);
     this.listener.opened({ sealed: this.sealed });
-    if (!known.root) this.ports.server.learnRoot(keyId).catch(() => {}); // Most servers have none.
   }
 
   // ── Sealed ─────────────────────────────────────────────────────────────────────────────────────────────────────────

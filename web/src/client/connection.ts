@@ -66,6 +66,8 @@ export class Connection {
   /** Counts channels, so that what an old one tells is not heard. */
   private lastChannel = 0;
   private isSealed = false;
+  /** The key of a server that was met for the first time just now. */
+  private firstKey: string | null = null;
   private readonly waiting = new Map<string, Settle>();
   private outgoing: ClientFrame[] = [];
   private flushing = false;
@@ -210,6 +212,7 @@ export class Connection {
 
   private opened(seal: Seal, token: string): void {
     this.isSealed = "sealed" in seal;
+    this.firstKey = "sealed" in seal && seal.sealed.isFirst ? seal.sealed.keyId : null;
     this.listener.sealed(seal);
     // Whoever sealed it is the server: there is no need to wait for its greeting.
     if (this.isSealed) this.authenticate(token);
@@ -234,6 +237,7 @@ export class Connection {
     switch (frame.op) {
       case "hello":
         this.listener.hello(frame);
+        if (this.firstKey && frame.root) this.ports.server.keepRoot(this.firstKey, frame.root).catch(() => {});
         if (!this.isSealed) this.authenticate(token);
         break;
       case "ready":

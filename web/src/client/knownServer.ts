@@ -34,7 +34,6 @@ export function pinsOf(fragment: string): string[] {
 
 export class KnownServer {
   private readonly key: string;
-  private isRootAsked = false;
 
   /** @param host As dialled: `name[:port]`, lower case. */
   constructor(
@@ -79,20 +78,14 @@ export class KnownServer {
     await this.keep({ keys: [keyId], since: this.now(), how: "accepted", wasSealed: true });
   }
 
-  /** After a first contact: keep the root that signs the list of this server's keys, if it has one. It is asked once a visit. */
-  async learnRoot(keyId: string): Promise<void> {
-    if (this.isRootAsked) return;
-    this.isRootAsked = true;
-    const signed = await this.fetchList();
-    const keys = await checkKeyList(signed, { host: this.host, root: signed.root_kid, nowMs: this.now(), last: "" });
+  /**
+   * At the first contact: keep the root that the server named inside the session. Whoever is believed with its key is believed
+   * with its root; a key that was known before could be a stolen one, and must not name its successors.
+   */
+  async keepRoot(keyId: string, root: string): Promise<void> {
     const known = await this.load();
-    if (known.root || !known.keys.includes(keyId) || !keys.includes(keyId)) return;
-    await this.keep({
-      ...known,
-      keys: [...new Set([...known.keys, ...keys])],
-      root: signed.root_kid,
-      list: signed.list,
-    });
+    const isFirst = known.how === "first" && known.keys.length === 1 && known.keys[0] === keyId && !known.root;
+    if (isFirst && /^[0-9a-f]{64}$/.test(root)) await this.keep({ ...known, root });
   }
 
   /** Return whether the known root names this key as one of the server's; its list then takes the place of the known keys. */

@@ -1,12 +1,19 @@
 /** The few REST requests that come before the gateway, or change what it rests on: sessions, setup, invitations, factors. */
 
 import type {
+  Consent,
+  ExternalAccount,
   Factors,
+  Grant,
   Invitation,
   PasskeyOptions,
+  PersonalToken,
   Problem,
+  ProviderOutcome,
+  ProviderStart,
   RecoveryCodes,
   SessionReply,
+  SignInProvider,
   TotpSecret,
 } from "../protocol/messages";
 import { Refused, Unreachable } from "./problem";
@@ -69,6 +76,23 @@ export interface NewAccount {
 /** How one shows that it is oneself: by a password and perhaps a code, or by a passkey. */
 export type Proof = { password: string; code: string } | { ticket: string; credential: unknown };
 
+/** What a provider sent the browser back with, and the ticket that waited here. */
+export interface Answer {
+  provider: string;
+  ticket: string;
+  state: string;
+  code: string;
+  iss: string;
+}
+
+/** What stands in the address that an app sent somebody to; or the code that a device shows. */
+export type ConsentRequest = Record<string, string>;
+
+const at = (answer: Answer) => {
+  const { provider, ...body } = answer;
+  return [encodeURIComponent(provider), body] as const;
+};
+
 const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
 
 export const rest = {
@@ -105,6 +129,43 @@ export const rest = {
     request<RecoveryCodes>("POST", "/factors/passkeys", body, bearer(token)),
   removePasskey: (token: string, id: string) =>
     request<unknown>("DELETE", `/factors/passkeys/${encodeURIComponent(id)}`, undefined, bearer(token)),
+  providers: () => request<{ providers: SignInProvider[] }>("GET", "/providers"),
+  beginProvider: (provider: string, origin: string) =>
+    request<ProviderStart>("POST", `/providers/${encodeURIComponent(provider)}/begin`, { origin }),
+  finishProvider: (answer: Answer) => {
+    const [provider, body] = at(answer);
+    return request<ProviderOutcome>("POST", `/providers/${provider}/finish`, body);
+  },
+  loginByProvider: (body: { ticket: string; code: string; device_name: string }) =>
+    request<SessionReply>("POST", "/sessions/provider", body, BROWSER),
+  registerByProvider: (body: {
+    ticket: string;
+    username: string;
+    display_name: string;
+    code: string;
+    device_name: string;
+  }) => request<SessionReply>("POST", "/accounts/provider", body, BROWSER),
+  externals: (token: string) =>
+    request<{ externals: ExternalAccount[] }>("GET", "/externals", undefined, bearer(token)),
+  beginExternal: (token: string, provider: string, origin: string) =>
+    request<ProviderStart>("POST", `/externals/${encodeURIComponent(provider)}/begin`, { origin }, bearer(token)),
+  addExternal: (token: string, answer: Answer) => {
+    const [provider, body] = at(answer);
+    return request<unknown>("POST", `/externals/${provider}/finish`, body, bearer(token));
+  },
+  removeExternal: (token: string, id: string) =>
+    request<unknown>("DELETE", `/externals/${encodeURIComponent(id)}`, undefined, bearer(token)),
+  consent: (token: string, body: ConsentRequest) => request<Consent>("POST", "/consents:get", body, bearer(token)),
+  giveConsent: (token: string, body: ConsentRequest, approve: boolean) =>
+    request<{ url: string }>("POST", "/consents", { ...body, approve }, bearer(token)),
+  grants: (token: string) => request<{ grants: Grant[] }>("GET", "/grants", undefined, bearer(token)),
+  revokeGrant: (token: string, app: string) =>
+    request<unknown>("DELETE", `/grants/${encodeURIComponent(app)}`, undefined, bearer(token)),
+  tokens: (token: string) => request<{ tokens: PersonalToken[] }>("GET", "/tokens", undefined, bearer(token)),
+  createToken: (token: string, body: { name: string; scopes: string[]; expires_days: number }) =>
+    request<{ token: PersonalToken; secret: string }>("POST", "/tokens", body, bearer(token)),
+  revokeToken: (token: string, id: string) =>
+    request<unknown>("DELETE", `/tokens/${encodeURIComponent(id)}`, undefined, bearer(token)),
   createCodes: (token: string) => request<RecoveryCodes>("POST", "/factors/recovery-codes", {}, bearer(token)),
 };
 

@@ -40,7 +40,7 @@ interface Schema extends DBSchema {
 
 type StoreName = "drafts" | "outbox" | "settings";
 
-/** Storage with one shape for IndexedDB and, where that is switched off, for memory. */
+/** Storage with one shape for IndexedDB and, where that is switched off or broken, for memory. */
 export class Storage {
   private readonly memory: Record<StoreName, Map<string, unknown>> = {
     drafts: new Map(),
@@ -48,9 +48,14 @@ export class Storage {
     settings: new Map(),
   };
 
-  private constructor(private readonly db: IDBPDatabase<Schema> | null) {}
+  private constructor(
+    private readonly db: IDBPDatabase<Schema> | null,
+    /** Why there is no database although this browser has some: what was kept in it cannot be read. */
+    private readonly failure?: unknown,
+  ) {}
 
   static async open(name = "securechat"): Promise<Storage> {
+    if (globalThis.indexedDB === undefined) return new Storage(null);
     try {
       const db = await openDB<Schema>(name, 1, {
         upgrade(fresh) {
@@ -63,8 +68,8 @@ export class Storage {
         },
       });
       return new Storage(db);
-    } catch {
-      return new Storage(null);
+    } catch (error) {
+      return new Storage(null, error);
     }
   }
 
@@ -76,6 +81,7 @@ export class Storage {
   /** Like `get`, for what must not be taken for missing when it cannot be read: throws then. */
   async demand<S extends StoreName>(store: S, key: string): Promise<Schema[S]["value"] | undefined> {
     const kept = this.memory[store].get(key) as Schema[S]["value"] | undefined;
+    if (kept === undefined && this.failure !== undefined) throw this.failure;
     return kept ?? (await this.db?.get(store, key));
   }
 

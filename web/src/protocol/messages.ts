@@ -78,6 +78,8 @@ export interface HelloFrame {
   time: number;
   heartbeat_s: number;
   limits: Limits;
+  /** Inside a sealed session: the id of the root that signs the list of the server's keys, if it has one. */
+  root?: string;
 }
 
 export interface ReadyFrame {
@@ -239,6 +241,8 @@ export interface Factors {
   recovery_codes: number;
   required: boolean;
   confirmed: boolean;
+  /** Who came in by a provider has no password until they set one. */
+  password: boolean;
 }
 
 export interface TotpSecret {
@@ -257,6 +261,64 @@ export interface PasskeyOptions<T> {
 
 export interface RecoveryCodes {
   recovery_codes: string[];
+}
+
+/** A provider whose accounts open this server. */
+export interface SignInProvider {
+  id: string;
+  name: string;
+}
+
+/** Where the browser goes, and what it brings along when it is back. */
+export interface ProviderStart {
+  url: string;
+  state: string;
+  ticket: string;
+}
+
+/** Who came back from a provider. */
+export interface ProviderOutcome {
+  ticket: string;
+  /** An account here is linked. */
+  known: boolean;
+  /** Registering needs an invitation. */
+  invited: boolean;
+  username: string;
+  display_name: string;
+}
+
+export interface ExternalAccount {
+  id: string;
+  provider: string;
+  name: string;
+  created_at: number;
+  last_used_at: number;
+}
+
+/** What an app asks for. */
+export interface Consent {
+  app: string;
+  name: string;
+  scopes: { name: string; words: string }[];
+  /** Where one goes afterwards; empty for a device. */
+  redirect_host: string;
+}
+
+export interface Grant {
+  app: string;
+  name: string;
+  scopes: string[];
+  created_at: number;
+  last_seen_at: number;
+  sessions: number;
+}
+
+export interface PersonalToken {
+  id: string;
+  name: string;
+  scopes: string[];
+  created_at: number;
+  expires_at: number;
 }
 
 export interface Rooms {

@@ -6,10 +6,11 @@ import type { SocketLike } from "../client/channel";
 import { KnownServer, pinsOf } from "../client/knownServer";
 import { usePasskey } from "../client/passkeys";
 import { SignedOut } from "../client/problem";
-import { type NewAccount, type Rest, rest } from "../client/rest";
+import { type Answer, type NewAccount, type Rest, rest } from "../client/rest";
 import { Session } from "../client/session";
 import { Storage } from "../client/storage";
-import type { Invitation, SessionReply } from "../protocol/messages";
+import type { Invitation, ProviderOutcome, SessionReply } from "../protocol/messages";
+import { Access } from "./access";
 import { Chat } from "./chat";
 import { Security } from "./security";
 
@@ -23,6 +24,7 @@ export type Screen =
 export class App {
   readonly screen: Signal<Screen> = signal({ kind: "loading" });
   readonly security: Security;
+  readonly access: Access;
   private readonly session: Session;
   private storage: Storage | null = null;
   private attempt = 0;
@@ -32,6 +34,7 @@ export class App {
   constructor(private readonly api: Rest = rest) {
     this.session = new Session(api);
     this.security = new Security(api, () => this.session.accessToken());
+    this.access = new Access(api, () => this.session.accessToken());
   }
 
   /** Take up the session that this browser has, if it has one. */
@@ -58,6 +61,19 @@ export class App {
     const { ticket, options } = await this.api.passkeyChallenge();
     const credential = await usePasskey(options);
     await this.begin(this.api.loginByPasskey({ ticket, credential, device_name: deviceName() }));
+  }
+
+  finishProvider(answer: Answer): Promise<ProviderOutcome> {
+    return this.api.finishProvider(answer);
+  }
+
+  loginByProvider(ticket: string, code: string): Promise<void> {
+    return this.begin(this.api.loginByProvider({ ticket, code, device_name: deviceName() }));
+  }
+
+  registerByProvider(ticket: string, username: string, display_name: string, invitation: string): Promise<void> {
+    const body = { ticket, username, display_name, code: invitation, device_name: deviceName() };
+    return this.begin(this.api.registerByProvider(body));
   }
 
   /** The second factor that the role wants is there: go on to the chat. */

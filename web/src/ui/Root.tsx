@@ -3,11 +3,13 @@
 import { useEffect } from "preact/hooks";
 import type { App } from "../state/app";
 import { AppContext, ChatContext } from "./context";
+import { Authorize, DevicePage } from "./entrance/ConsentPage";
 import { Enrol } from "./entrance/Enrol";
 import { Entrance } from "./entrance/Entrance";
 import { Invite } from "./entrance/Invite";
 import { Login } from "./entrance/Login";
 import { Reset } from "./entrance/Reset";
+import { Returned } from "./entrance/Returned";
 import { Setup } from "./entrance/Setup";
 import { Logo } from "./icons";
 import { layer } from "./layer";
@@ -32,6 +34,9 @@ function CurrentScreen({ app }: { app: App }) {
   if (screen.kind === "enrol") return <Enrol />;
   if (here.name === "setup") return <Setup token={here.token} />;
   if (here.name === "invite") return <Invite key={here.code} code={here.code} />;
+  if (here.name === "oidc" && screen.kind !== "loading" && screen.kind !== "unreachable") {
+    return <Returned provider={here.provider} />;
+  }
   if (here.name === "reset") return <Reset token={here.token} />;
   switch (screen.kind) {
     case "loading":
@@ -56,7 +61,13 @@ function CurrentScreen({ app }: { app: App }) {
     case "chat":
       return (
         <ChatContext.Provider value={screen.chat}>
-          <Shell key={screen.chat.device} />
+          {here.name === "authorize" ? (
+            <Authorize />
+          ) : here.name === "device" ? (
+            <DevicePage />
+          ) : (
+            <Shell key={screen.chat.device} />
+          )}
         </ChatContext.Provider>
       );
   }

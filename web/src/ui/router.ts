@@ -9,7 +9,10 @@ export type Route =
   | { name: "login" }
   | { name: "setup"; token: string }
   | { name: "invite"; code: string }
-  | { name: "reset"; token: string };
+  | { name: "reset"; token: string }
+  | { name: "oidc"; provider: string }
+  | { name: "authorize" }
+  | { name: "device" };
 
 /** Return the route of an address. */
 export function routeOf(path: string, fragment: string): Route {
@@ -22,6 +25,12 @@ export function routeOf(path: string, fragment: string): Route {
       return { name: "setup", token };
     case "reset":
       return { name: "reset", token };
+    case "oidc":
+      return rest ? { name: "oidc", provider: decodeURIComponent(rest) } : { name: "home" };
+    case "oauth":
+      return rest === "authorize" ? { name: "authorize" } : { name: "home" };
+    case "device":
+      return { name: "device" };
     case "i":
       return rest ? { name: "invite", code: decodeURIComponent(rest) } : { name: "home" };
     case "r":

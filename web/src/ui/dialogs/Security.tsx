@@ -14,6 +14,7 @@ import { useConfirmed } from "../security/Confirmed";
 import { RecoveryCodes } from "../security/RecoveryCodes";
 import { TotpSetup } from "../security/TotpSetup";
 import { shortTimeOf } from "../when";
+import { ExternalAccounts } from "./ExternalAccounts";
 
 type Step =
   | { name: "password" }
@@ -57,9 +58,12 @@ export function Security() {
         <ul class="plain-list ways" aria-label="Ways to sign in">
           <li>
             <Icon name="lock" />
-            <Names name="Password" hint="Changing it signs out all your other devices." />
+            <Names
+              name="Password"
+              hint={factors.password ? "Changing it signs out all your other devices." : "None so far."}
+            />
             <button type="button" class="button" onClick={() => setStep({ name: "password" })}>
-              Change password
+              {factors.password ? "Change password" : "Set a password"}
             </button>
           </li>
           <li>
@@ -108,6 +112,7 @@ export function Security() {
               </button>
             </li>
           )}
+          <ExternalAccounts act={act} />
           {hasAny && (
             <li>
               <Icon name="copy" />
@@ -124,7 +129,16 @@ export function Security() {
         </ul>
       )}
       {factors?.required && <p class="hint">Your role must have a second factor.</p>}
-      {step?.name === "password" && <ChangePassword confirmed={confirmed} onClose={close} />}
+      {step?.name === "password" && (
+        <ChangePassword
+          hasOne={factors?.password ?? true}
+          confirmed={confirmed}
+          onClose={() => {
+            close();
+            void chat.attempt(load());
+          }}
+        />
+      )}
       {step?.name === "totp" && (
         <Dialog title="Authenticator app" size="small" onClose={close}>
           <TotpSetup
@@ -172,34 +186,37 @@ function Names({ name, hint }: { name: string; hint: string }) {
 }
 
 interface ChangeProps {
+  hasOne: boolean;
   confirmed: <T>(work: () => Promise<T>) => Promise<T>;
   onClose: () => void;
 }
 
-function ChangePassword({ confirmed, onClose }: ChangeProps) {
+function ChangePassword({ hasOne, confirmed, onClose }: ChangeProps) {
   const app = useApp();
   const chat = useChat();
   const [current, setCurrent] = useState("");
   const [password, setPassword] = useState("");
   const form = useForm(async () => {
     await confirmed(() => app.security.changePassword(current, password));
-    chat.tell("Password changed. Your other devices are signed out.");
+    chat.tell(`Password ${hasOne ? "changed" : "set"}. Your other devices are signed out.`);
     onClose();
   }, ["current", "password"]);
   return (
-    <Dialog title="Change password" size="small" onClose={onClose}>
+    <Dialog title={hasOne ? "Change password" : "Set a password"} size="small" onClose={onClose}>
       <form class="form" onSubmit={form.onSubmit}>
-        <Field
-          label="Current password"
-          value={current}
-          onValue={setCurrent}
-          error={form.errorOf("current")}
-          name="current"
-          type="password"
-          autoComplete="current-password"
-          required
-          autoFocus
-        />
+        {hasOne && (
+          <Field
+            label="Current password"
+            value={current}
+            onValue={setCurrent}
+            error={form.errorOf("current")}
+            name="current"
+            type="password"
+            autoComplete="current-password"
+            required
+            autoFocus
+          />
+        )}
         <Field
           label="New password"
           value={password}
@@ -218,7 +235,7 @@ function ChangePassword({ confirmed, onClose }: ChangeProps) {
             Cancel
           </button>
           <button type="submit" class="button button-primary" aria-disabled={form.isBusy}>
-            {form.isBusy ? "Saving…" : "Change password"}
+            {form.isBusy ? "Saving…" : hasOne ? "Change password" : "Set a password"}
           </button>
         </div>
       </form>

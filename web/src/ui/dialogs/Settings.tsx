@@ -10,6 +10,7 @@ import { Dialog } from "../parts/Dialog";
 import { Field } from "../parts/Field";
 import { useForm } from "../parts/useForm";
 import { shortTimeOf } from "../when";
+import { AppsAndTokens } from "./AppsAndTokens";
 import { Bots } from "./Bots";
 import { Invitations } from "./Invitations";
 import { Security } from "./Security";
@@ -25,6 +26,7 @@ export function Settings({ onClose }: { onClose: () => void }) {
         <Profile />
         <Appearance />
         <Security />
+        <AppsAndTokens />
         {isAdmin && <Invitations />}
         {isAdmin && <Bots />}
         <Devices />

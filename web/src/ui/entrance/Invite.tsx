@@ -6,6 +6,7 @@ import { useForm } from "../parts/useForm";
 import { navigate } from "../router";
 import { ACCOUNT_FIELDS, AccountFields, EMPTY_ACCOUNT } from "./AccountFields";
 import { Entrance, FormError } from "./Entrance";
+import { Providers } from "./Providers";
 
 type State = { invitation: Invitation } | { problem: string; isGone: boolean } | null;
 
@@ -87,6 +88,7 @@ function Register({ code, invitation }: { code: string; invitation: Invitation }
           {form.isBusy ? "Creating…" : "Create account"}
         </button>
       </form>
+      <Providers invitation={code} verb="Join with" />
       <p class="aside">
         Have an account? <a href="/login">Sign in</a>
       </p>

@@ -6,27 +6,28 @@ import { Icon } from "../icons";
 import { Field } from "../parts/Field";
 import { useForm } from "../parts/useForm";
 import { navigate, route } from "../router";
+import { CodeForm } from "./CodeForm";
 import { Entrance, FormError } from "./Entrance";
+import { Providers } from "./Providers";
 
 export function Login({ wasIn }: { wasIn: boolean }) {
   const app = useApp();
   const [username, setUsername] = useState("");
   const [password, setPassword] = useState("");
-  const [code, setCode] = useState("");
   const [wantsCode, setWantsCode] = useState(false);
   const goOn = () => {
     if (route.value.name === "login") navigate("/", true);
   };
   const form = useForm(async () => {
     try {
-      await app.login(username.trim(), password, wantsCode ? code : "");
+      await app.login(username.trim(), password, "");
       goOn();
     } catch (error) {
       const isCodeWanted = error instanceof Refused && error.problem.code === "second_factor_required";
-      setWantsCode(isCodeWanted);
-      if (!isCodeWanted || wantsCode) throw error;
+      if (!isCodeWanted) throw error;
+      setWantsCode(true);
     }
-  }, ["code"]);
+  });
   const passkey = useForm(async () => {
     await app.loginByPasskey();
     goOn();
@@ -39,37 +40,18 @@ export function Login({ wasIn }: { wasIn: boolean }) {
   if (wantsCode) {
     return (
       <Entrance title="One more step" lead="Your password is right. Now show that it is you.">
-        <form class="form" onSubmit={form.onSubmit}>
-          <Field
-            label="Code"
-            value={code}
-            onValue={setCode}
-            error={form.errorOf("code")}
-            hint="Six digits of your authenticator app, or a recovery code."
-            name="code"
-            autoComplete="one-time-code"
-            autoCapitalize="characters"
-            spellcheck={false}
-            maxLength={32}
-            required
-            autoFocus
-          />
-          <FormError text={form.error ?? passkey.error} />
-          <button type="submit" class="button button-primary button-wide" aria-disabled={form.isBusy}>
-            {form.isBusy ? "Checking…" : "Continue"}
-          </button>
+        <CodeForm
+          onCode={async (code) => {
+            await app.login(username.trim(), password, code);
+            goOn();
+          }}
+        >
+          <FormError text={passkey.error} />
           {byPasskey}
-          <button
-            type="button"
-            class="button button-wide"
-            onClick={() => {
-              setWantsCode(false);
-              setCode("");
-            }}
-          >
+          <button type="button" class="button button-wide" onClick={() => setWantsCode(false)}>
             Back
           </button>
-        </form>
+        </CodeForm>
       </Entrance>
     );
   }
@@ -102,6 +84,7 @@ export function Login({ wasIn }: { wasIn: boolean }) {
         </button>
         {byPasskey}
       </form>
+      <Providers verb="Sign in with" />
       <p class="aside">No account yet? Ask somebody on this server for an invitation link.</p>
     </Entrance>
   );

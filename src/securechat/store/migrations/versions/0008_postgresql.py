@@ -6,8 +6,8 @@ PostgreSQL database is older than this migration, so there the tables of before,
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 PARTITIONS = 16
 T = 'text COLLATE "C"'
@@ -56,7 +56,8 @@ TABLES = {
         (
             f"id {T} NOT NULL, user_id {T} NOT NULL, name {T} NOT NULL, address {T} NOT NULL, created_at bigint NOT NULL,"
             f" last_seen_at bigint NOT NULL, refreshed_at bigint NOT NULL, refresh_family {T}, refresh_hash {T}, previous_hash {T},"
-            f" token_hash {T}, revoked_at bigint, confirmed_at bigint NOT NULL DEFAULT 0"
+            f" token_hash {T}, revoked_at bigint, confirmed_at bigint NOT NULL DEFAULT 0,"
+            f" app {T}, scopes {T}, expires_at bigint"
         ),
         "user_id, id",
     ),
@@ -76,6 +77,14 @@ TABLES = {
         ),
         "user_id, id",
     ),
+    "externals": (
+        "user_id",
+        (
+            f"id {T} NOT NULL, user_id {T} NOT NULL, issuer {T} NOT NULL, subject {T} NOT NULL, name {T} NOT NULL,"
+            " created_at bigint NOT NULL, last_used_at bigint NOT NULL"
+        ),
+        "user_id, id",
+    ),
     "recovery_codes": ("user_id", f"user_id {T} NOT NULL, code_hash {T} NOT NULL", "user_id, code_hash"),
     # Whose a name is: the only thing that has to be unique without saying where it lives.
     "names": ("", f"kind {T} NOT NULL, key {T} NOT NULL, owner {T} NOT NULL", "kind, key"),
@@ -85,6 +94,23 @@ TABLES = {
         "code",
     ),
     "links": ("", f"token_hash {T} NOT NULL, kind {T} NOT NULL, user_id {T}, expires_at bigint NOT NULL", "token_hash"),
+    "codes": (
+        "",
+        (
+            f"hash {T} NOT NULL, app {T} NOT NULL, scopes {T} NOT NULL, expires_at bigint NOT NULL, user_id {T} NOT NULL,"
+            f" redirect_uri {T} NOT NULL, challenge {T} NOT NULL, user_code {T} NOT NULL, decision {T} NOT NULL,"
+            f" used_at bigint NOT NULL, device_id {T} NOT NULL, polled_at bigint NOT NULL"
+        ),
+        "hash",
+    ),
+    "apps": (
+        "",
+        (
+            f"id {T} NOT NULL, name {T} NOT NULL, secret_hash {T}, redirect_uris {T} NOT NULL, scopes {T} NOT NULL,"
+            f" device_flow bigint NOT NULL, created_by {T} NOT NULL, created_at bigint NOT NULL"
+        ),
+        "id",
+    ),
     "settings": ("", f"key {T} NOT NULL, value {T} NOT NULL", "key"),
     "audit": (
         "",
@@ -122,8 +148,13 @@ INDEXES = (
     "INDEX devices_refresh ON devices (refresh_family) WHERE refresh_family IS NOT NULL",
     "INDEX devices_token ON devices (token_hash) WHERE token_hash IS NOT NULL",
     "INDEX devices_ended ON devices (revoked_at) WHERE revoked_at IS NOT NULL",
+    "INDEX devices_app ON devices (app) WHERE app IS NOT NULL",
     "INDEX passkeys_id ON passkeys (id)",
+    "INDEX externals_subject ON externals (issuer, subject)",
+    "INDEX codes_expiry ON codes (expires_at)",
+    "INDEX codes_user_code ON codes (user_code) WHERE user_code <> ''",
     "INDEX names_owner ON names (kind, owner)",
+    "INDEX storage_jobs_room ON storage_jobs (room_id) WHERE finished_at IS NULL",
     "INDEX audit_at ON audit (at)",
     "INDEX audit_actor ON audit (actor, n)",
     "INDEX audit_subject ON audit (subject, n)",
