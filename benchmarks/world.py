@@ -35,7 +35,8 @@ from securechat.server.config import ConfigManager
 from securechat.server.datadir import DataDir
 from securechat.server.wiring import Parts, build
 from securechat.store.keys import KeyStore
-from securechat.store.log import SqliteLog, to_entry
+from securechat.store.log import SqliteLog
+from securechat.store.rows import to_entry
 from securechat.store.sealing import COLUMNS, Sealing
 from securechat.store.sqlite import SqliteDatabase
 
@@ -427,10 +428,14 @@ def _open_texts(database: Path, tag: str) -> list[tuple[str, int, str, str | Non
     """Return room, `seq`, cmid and text of sealed rows."""
     db = SqliteDatabase(database)
     sealing = Sealing(KeyStore(db, FileKeys(database.parent / "keys"), SystemClock()))
+    return asyncio.run(_opened(db, sealing, tag))
+
+
+async def _opened(db: SqliteDatabase, sealing: Sealing, tag: str) -> list[tuple[str, int, str, str | None]]:
     found = []
-    for row in db.read(f"SELECT {COLUMNS}, room_id FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")):
+    for row in await db.read(f"SELECT {COLUMNS}, room_id FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")):
         entry = to_entry(row[-1], row)
-        sealing.open([entry], [row[:-1]])
+        await sealing.open([entry], [row[:-1]])
         found.append((entry.room, entry.seq, entry.cmid or "", entry.body))
-    asyncio.run(db.close())
+    await db.close()
     return found

@@ -17,34 +17,22 @@ from securechat.domain.commands import Invite
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LinkRecord, LogTransaction
 from securechat.errors import NameTaken, Unavailable
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.audit import SqliteAudit
-from securechat.store.log import SqliteLog
-from securechat.store.migrate import migrate
-from securechat.store.sqlite import SqliteDatabase
-from support.fakes import ManualClock
+from securechat.store.accounts import SqlAccounts
+from securechat.store.audit import SqlAudit
+from support.stores import Place, StoreUnderTest
 
 ANA = User(id="usr_ana", username="ana", display_name="Ana")
 EVENT = AuditEvent(action="user.create", actor="usr_owner", subject="usr_ana")
 ALL = AuditQuery(after=0)
 
 
-class Stores:
-    def __init__(self, path: Path) -> None:
-        self.clock = ManualClock()
-        self.database = SqliteDatabase(path)
-        self.audit = SqliteAudit(self.database, self.clock.now_ms)
-        self.log = SqliteLog(self.database, self.audit)
-        self.accounts = SqliteAccounts(self.database, self.audit)
-
-    async def actions(self) -> list[str]:
-        return [record.action for record in await self.audit.page(ALL, limit=1_000)]
+async def actions(stores: StoreUnderTest) -> list[str]:
+    return [record.action for record in await stores.audit.page(ALL, limit=1_000)]
 
 
-@pytest.fixture(params=["sqlite"])
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    migrate(tmp_path / "securechat.db")
-    found = Stores(tmp_path / "securechat.db")
+@pytest.fixture
+async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await place.open()
     yield found
     await found.database.close()
 
@@ -56,7 +44,7 @@ def created(room: str = "rm_1") -> Entry:
 # ── the same transaction ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_account_and_its_record_are_stored_together(stores: Stores) -> None:
+async def test_an_account_and_its_record_are_stored_together(stores: StoreUnderTest) -> None:
     await stores.accounts.recording(EVENT).create_user(ANA, None, 1)
 
     (record,) = await stores.audit.page(ALL, limit=10)
@@ -69,15 +57,15 @@ async def test_an_account_and_its_record_are_stored_together(stores: Stores) -> 
     )
 
 
-async def test_what_is_not_stored_is_not_remembered(stores: Stores) -> None:
+async def test_what_is_not_stored_is_not_remembered(stores: StoreUnderTest) -> None:
     await stores.accounts.create_user(ANA, None, 1)
 
     with pytest.raises(NameTaken):
         await stores.accounts.recording(EVENT).create_user(msgspec.structs.replace(ANA, id="usr_other"), None, 1)
-    assert await stores.actions() == []
+    assert await actions(stores) == []
 
 
-async def test_what_cannot_be_remembered_is_not_stored(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_remembered_is_not_stored(stores: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise Unavailable
 
@@ -98,38 +86,38 @@ async def _room_with_record(transaction: LogTransaction) -> None:
     assert len(transaction.recorded) == 1
 
 
-async def test_a_change_of_a_room_and_its_record_are_stored_together_or_not_at_all(stores: Stores) -> None:
+async def test_a_change_of_a_room_and_its_record_are_stored_together_or_not_at_all(stores: StoreUnderTest) -> None:
     async def fails(transaction: LogTransaction) -> None:
         await _room_with_record(transaction)
         raise Unavailable
 
     with pytest.raises(Unavailable):
         await stores.log.commit(fails)
-    assert await stores.actions() == []
+    assert await actions(stores) == []
     await stores.log.commit(_room_with_record)
-    assert await stores.actions() == ["room.create"]
+    assert await actions(stores) == ["room.create"]
 
 
-async def test_a_change_that_changes_nothing_is_not_remembered(stores: Stores) -> None:
+async def test_a_change_that_changes_nothing_is_not_remembered(stores: StoreUnderTest) -> None:
     recording = stores.accounts.recording(EVENT)
 
     assert not await recording.update_user("usr_nobody", display_name="x")
     assert await recording.revoke_devices("usr_nobody", None, 1) == []
     assert not await recording.revoke_invite("X")
     assert not await recording.rotate_refresh("dev_x", "a", "b", 1, "")
-    assert await stores.actions() == []
+    assert await actions(stores) == []
 
 
-async def test_an_event_is_remembered_once_by_the_first_change(stores: Stores) -> None:
+async def test_an_event_is_remembered_once_by_the_first_change(stores: StoreUnderTest) -> None:
     recording = stores.accounts.recording(EVENT, AuditEvent(action="second"))
     await recording.create_user(ANA, None, 1)
     await recording.update_user("usr_ana", display_name="Ana R.")
 
-    assert await stores.actions() == ["user.create", "second"]
+    assert await actions(stores) == ["user.create", "second"]
 
 
-async def test_every_writing_method_takes_a_record_along(stores: Stores) -> None:
-    def recording(action: str) -> SqliteAccounts:
+async def test_every_writing_method_takes_a_record_along(stores: StoreUnderTest) -> None:
+    def recording(action: str) -> SqlAccounts:
         return stores.accounts.recording(AuditEvent(action=action))
 
     await recording("create_user").create_user(ANA, None, 1)
@@ -147,13 +135,13 @@ async def test_every_writing_method_takes_a_record_along(stores: Stores) -> None
     await recording("set_block").set_block("usr_ana", "usr_bob", on=True)
     await recording("set_setting").set_setting("k", "v")
 
-    assert await stores.actions() == [
+    assert await actions(stores) == [
         "create_user", "update_user", "create_device", "rotate_refresh", "revoke_devices", "create_invite", "use_invite",
         "unuse_invite", "revoke_invite", "create_link", "use_link", "set_block", "set_setting",
     ]  # fmt: skip
 
 
-async def test_ordinary_messages_cost_the_audit_log_nothing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ordinary_messages_cost_the_audit_log_nothing(stores: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     await stores.log.commit(_room_with_record)
     monkeypatch.setattr(stores.audit, "append", None)  # calling it would fail
 
@@ -164,13 +152,13 @@ async def test_ordinary_messages_cost_the_audit_log_nothing(stores: Stores, monk
         )
 
     await stores.log.commit(send)
-    assert await stores.actions() == ["room.create"]
+    assert await actions(stores) == ["room.create"]
 
 
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_records_count_on_and_follow_each_other(stores: Stores) -> None:
+async def test_records_count_on_and_follow_each_other(stores: StoreUnderTest) -> None:
     await stores.audit.write([EVENT, EVENT])
     await stores.audit.write([EVENT])
 
@@ -178,28 +166,28 @@ async def test_records_count_on_and_follow_each_other(stores: Stores) -> None:
     assert [record.n for record in found] == [1, 2, 3]
     assert len({record.hash for record in found}) == 3
     assert len({record.chain for record in found}) == 1
-    head = stores.audit.head()
+    head = await stores.audit.head()
     assert head is not None
     assert (head.n, head.hash) == (3, found[2].hash)
-    assert stores.audit.head("aud_other") is None
+    assert await stores.audit.head("aud_other") is None
 
 
-async def test_a_second_process_goes_on_with_the_chain(stores: Stores, tmp_path: Path) -> None:
+async def test_a_second_process_goes_on_with_the_chain(stores: StoreUnderTest, tmp_path: Path) -> None:
     await stores.audit.write([EVENT])
-    other = SqliteAudit(stores.database)
+    other = SqlAudit(stores.database)
     await other.write([EVENT])
 
-    head = other.head()
+    head = await other.head()
     assert head is not None
     assert [(record.n, record.chain) for record in await other.page(ALL, limit=10)] == [(1, head.chain), (2, head.chain)]
 
 
-async def test_an_empty_log_has_no_head_and_no_page(stores: Stores) -> None:
-    assert stores.audit.head() is None
+async def test_an_empty_log_has_no_head_and_no_page(stores: StoreUnderTest) -> None:
+    assert await stores.audit.head() is None
     assert await stores.audit.page(ALL, limit=10) == []
 
 
-async def test_records_are_found_by_every_filter(stores: Stores) -> None:
+async def test_records_are_found_by_every_filter(stores: StoreUnderTest) -> None:
     def event(number: int, **more: str) -> AuditEvent:
         return msgspec.structs.replace(EVENT, details={"number": number}, **more)
 

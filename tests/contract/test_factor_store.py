@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.ports import FactorStore, PasskeyRecord, TotpRecord
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.factors import SqliteFactors
-from securechat.store.migrate import migrate
-from securechat.store.sqlite import SqliteDatabase
+from support.stores import Place, StoreUnderTest
 
 ANA, BOB = "usr_ana", "usr_bob"
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    migrate(tmp_path / "test.db")
-    found = SqliteDatabase(tmp_path / "test.db")
+async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await place.open()
     yield found
-    await found.close()
+    await found.database.close()
 
 
 @pytest.fixture
-def store(database: SqliteDatabase) -> FactorStore:
-    return SqliteFactors(database)
+def store(stores: StoreUnderTest) -> FactorStore:
+    return stores.factors
 
 
 def passkey(passkey_id: str, user_id: str, at: int) -> PasskeyRecord:
@@ -100,8 +95,8 @@ async def test_a_factor_is_an_app_or_a_passkey_and_clearing_takes_all(store: Fac
     assert await store.has_factor(BOB)
 
 
-async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: FactorStore, database: SqliteDatabase) -> None:
-    accounts = SqliteAccounts(database)
+async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: FactorStore, stores: StoreUnderTest) -> None:
+    accounts = stores.accounts
     await accounts.create_user(User(id=ANA, username="ana", display_name="Ana", role=Role.MEMBER), None, 1)
     for name, refresh in (("dev_a", "hash a"), ("dev_b", "hash b"), ("dev_bot", None)):
         await accounts.create_device(Device(id=name, name="D", created_at=100, last_seen_at=100), ANA, refresh_hash=refresh)

@@ -7,39 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from securechat.crypto.key_provider import FileKeys
 from securechat.domain.accounts import Role, User
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import LogTransaction
 from securechat.domain.rooms import RoomKind, RoomRole
 from securechat.errors import NameTaken
-from securechat.server.clock import SystemClock
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.keys import KeyStore
-from securechat.store.log import SqliteLog
-from securechat.store.migrate import HEAD, current, migrate
-from securechat.store.sealing import Sealing
-from securechat.store.sqlite import SqliteDatabase
+from securechat.store.database import Dialect
+from securechat.store.migrate import HEAD, current
+from support.stores import Place, StoreUnderTest
 
 ROOM = "rm_1"
 
 
-class Stores:
-    def __init__(self, path: Path, *, sealed: bool) -> None:
-        self.path = path
-        self.database = SqliteDatabase(path)
-        self.sealing = Sealing(KeyStore(self.database, FileKeys(path.parent), SystemClock()))
-        self.sealing.on = sealed
-        self.log = SqliteLog(self.database, sealing=self.sealing)
-        self.accounts = SqliteAccounts(self.database)
-
-
-@pytest.fixture(params=["sqlite", "sqlite sealed"])
-async def stores(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    path = tmp_path / "securechat.db"
-    migrate(path)
-    found = Stores(path, sealed=request.param == "sqlite sealed")
-    await found.sealing.keys.unlock()
+@pytest.fixture(params=["clear", "sealed"])
+async def stores(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest]:
+    found = await place.open()
+    found.sealing.on = request.param == "sealed"
+    await found.keys.unlock()
     yield found
     await found.database.close()
 
@@ -51,7 +35,7 @@ def entry(seq: int, what: EntryType = EntryType.MESSAGE_SENT, **more: object) ->
     return Entry(type=what, room=ROOM, seq=seq, at=1_000 + seq, **fields)  # type: ignore[arg-type]
 
 
-async def append(stores: Stores, *entries: Entry) -> None:
+async def append(stores: StoreUnderTest, *entries: Entry) -> None:
     async def work(tx: LogTransaction) -> None:
         targets = [(each.room, each.target) for each in entries if each.target is not None]
         await tx.load(sorted({each.room for each in entries}), [], targets)
@@ -61,7 +45,7 @@ async def append(stores: Stores, *entries: Entry) -> None:
     await stores.log.commit(work)
 
 
-async def make_room(stores: Stores) -> None:
+async def make_room(stores: StoreUnderTest) -> None:
     for name in ("ana", "bob"):
         user = User(id=f"usr_{name}", username=name, display_name=name.title(), role=Role.MEMBER)
         await stores.accounts.create_user(user, None, 0)
@@ -73,13 +57,16 @@ async def make_room(stores: Stores) -> None:
     )
 
 
-async def test_migrations_lead_to_the_head_that_the_code_names(stores: Stores) -> None:
+async def test_migrations_lead_to_the_head_that_the_code_names(stores: StoreUnderTest, place: Place) -> None:
     versions = Path(__file__).parents[2] / "src/securechat/store/migrations/versions"
+    found = (
+        current(place.path) if place.postgres is None else place.postgres.sql("SELECT version_num FROM alembic_version", place.name)
+    )
 
-    assert current(stores.path) == HEAD == max(path.name[:4] for path in versions.glob("0*.py"))
+    assert found == HEAD == max(path.name[:4] for path in versions.glob("0*.py"))
 
 
-async def test_committed_entries_are_read_back_as_they_were(stores: Stores) -> None:
+async def test_committed_entries_are_read_back_as_they_were(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4), entry(5, reply_to=4))
 
@@ -91,17 +78,17 @@ async def test_committed_entries_are_read_back_as_they_were(stores: Stores) -> N
     assert page.last_seq == 5
 
 
-async def test_texts_are_sealed_exactly_when_they_should_be(stores: Stores) -> None:
+async def test_texts_are_sealed_exactly_when_they_should_be(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4))
     await append(stores, entry(5, EntryType.MESSAGE_EDITED, target=4, body="better"))
 
-    rows = stores.database.read("SELECT body IS NULL, sealed IS NULL FROM entries WHERE seq > 3")
+    rows = await stores.database.read("SELECT body IS NULL, sealed IS NULL FROM entries WHERE seq > 3")
 
-    assert rows == ([(1, 0)] * 2 if stores.sealing.on else [(0, 1)] * 2)
+    assert rows == ([(True, False)] * 2 if stores.sealing.on else [(False, True)] * 2)
 
 
-async def test_an_entry_that_is_not_the_next_one_undoes_the_whole_commit(stores: Stores) -> None:
+async def test_an_entry_that_is_not_the_next_one_undoes_the_whole_commit(stores: StoreUnderTest) -> None:
     await make_room(stores)
 
     with pytest.raises(ValueError):
@@ -112,7 +99,7 @@ async def test_an_entry_that_is_not_the_next_one_undoes_the_whole_commit(stores:
     assert (await stores.log.page(ROOM, limit=10)).last_seq == 4
 
 
-async def test_work_that_raises_leaves_nothing_in_memory_either(stores: Stores) -> None:
+async def test_work_that_raises_leaves_nothing_in_memory_either(stores: StoreUnderTest) -> None:
     await make_room(stores)
 
     async def work(tx: LogTransaction) -> None:
@@ -132,7 +119,7 @@ async def test_work_that_raises_leaves_nothing_in_memory_either(stores: Stores) 
     assert await stores.log.commit(look) == (3, {"usr_ana", "usr_bob"})
 
 
-async def test_a_cmid_is_found_in_the_store_and_in_the_batch(stores: Stores) -> None:
+async def test_a_cmid_is_found_in_the_store_and_in_the_batch(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4))
 
@@ -146,7 +133,7 @@ async def test_a_cmid_is_found_in_the_store_and_in_the_batch(stores: Stores) -> 
     assert await stores.log.commit(work) == [4, None, 5]
 
 
-async def test_pages_before_and_after_exclude_the_given_seq(stores: Stores) -> None:
+async def test_pages_before_and_after_exclude_the_given_seq(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, *(entry(seq) for seq in range(4, 14)))
 
@@ -156,7 +143,7 @@ async def test_pages_before_and_after_exclude_the_given_seq(stores: Stores) -> N
     assert (await stores.log.page(ROOM, before=1, limit=3)).entries == []
 
 
-async def test_an_edit_keeps_the_first_text_and_shows_the_newest(stores: Stores) -> None:
+async def test_an_edit_keeps_the_first_text_and_shows_the_newest(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4))
     await append(stores, entry(5, EntryType.MESSAGE_EDITED, target=4, body="better"))
@@ -169,7 +156,7 @@ async def test_an_edit_keeps_the_first_text_and_shows_the_newest(stores: Stores)
     assert (message.edited.seq, message.edited.body) == (6, "best")
 
 
-async def test_a_deletion_erases_the_text_and_its_edits_from_the_file(stores: Stores) -> None:
+async def test_a_deletion_erases_the_text_and_its_edits_from_the_file(stores: StoreUnderTest, place: Place) -> None:
     await make_room(stores)
     await append(stores, entry(4, body="CANARY-one"))
     await append(stores, entry(5, EntryType.MESSAGE_EDITED, target=4, body="CANARY-two"))
@@ -177,16 +164,21 @@ async def test_a_deletion_erases_the_text_and_its_edits_from_the_file(stores: St
     await append(stores, entry(7, EntryType.MESSAGE_DELETED, target=4))
 
     entries = (await stores.log.page(ROOM, after=3, limit=10)).entries
-    await stores.database.close()
-    files = b"".join(path.read_bytes() for path in stores.path.parent.glob("securechat.db*"))
-    stores.database = SqliteDatabase(stores.path)
+    if stores.database.dialect is Dialect.SQLITE:  # PostgreSQL writes over it when it vacuums.
+        await stores.database.close()
+        files = b"".join(path.read_bytes() for path in place.path.parent.glob("securechat.db*"))
+        stores.database = (await place.open()).database
+    else:
+        files = b""
+    left = await stores.database.read("SELECT count(body), count(sealed) FROM entries WHERE seq IN (4, 5)")
 
     assert [(each.body, each.deleted) for each in entries[:2]] == [(None, 7), (None, 7)]
     assert entries[0].reactions is None
     assert b"CANARY" not in files
+    assert left == [(0, 0)]
 
 
-async def test_reactions_are_listed_by_emoji_in_the_order_they_came(stores: Stores) -> None:
+async def test_reactions_are_listed_by_emoji_in_the_order_they_came(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4))
     await append(stores, entry(5, EntryType.REACTION_ADDED, target=4, emoji="👍", user="usr_bob"))
@@ -197,7 +189,7 @@ async def test_reactions_are_listed_by_emoji_in_the_order_they_came(stores: Stor
     assert (await stores.log.page(ROOM, after=3, limit=1)).entries[0].reactions == {"👍": ["usr_bob", "usr_ana"]}
 
 
-async def test_heads_count_what_others_wrote_after_the_marker(stores: Stores) -> None:
+async def test_heads_count_what_others_wrote_after_the_marker(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4), entry(5, user="usr_bob"), entry(6, user="usr_bob"))
 
@@ -210,7 +202,7 @@ async def test_heads_count_what_others_wrote_after_the_marker(stores: Stores) ->
     assert await stores.log.read_state("usr_bob", ROOM) == (0, 1)
 
 
-async def test_a_read_marker_goes_back_only_when_asked(stores: Stores) -> None:
+async def test_a_read_marker_goes_back_only_when_asked(stores: StoreUnderTest) -> None:
     await make_room(stores)
 
     async def mark(seq: int, *, back: bool) -> int:
@@ -223,7 +215,7 @@ async def test_a_read_marker_goes_back_only_when_asked(stores: Stores) -> None:
     assert [await mark(3, back=False), await mark(1, back=False), await mark(1, back=True)] == [3, 3, 1]
 
 
-async def test_members_follow_the_log(stores: Stores) -> None:
+async def test_members_follow_the_log(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4, EntryType.MEMBER_REMOVED, member="usr_bob"))
 
@@ -234,7 +226,7 @@ async def test_members_follow_the_log(stores: Stores) -> None:
     assert (room.kind, room.members, room.last_seq) == (RoomKind.PUBLIC, {}, 4)
 
 
-async def test_two_public_rooms_do_not_share_a_name(stores: Stores) -> None:
+async def test_two_public_rooms_do_not_share_a_name(stores: StoreUnderTest) -> None:
     await make_room(stores)
     other = Entry(type=EntryType.ROOM_CREATED, room="rm_2", seq=1, at=1, user="usr_ana", kind="public", name="OPS", topic="")
 

@@ -9,21 +9,14 @@ from pathlib import Path
 
 import apsw
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine
 
 from securechat.domain.accounts import Device, User
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ports import AppRecord, CodeRecord, ExternalRecord, PasskeyRecord, ScopedDevice
 from securechat.errors import Conflict, NameTaken
-from securechat.store import migrate as migrations
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.audit import SqliteAudit
-from securechat.store.factors import SqliteFactors
-from securechat.store.migrate import current, migrate
-from securechat.store.oauth import KEPT_MS, SqliteOAuth
-from securechat.store.sqlite import SqliteDatabase
+from securechat.store.migrate import HEAD, current, migrate
+from securechat.store.oauth import KEPT_MS
+from support.stores import Place, StoreUnderTest
 
 ANA, BOB = "usr_ana", "usr_bob"
 EVENT = AuditEvent(action="test.event")
@@ -31,29 +24,19 @@ APP = AppRecord("app_1", "Poll bot", None, ["https://app.example/"], ["profile"]
 CODE = CodeRecord("h1", APP.id, ["profile"], 1_000, ANA, "https://app.example/", "challenge", decision="yes")
 
 
-class Stores:
-    def __init__(self, path: Path) -> None:
-        self.database = SqliteDatabase(path)
-        self.audit = SqliteAudit(self.database)
-        self.oauth = SqliteOAuth(self.database, self.audit)
-        self.accounts = SqliteAccounts(self.database)
-        self.factors = SqliteFactors(self.database)
-
-    async def user(self, user_id: str, password: str | None = "hash") -> None:
-        await self.accounts.create_user(User(id=user_id, username=user_id[4:], display_name="x"), password, 1)
-
-    @property
-    def recorded(self) -> int:
-        head = self.audit.head()
-        return 0 if head is None else head.n
-
-
 @pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    migrate(tmp_path / "test.db")
-    found = Stores(tmp_path / "test.db")
+async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await place.open()
     yield found
     await found.database.close()
+
+
+async def add_user(stores: StoreUnderTest, user_id: str, password: str | None = "hash") -> None:
+    await stores.accounts.create_user(User(id=user_id, username=user_id[4:], display_name="x"), password, 1)
+
+
+async def recorded(stores: StoreUnderTest) -> int:
+    return await stores.value("SELECT coalesce(max(n), 0) FROM audit")
 
 
 def external(external_id: str, user_id: str = ANA, subject: str = "s", issuer: str = "https://i") -> ExternalRecord:
@@ -66,12 +49,12 @@ def device(device_id: str, user_id: str = ANA, app: str = APP.id) -> ScopedDevic
     )
 
 
-async def test_an_account_at_a_provider_opens_one_account(stores: Stores) -> None:
-    await stores.user(ANA)
+async def test_an_account_at_a_provider_opens_one_account(stores: StoreUnderTest) -> None:
+    await add_user(stores, ANA)
     assert await stores.oauth.add_external(external("e1"), EVENT)
-    assert stores.recorded == 1
+    assert await recorded(stores) == 1
     assert not await stores.oauth.add_external(external("e2", BOB), EVENT)
-    assert stores.recorded == 1, "what did not happen is not remembered"
+    assert await recorded(stores) == 1, "what did not happen is not remembered"
     assert await stores.oauth.add_external(external("e3", BOB, issuer="https://j"), EVENT)
 
     found = await stores.oauth.external("https://i", "s")
@@ -82,8 +65,8 @@ async def test_an_account_at_a_provider_opens_one_account(stores: Stores) -> Non
     assert [each.last_used_at for each in await stores.oauth.externals(ANA)] == [9]
 
 
-async def test_registering_adds_account_and_link_or_neither(stores: Stores) -> None:
-    await stores.user(BOB)
+async def test_registering_adds_account_and_link_or_neither(stores: StoreUnderTest) -> None:
+    await add_user(stores, BOB)
     ana = User(id=ANA, username="ana", display_name="Ana")
     await stores.oauth.register_external(ana, external("e1"), 1, EVENT)
     with pytest.raises(NameTaken):
@@ -91,7 +74,7 @@ async def test_registering_adds_account_and_link_or_neither(stores: Stores) -> N
     with pytest.raises(Conflict):
         await stores.oauth.register_external(replace_user("usr_y", "yan"), external("e3", "usr_y"), 1, EVENT)
 
-    assert stores.recorded == 1
+    assert await recorded(stores) == 1
     assert await stores.accounts.account(user_id="usr_y") is None
     assert await stores.oauth.external("https://i", "t") is None
 
@@ -100,8 +83,8 @@ def replace_user(user_id: str, name: str) -> User:
     return User(id=user_id, username=name, display_name=name)
 
 
-async def test_the_last_way_in_stays(stores: Stores) -> None:
-    await stores.user(ANA, None)
+async def test_the_last_way_in_stays(stores: StoreUnderTest) -> None:
+    await add_user(stores, ANA, None)
     await stores.oauth.add_external(external("e1"), EVENT)
     await stores.oauth.add_external(external("e2", subject="t"), EVENT)
     assert await stores.oauth.count_ways_in(ANA) == 2
@@ -114,15 +97,15 @@ async def test_the_last_way_in_stays(stores: Stores) -> None:
     assert await stores.oauth.remove_external(ANA, left.id, EVENT)
 
 
-async def test_a_code_is_used_once_and_its_session_comes_with_it(stores: Stores) -> None:
-    await stores.user(ANA)
+async def test_a_code_is_used_once_and_its_session_comes_with_it(stores: StoreUnderTest) -> None:
+    await add_user(stores, ANA)
     await stores.oauth.add_app(APP, EVENT)
     await stores.oauth.add_code(CODE, 1, EVENT)
-    before = stores.recorded
+    before = await recorded(stores)
     used = await asyncio.gather(*(stores.oauth.use_code("h1", device(f"d{number}"), EVENT) for number in range(4)))
 
     assert sorted(used) == [False, False, False, True]
-    assert stores.recorded == before + 1
+    assert await recorded(stores) == before + 1
     (session,) = await stores.oauth.scoped_devices(ANA)
     code = await stores.oauth.code("h1")
     assert code is not None
@@ -133,7 +116,7 @@ async def test_a_code_is_used_once_and_its_session_comes_with_it(stores: Stores)
     assert await stores.accounts.devices(ANA) == [], "an app is not listed among one's devices"
 
 
-async def test_codes_that_ended_long_ago_are_forgotten(stores: Stores) -> None:
+async def test_codes_that_ended_long_ago_are_forgotten(stores: StoreUnderTest) -> None:
     await stores.oauth.add_code(CODE, 1, None)
     await stores.oauth.add_code(replace(CODE, hash="h2"), CODE.expires_at + KEPT_MS, None)
     assert await stores.oauth.code("h1") is not None
@@ -141,7 +124,7 @@ async def test_codes_that_ended_long_ago_are_forgotten(stores: Stores) -> None:
     assert await stores.oauth.code("h1") is None
 
 
-async def test_a_device_waits_for_one_decision(stores: Stores) -> None:
+async def test_a_device_waits_for_one_decision(stores: StoreUnderTest) -> None:
     waiting = replace(CODE, user_id="", decision="", user_code="typed", redirect_uri="", challenge="")
     await stores.oauth.add_code(waiting, 1, None)
     await stores.oauth.add_code(replace(CODE, hash="h2"), 1, None)
@@ -151,16 +134,16 @@ async def test_a_device_waits_for_one_decision(stores: Stores) -> None:
     await stores.oauth.poll_code("h1", 7)
     decided = await asyncio.gather(*(stores.oauth.decide_code("h1", ANA, approve=yes, event=EVENT) for yes in (True, False)))
 
-    assert decided == [True, False]
+    assert sorted(decided) == [False, True]
     found = await stores.oauth.code("h1")
     assert found is not None
-    assert (found.decision, found.user_id, found.polled_at) == ("yes", ANA, 7)
+    assert (found.decision, found.user_id, found.polled_at) == ("yes" if decided[0] else "no", ANA, 7)
     assert await stores.oauth.waiting_code("typed", 1) is None
 
 
-async def test_ending_an_app_ends_its_sessions_only(stores: Stores) -> None:
+async def test_ending_an_app_ends_its_sessions_only(stores: StoreUnderTest) -> None:
     for user in (ANA, BOB):
-        await stores.user(user)
+        await add_user(stores, user)
         await stores.accounts.create_device(
             Device(id=f"own_{user}", name="x", created_at=1, last_seen_at=1), user, refresh_hash="r"
         )
@@ -171,9 +154,9 @@ async def test_ending_an_app_ends_its_sessions_only(stores: Stores) -> None:
     await stores.oauth.add_scoped_device(replace(device("a4", app=""), token_hash="t", expires_at=9), EVENT)
 
     assert sorted(await stores.oauth.end_app(ANA, APP.id, 8, EVENT)) == ["a1", "a2"]
-    before = stores.recorded
+    before = await recorded(stores)
     assert await stores.oauth.end_app(ANA, APP.id, 8, EVENT) == []
-    assert stores.recorded == before
+    assert await recorded(stores) == before
     assert await stores.oauth.remove_app(APP.id, 8, EVENT) == [(BOB, "b1")]
     assert await stores.oauth.remove_app(APP.id, 8, EVENT) is None
     assert await stores.oauth.apps() == []
@@ -183,15 +166,9 @@ async def test_ending_an_app_ends_its_sessions_only(stores: Stores) -> None:
 
 
 async def test_sessions_from_before_stay_a_persons_own(tmp_path: Path) -> None:
-    path = tmp_path / "old.db"
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(Path(migrations.__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0006")
-    engine.dispose()
-    old = apsw.Connection(str(path))
+    place = Place(tmp_path, None)
+    migrate(place.path, "0006")
+    old = apsw.Connection(str(place.path))
     old.execute(
         "INSERT INTO users (id, username, display_name, name_key, role, password_hash, created_at) VALUES ('usr_ana', 'ana', 'Ana', 'ana', 'owner', 'h', 1)"
     )
@@ -199,10 +176,9 @@ async def test_sessions_from_before_stay_a_persons_own(tmp_path: Path) -> None:
         "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash) VALUES ('dev_1', 'usr_ana', 'x', '', 1, 1, 1, 'f', 'r')"
     )
     old.close()
-    migrate(path)
+    found = await place.open()
 
-    assert current(path) == "0007"
-    found = Stores(path)
+    assert current(place.path) == HEAD
     device_ = await found.accounts.device_by_family("f")
     assert device_ is not None
     assert (device_.app, device_.scopes, device_.expires_at) == (None, None, None)

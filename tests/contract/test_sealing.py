@@ -14,7 +14,7 @@ from securechat.domain.commands import StorageJob
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import LogTransaction, SecretBox
 from securechat.errors import Conflict, Internal, Shutdown, Unavailable
-from securechat.store.factors import SqliteFactors
+from securechat.store.factors import SqlFactors
 from securechat.store.keys import KEY_LIFE_MS, KeyStore
 from securechat.store.log import SqliteLog
 from securechat.store.migrate import migrate
@@ -50,7 +50,7 @@ class Store:
     async def work(self, steps: int = 1_000) -> int:
         """Do at most so many steps; return how many there were."""
         done = 0
-        while done < steps and (rows := self.database.read("SELECT min(id) FROM storage_jobs WHERE finished_at IS NULL"))[0][0]:
+        while done < steps and (rows := self.database.rows("SELECT min(id) FROM storage_jobs WHERE finished_at IS NULL"))[0][0]:
             await self.jobs.step(rows[0][0])
             done += 1
         return done
@@ -81,7 +81,7 @@ class Store:
         self.database._writer.execute(sql, values)
 
     def count(self, sql: str) -> int:
-        return int(self.database.read(sql)[0][0])
+        return int(self.database.rows(sql)[0][0])
 
 
 def message(seq: int, room: str = ROOM, **more: object) -> Entry:
@@ -112,6 +112,7 @@ async def reopened(store: Store, keys: Path | None = None) -> Store:
     again = Store(store.folder, keys or store.folder.parent / "keys")
     store.database = again.database
     await again.keys.unlock()
+    await again.jobs.load()
     return again
 
 
@@ -242,7 +243,7 @@ async def test_a_job_goes_on_where_it_was_and_new_texts_are_in_the_new_form(stor
 async def test_a_rotation_wraps_every_key_anew_and_touches_no_text(store: Store) -> None:
     await store.say(ROOM, 2, 3)
     await store.say(OTHER, 2, 3)
-    before = store.database.read("SELECT sealed FROM entries ORDER BY room_id, seq")
+    before = store.database.rows("SELECT sealed FROM entries ORDER BY room_id, seq")
     await store.jobs.rotate(messages=False)
     await store.work()
 
@@ -251,14 +252,14 @@ async def test_a_rotation_wraps_every_key_anew_and_touches_no_text(store: Store)
     assert (status.kek, status.org_key, status.room_keys) == (2, 2, 2)
     assert store.count("SELECT count(*) FROM room_keys WHERE org_version <> 2") == 0
     assert store.count("SELECT count(*) FROM org_keys WHERE kek <> 2") == 0
-    assert store.database.read("SELECT sealed FROM entries ORDER BY room_id, seq") == before
+    assert store.database.rows("SELECT sealed FROM entries ORDER BY room_id, seq") == before
     (store.folder.parent / "keys/kek-1.key").unlink()
     assert await (await reopened(store)).texts() == ["text 2", "text 3"]
 
 
 async def test_a_rotation_with_messages_leaves_nothing_that_an_old_key_opens(store: Store) -> None:
     await store.say(ROOM, 2, 700)
-    before = {row[0] for row in store.database.read("SELECT wrapped FROM room_keys")}
+    before = {row[0] for row in store.database.rows("SELECT wrapped FROM room_keys")}
     await store.jobs.rotate(messages=True)
     await store.work(3)
     await store.say(ROOM, 701, 702)
@@ -321,8 +322,8 @@ async def test_a_shredded_room_keeps_its_order_and_nothing_that_was_said(store: 
     await store.say(OTHER, 2, 3)
     await store.append(changed(401, EntryType.MESSAGE_EDITED, target=2, body="better"))
     await store.append(changed(402, EntryType.REACTION_ADDED, target=3, emoji="👍"))
-    (wrapped,) = [row[0] for row in store.database.read("SELECT wrapped FROM room_keys WHERE room_id = 'rm_1'")]
-    sealed = [row[0] for row in store.database.read("SELECT sealed FROM entries WHERE room_id = 'rm_1' AND sealed IS NOT NULL")]
+    (wrapped,) = [row[0] for row in store.database.rows("SELECT wrapped FROM room_keys WHERE room_id = 'rm_1'")]
+    sealed = [row[0] for row in store.database.rows("SELECT sealed FROM entries WHERE room_id = 'rm_1' AND sealed IS NOT NULL")]
     await store.append(changed(403, EntryType.ROOM_ERASED))
 
     at_once = await store.entries()
@@ -445,7 +446,7 @@ def sealed_by_an_earlier_version(key: bytes, user_id: str, secret: bytes) -> byt
 
 
 async def test_secrets_of_earlier_versions_are_taken_over_once(store: Store) -> None:
-    factors, box, path = SqliteFactors(store.database), Secrets(store.keys), store.folder / OLD_KEY
+    factors, box, path = SqlFactors(store.database), Secrets(store.keys), store.folder / OLD_KEY
     assert await take_over(store.database, box, path) == 0
     path.write_bytes(b"k" * 32)
     await factors.set_totp("usr_1", sealed_by_an_earlier_version(b"k" * 32, "usr_1", b"JBSWY3DP"), 7, 1)

@@ -17,6 +17,7 @@ from securechat.gateway.listener import Listener
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
 from securechat.server.wiring import Parts, build
+from securechat.store.sqlite import SqliteDatabase
 
 WALK = [
     "ClientConnection.on_ws_frame",
@@ -35,7 +36,7 @@ WALK = [
     "SqliteLog.commit",
     "_Transaction.load",
     "require_in",
-    "_Transaction.append",
+    "LogWork.append",
     "_Transaction.write",
     "SqliteDatabase._commit",
     "ClientConnection._complete",
@@ -93,6 +94,7 @@ async def test_a_message_walks_through_the_named_functions_in_order(tmp_path: Pa
                 if event == "call" and "securechat" in frame.f_code.co_filename and not of_the_client(frame):
                     walked.append(frame.f_code.co_qualname)
 
+            assert isinstance(parts.database, SqliteDatabase)
             commit = parts.database._commit
 
             def noted_commit() -> None:  # It runs in a thread of its own, which the profiler does not see.

@@ -179,7 +179,9 @@ async def test_a_job_that_is_ended_again_and_again_loses_no_text(
     server = world.server = ServerProcess(root, free_port(), free_port(), world.folder / "server.log")
     if kind == "rotate":
         with opened(root) as (database, sealing):
-            await StorageJobs(database, sealing, SystemClock()).rotate(messages=True)
+            jobs = StorageJobs(database, sealing, SystemClock())
+            await jobs.load()
+            await jobs.rotate(messages=True)
 
     await work_through(server, ends)
     assert await server.terminate(15) == 0
@@ -192,8 +194,8 @@ async def test_a_job_that_is_ended_again_and_again_loses_no_text(
     assert files_with(root, CANARY.encode()) == []
     if kind == "rotate":
         with opened(root) as (database, _):
-            assert database.read("SELECT count(*) FROM room_keys WHERE org_version = 1 OR retired_at IS NOT NULL")[0][0] == 0
-            assert database.read("SELECT count(*) FROM org_keys WHERE kek = 1")[0][0] == 0
+            assert database.rows("SELECT count(*) FROM room_keys WHERE org_version = 1 OR retired_at IS NOT NULL")[0][0] == 0
+            assert database.rows("SELECT count(*) FROM org_keys WHERE kek = 1")[0][0] == 0
         (root / "keys/kek-1.key").unlink()
         assert sealed_texts(root) == before
 

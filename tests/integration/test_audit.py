@@ -27,8 +27,8 @@ from securechat.sdk.client import ChatClient
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
 from securechat.server.identity import IdentityKeys
-from securechat.store.audit import SqliteAudit
-from securechat.store.factors import SqliteFactors
+from securechat.store.audit import SqlAudit
+from securechat.store.factors import SqlFactors
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
@@ -488,15 +488,17 @@ async def test_what_is_remembered_of_a_factor_commits_with_it_or_not_at_all(tmp_
     migrate(tmp_path / "test.db")
     database = SqliteDatabase(tmp_path / "test.db")
     event = AuditEvent(action="totp.add", actor="usr_1")
-    factors = SqliteFactors(database, SqliteAudit(database))
+    factors = SqlFactors(database, SqlAudit(database))
     assert await factors.recording(event).set_totp("usr_1", b"sealed", 1, 1)
     assert not await factors.recording(event).set_totp("usr_1", b"sealed", 1, 1)  # Nothing changed: nothing to remember.
-    assert database.read("SELECT count(*) FROM audit") == [(1,)]
+    assert database.rows("SELECT count(*) FROM audit") == [(1,)]
     await database.close()
     broken = SqliteDatabase(tmp_path / "test.db")
-    async with broken.transaction() as execute:
-        execute("CREATE TRIGGER no_more BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'the disk is full'); END", ())
+    async with broken.transaction() as transaction:
+        await transaction.execute(
+            "CREATE TRIGGER no_more BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'the disk is full'); END", ()
+        )
     with pytest.raises(apsw.ConstraintError):
-        await SqliteFactors(broken, SqliteAudit(broken)).recording(event).remove_totp("usr_1")
-    assert broken.read("SELECT count(*) FROM totp") == [(1,)]
+        await SqlFactors(broken, SqlAudit(broken)).recording(event).remove_totp("usr_1")
+    assert broken.rows("SELECT count(*) FROM totp") == [(1,)]
     await broken.close()

@@ -15,7 +15,7 @@ from securechat.ops.audit_verify import Report
 from securechat.ops.checkpoints import Checkpoints
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import AUDIT_KEY, DataDir
-from securechat.store.audit import SqliteAudit
+from securechat.store.audit import SqlAudit
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
 from support.fakes import ManualClock
@@ -36,13 +36,13 @@ class AuditFolder:
         for folder in (root, self.data.keys, self.data.audit):
             folder.mkdir(parents=True, exist_ok=True)
         self.database: SqliteDatabase
-        self.store: SqliteAudit
+        self.store: SqlAudit
         self.auditor: Auditor
 
     def open(self, *, rates: dict[str, Rate] | None = None, checkpoint_s: float = 60.0, keep_days: int = 0) -> AuditFolder:
         migrate(self.data.database)
         self.database = SqliteDatabase(self.data.database)
-        self.store = SqliteAudit(self.database, self.clock.now_ms)
+        self.store = SqlAudit(self.database, self.clock.now_ms)
         checkpoints = Checkpoints(AuditKey(self.data.keys / AUDIT_KEY), self.data.audit, self.elsewhere)
         limiter = RateLimiter(rates or FREE)
         self.auditor = Auditor(self.store, checkpoints, limiter, self.clock, lambda: checkpoint_s, lambda: keep_days)

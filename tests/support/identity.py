@@ -21,11 +21,11 @@ from securechat.domain.accounts import Principal, Role, User
 from securechat.domain.ids import new_id
 from securechat.domain.secret import Secret
 from securechat.server.config import DEFAULT_RATES
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.factors import SqliteFactors
+from securechat.store.accounts import SqlAccounts
+from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.migrate import migrate
-from securechat.store.oauth import SqliteOAuth
+from securechat.store.oauth import SqlOAuth
 from securechat.store.sealing import Secrets
 from securechat.store.sqlite import SqliteDatabase
 from support.fakes import ManualClock, RecordingBus
@@ -46,8 +46,8 @@ class Identity:
         self.bus = RecordingBus()
         self.roles: set[str] = set()
         self.idle_days = 90
-        self.accounts = SqliteAccounts(self.database)
-        self.store = SqliteFactors(self.database)
+        self.accounts = SqlAccounts(self.database)
+        self.store = SqlFactors(self.database)
         self.passwords = Passwords(time_cost=1, memory_kib=64)
         self.limiter = RateLimiter({})
         self.throttle = Throttle(lambda: DEFAULT_RATES)
@@ -62,7 +62,7 @@ class Identity:
         self.confirmation = Confirmation(self.store, self.accounts, self.auth, self.second_factor, self.passkeys, self.clock)
         self.factors = FactorService(
             self.store, self.accounts, self.auth, self.second_factor, self.confirmation, self.passkeys, self.webauthn,
-            self.tickets, self.limiter, self.clock, lambda: "Acme", SqliteOAuth(self.database).count_ways_in,
+            self.tickets, self.limiter, self.clock, lambda: "Acme", SqlOAuth(self.database).count_ways_in,
         )  # fmt: skip
 
     async def open(self) -> Identity:

@@ -7,6 +7,12 @@ from types import TracebackType
 from typing import Self
 
 
+class _Way:
+    """Who spoke last on a connection."""
+
+    up = False
+
+
 class TcpProxy:
     """Between clients and a server on loopback.
 
@@ -16,6 +22,8 @@ class TcpProxy:
     Attributes:
         port: Where clients connect.
         ended_by_server: Connections that the server ended.
+        turns: How often a client spoke after the server, or first: each is a round trip.
+        swallow: Let no answer pass, and cut the connection when there is one; what clients say passes.
     """
 
     def __init__(self, target: int) -> None:
@@ -27,6 +35,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.ended_by_server = 0
+        self.turns = 0
+        self.swallow = False
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -66,28 +76,35 @@ class TcpProxy:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
         both = (writer, server_writer)
         self._open.update(both)
-        up = asyncio.ensure_future(self._pass(reader, server_writer))
-        down = asyncio.ensure_future(self._pass(server_reader, writer))
+        way = _Way()
+        up = asyncio.ensure_future(self._pass(reader, server_writer, way, up=True))
+        down = asyncio.ensure_future(self._pass(server_reader, writer, way, up=False))
         try:
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if down.done():
                 self.ended_by_server += 1
             await self._passes.wait()  # A vanished client is not told that the server gave up.
         finally:
-            for way in (up, down):
-                way.cancel()
+            for task in (up, down):
+                task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
             for end in both:
                 end.transport.abort()
                 self._open.discard(end)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: _Way, *, up: bool) -> None:
         while True:
             try:
                 data = await reader.read(65_536)
             except OSError:
                 return
             if not data:
+                return
+            if up and not way.up:
+                self.turns += 1
+            way.up = up
+            if self.swallow and not up:
+                self.swallow = False
                 return
             if self._passes.is_set():
                 writer.write(data)

@@ -241,6 +241,39 @@ async def test_a_commit_that_keeps_failing_answers_everybody_and_stores_nothing(
     assert (world.store.entries, world.bus.batches) == ([], [])
 
 
+async def test_a_store_that_takes_nothing_now_is_asked_once_for_the_whole_batch(world: World) -> None:
+    world.store.fail = [Unavailable("no answer")]
+    world.send(ANA, "rm_a", "1")
+    world.send(BOB, "rm_a", "2")
+    await world.settle()
+
+    assert all(isinstance(answer, Unavailable) for answer in world.answers.values())
+    assert len(world.store.loads) == 1
+
+
+async def test_a_store_that_asks_again_hears_the_last_decision_and_each_refusal_is_told_once() -> None:
+    heard: list[str] = []
+    store = MemoryStore()
+    log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock(), lambda _origin, error: heard.append(type(error).__name__))
+    commit = store.commit
+
+    async def twice(work: Callable[[LogTransaction], Awaitable[Any]]) -> Any:
+        await work(cast("LogTransaction", MemoryTransaction(store)))
+        return await commit(work)
+
+    store.commit = twice  # type: ignore[method-assign]
+
+    def refuse(_transaction: LogTransaction, _now: int) -> None:
+        raise Forbidden
+
+    operation = Operation(refuse, ("rm_a",))
+    operation.origin = (EVE, MessageSend(room="rm_a", cmid="1", body="x"), "10.0.0.1")
+    log.submit(operation, lambda _: None)
+    await log.drain()
+
+    assert heard == ["Forbidden"]
+
+
 async def test_a_bus_that_breaks_costs_a_delivery_and_no_answer(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

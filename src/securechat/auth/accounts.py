@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -74,6 +75,7 @@ class AccountService:
         self._add_to_rooms = add_to_rooms
         self._pins = pins
         self._blocks: dict[str, frozenset[str]] = {}
+        self._blocking = asyncio.Lock()
         self.server_name = DEFAULT_NAME
 
     # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -389,8 +391,9 @@ class AccountService:
                 self._blocks[user.id] = frozenset(found)
 
     async def _set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
-        await self._accounts.set_block(user_id, blocked, on=on)
-        await self.load_blocks(user_id)
+        async with self._blocking:  # Else what was read before a change could be kept after it.
+            await self._accounts.set_block(user_id, blocked, on=on)
+            await self.load_blocks(user_id)
 
     async def _create(self, username: str, display_name: str, role: Role, password: Secret | None, event: AuditEvent) -> User:
         """Create an account and remember it; without an actor in the event, it was the new one's own doing."""

@@ -226,13 +226,13 @@ def audit_verify(
 
     settings = ConfigManager(config, {"data_dir": data}).settings
     folder = DataDir(settings.data_dir)
-    if not folder.database.exists():
+    if not folder.has_data:
         raise Shutdown(f"There is no SecureChat data in {folder.root}. Start the server once, or give --data.")
     if checkpoints is not None and not checkpoints.is_dir():
         raise Shutdown(f"{checkpoints} is not a folder.")
     elsewhere = checkpoints or (Path(settings.audit_folder) if settings.audit_folder else None)
     try:
-        report = verify_folder(folder, elsewhere, key or ())
+        report = verify_folder(folder, elsewhere, key or (), url=settings.database_url)
     except ValueError as error:
         raise Shutdown(str(error)) from error
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import os
 import resource
@@ -62,7 +63,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
         settings = Settings(data_dir=str(data_root(data)))
     folder = DataDir(settings.data_dir)
     yield from _folder(folder)
-    yield from _database(folder)
+    yield from _database(settings, folder)
     yield from _secrets(folder)
     yield from _identity(folder)
     yield from _audit(settings, folder)
@@ -84,7 +85,23 @@ def _folder(folder: DataDir) -> Iterator[Finding]:
     yield Finding(state, "data", f"{folder.root}, {free / 1e9:.1f} GB free", "" if state == "ok" else "free some space")
 
 
-def _database(folder: DataDir) -> Iterator[Finding]:
+def _database(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+    if settings.database_url:
+        from securechat.store.postgres import current_postgres  # noqa: PLC0415 - the driver takes memory, and few need it
+
+        try:
+            there = asyncio.run(current_postgres(settings.database_url.reveal()))
+        except Shutdown as error:
+            yield Finding("fail", "database", error.line, "start PostgreSQL, or correct database_url")
+            return
+        if there == HEAD:
+            yield Finding("ok", "database", f"postgresql, schema {there} = code {HEAD}")
+        else:
+            yield Finding("warn", "database", f"postgresql, schema {there}, code {HEAD}", "securechat db migrate")
+        return
+    if folder.elsewhere.exists():
+        yield Finding("fail", "database", "in PostgreSQL, and database_url is not set", "set SECURECHAT_DATABASE_URL")
+        return
     if not folder.database.exists():
         yield Finding("fail", "database", "not there yet", "securechat serve")
         return
@@ -129,7 +146,7 @@ def _audit(settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if not folder.audit.is_dir():
         return
     try:
-        report = verify_folder(folder, Path(settings.audit_folder) if settings.audit_folder else None)
+        report = verify_folder(folder, Path(settings.audit_folder) if settings.audit_folder else None, url=settings.database_url)
     except ValueError as error:
         yield Finding("fail", "audit", str(error), "securechat audit verify")
         return

@@ -118,6 +118,7 @@ def _groups() -> None:
     from securechat.cli.apps import app as apps  # noqa: PLC0415
     from securechat.cli.apps import grant, token  # noqa: PLC0415
     from securechat.cli.audit import audit  # noqa: PLC0415
+    from securechat.cli.database import database  # noqa: PLC0415
     from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
     from securechat.cli.identity import clear_factors, token_keys  # noqa: PLC0415
     from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
@@ -137,6 +138,7 @@ def _groups() -> None:
     app.add_typer(servers, name="servers", rich_help_panel="Chat")
     app.add_typer(audit, name="audit", rich_help_panel="Server")
     app.add_typer(storage, name="storage", rich_help_panel="Server")
+    app.add_typer(database, name="db", rich_help_panel="Server")
     app.add_typer(token_keys, name="token-keys", rich_help_panel="Server")
     user.command("clear-factors")(clear_factors)
 

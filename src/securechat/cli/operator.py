@@ -41,7 +41,7 @@ class Operator:
 
     def __init__(self, root: Path) -> None:
         self._data = DataDir(root)
-        if not self._data.database.exists():
+        if not self._data.has_data:
             raise Shutdown(f"There is no SecureChat data in {root}. Start the server once, or give --data.")
 
     def perform(self, command: c.Command) -> Any:

@@ -108,7 +108,12 @@ def version_of(sealed: bytes) -> int:
     """
     if len(sealed) < OVERHEAD or sealed[0] != _FORMAT:
         raise Damaged
-    return int.from_bytes(sealed[1:5], "big")
+    return version_in(sealed)
+
+
+def version_in(beginning: bytes) -> int:
+    """Return the version that the beginning of a sealed text names, whatever else is wrong with it."""
+    return int.from_bytes(beginning[1:5], "big")
 
 
 def seal_secret(org_key: bytes, version: int, secret: bytes, *, purpose: str, aad: bytes) -> bytes:

@@ -87,7 +87,7 @@ class AuditStore(Protocol):
     async def write(self, events: Sequence[AuditEvent]) -> None:
         """Append events in one durable transaction."""
 
-    def head(self, chain: str = "") -> Head | None:
+    async def head(self, chain: str = "") -> Head | None:
         """Return the newest record of this chain, or of the one that is written now."""
 
     async def page(self, query: AuditQuery, *, limit: int) -> list[AuditRecord]:
@@ -136,7 +136,12 @@ class LogStore(Protocol):
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
         """Run `work` in one transaction and return its result after the commit is on the disk.
 
-        One at a time. When `work` or the commit raises, nothing of it is stored and nothing of it stays in memory.
+        One at a time. When `work` or the commit raises, nothing of it is stored and nothing of it stays in memory. `work` is run
+        again, with another transaction, when what it decided on does not hold any more: only its last run counts.
+
+        Raises:
+            Unavailable: The store does not take it now. Only if the store was lost for good in the middle of it may it be stored
+                all the same; a repetition with the same cmids is then answered as the first.
         """
 
     async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:

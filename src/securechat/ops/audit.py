@@ -120,7 +120,7 @@ class Auditor:
 
         After a clean stop everything is signed: `unsigned` counts what was added since, which a crash explains, or nothing.
         """
-        head = self._store.head()
+        head = await self._store.head()
         last = None if head is None else self._checkpoints.newest(head.chain)
         if head is not None and last is not None:
             reached = await self._record(head.chain, last.n)
@@ -149,7 +149,7 @@ class Auditor:
             OSError: The data folder does not take it.
         """
         async with self._signing:
-            head = self._store.head()
+            head = await self._store.head()
             if head is not None and not self._is_signed(head):
                 await asyncio.get_running_loop().run_in_executor(None, self._checkpoints.write, head, self._clock.now_ms())
 
@@ -159,8 +159,8 @@ class Auditor:
         while True:
             await asyncio.sleep(LOOK_S)
             now = self._clock.monotonic()
-            head, last = self._store.head(), self._checkpoints.last
             try:
+                head, last = await self._store.head(), self._checkpoints.last
                 if head is not None and (
                     now - signed_at >= self._checkpoint_s() or last is None or head.n - last.n >= CHECKPOINT_RECORDS
                 ):
@@ -191,7 +191,7 @@ class Auditor:
 
     async def _prune_some(self, before_ms: int, event: AuditEvent) -> int:
         async with self._signing:
-            head = self._store.head()
+            head = await self._store.head()
             old = await self._store.page(AuditQuery(until=before_ms - 1), limit=1)
             # A clock that was set back may have put young records among the old: only the unbroken beginning goes.
             young = await self._store.page(AuditQuery(after=0, since=before_ms), limit=1)

@@ -61,6 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, its default and what it is for (`securechat config explain`)."""
 
     data_dir: str = _setting("./securechat-data", "Folder with everything that outlives the process.")
+    database_url: Secret | None = _setting(
+        None, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; default: SQLite in the data folder. See docs/howto/postgresql.md."
+    )
+    database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(10, "Connections to PostgreSQL, at most.")
     host: str = _setting("127.0.0.1", "Address to listen on with TLS; 0.0.0.0 for all.")
     port: Port = _setting(8443, "Port for the web client, REST and the gateway, with TLS 1.3.")
     http_port: Port = _setting(8080, "The same without TLS on loopback only, for a first look in a browser; 0 turns it off.")
@@ -290,6 +294,9 @@ def _contradictions(settings: Settings) -> list[str]:
     found = []
     if bool(settings.tls_cert) != bool(settings.tls_key):
         found.append("tls_key: tls_cert and tls_key belong together")
+    url = settings.database_url.reveal() if settings.database_url else ""
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        found.append("database_url: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted")
     for key in ("tls_cert", "tls_key", "acme_ca"):
         path = getattr(settings, key)
         if path and not Path(path).is_file():

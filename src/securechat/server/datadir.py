@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from securechat.errors import Shutdown
+from securechat.store.opening import MARK
 
 AUDIT_KEY: Final = "audit.pem"
 """The file in `keys` that signs the audit log."""
@@ -23,6 +24,7 @@ class DataDir:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.database = self.root / "securechat.db"
+        self.elsewhere = self.root / MARK
         self.tls = self.root / "tls"
         self.keys = self.root / "keys"
         self.logs = self.root / "logs"
@@ -30,6 +32,11 @@ class DataDir:
         self.admin_socket = self.root / "admin.sock"
         self._lock_path = self.root / "lock"
         self._lock: int | None = None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a server was started on it."""
+        return self.database.exists() or self.elsewhere.exists()
 
     def open(self) -> None:
         """Make the folder if it is missing, and take its lock.

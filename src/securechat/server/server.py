@@ -276,9 +276,9 @@ class Server:
 
     async def _tell(self, parts: Parts) -> None:
         took = time.monotonic() - self._started
-        settings = self.settings
+        settings, kind = self.settings, parts.database.dialect
         lines = [
-            f"SecureChat {__version__}   data {settings.data_dir}   db sqlite   registration {settings.registration}",
+            f"SecureChat {__version__}   data {settings.data_dir}   db {kind}   registration {settings.registration}",
             f"  Chat     {self.public_url()}" + (f"   (or https://localhost:{self.port})" if self.http_port else ""),
         ]
         try:

@@ -61,16 +61,15 @@ from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
 from securechat.services.storage import StorageService
-from securechat.store.accounts import SqliteAccounts
-from securechat.store.audit import SqliteAudit
-from securechat.store.factors import SqliteFactors
+from securechat.store.accounts import SqlAccounts
+from securechat.store.audit import SqlAudit
+from securechat.store.database import Database
+from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
-from securechat.store.log import SqliteLog
-from securechat.store.maintenance import SqliteMaintenance
-from securechat.store.migrate import migrate
-from securechat.store.oauth import SqliteOAuth
+from securechat.store.maintenance import SqlMaintenance
+from securechat.store.oauth import SqlOAuth
+from securechat.store.opening import open_database, open_log
 from securechat.store.sealing import Sealing, Secrets
-from securechat.store.sqlite import SqliteDatabase
 from securechat.store.storage_jobs import StorageJobs
 
 ENDED_MS: Final = 10_000
@@ -82,8 +81,8 @@ class Parts:
     """What a server is made of."""
 
     data: DataDir
-    database: SqliteDatabase
-    maintenance: SqliteMaintenance
+    database: Database
+    maintenance: SqlMaintenance
     room_log: RoomLog
     hub: Hub
     gateway: Gateway
@@ -109,7 +108,9 @@ AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_
 """How many refusals are remembered: of one actor or address, and of all together."""
 
 
-async def build(settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]) -> Parts:
+async def build(  # noqa: PLR0915 - a list of what there is
+    settings: Callable[[], Settings], data: DataDir, public_url: Callable[[], str]
+) -> Parts:
     """Put the parts together on an open data folder.
 
     Args:
@@ -117,18 +118,19 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
         data: Its lock is held.
         public_url: Base of links.
     """
-    migrate(data.database)
+    url = settings().database_url
+    database = await open_database(url.reveal() if url else "", data.database, connections=settings().database_connections)
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     counters = Counters()
-    database = SqliteDatabase(data.database)
-    audit_store = SqliteAudit(database, clock.now_ms)
+    audit_store = SqlAudit(database, clock.now_ms)
     sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
     storage = StorageJobs(database, sealing, clock, audit_store)
+    await storage.load()
     secrets = Secrets(sealing.keys)
-    log_store = SqliteLog(database, audit_store, sealing)
-    account_store = SqliteAccounts(database, audit_store)
-    maintenance = SqliteMaintenance(database)
+    log_store = open_log(database, audit_store, sealing)
+    account_store = SqlAccounts(database, audit_store)
+    maintenance = SqlMaintenance(database)
 
     bus = LocalBus()
     hub = Hub(loop, counters)
@@ -137,8 +139,8 @@ async def build(settings: Callable[[], Settings], data: DataDir, public_url: Cal
     room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
-    factor_store = SqliteFactors(database, audit_store)
-    oauth_store = SqliteOAuth(database, audit_store)
+    factor_store = SqlFactors(database, audit_store)
+    oauth_store = SqlOAuth(database, audit_store)
     throttle = Throttle(lambda: settings().rates)
     second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
@@ -255,7 +257,7 @@ def knows_host(settings: Settings, host: str) -> bool:
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
 
-async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqliteAudit, clock: SystemClock) -> Auditor:
+async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqlAudit, clock: SystemClock) -> Auditor:
     """Put the audit log together; a key that was just made is the first thing that it remembers."""
     key = AuditKey(data.keys / AUDIT_KEY)
     elsewhere = settings().audit_folder
@@ -310,8 +312,8 @@ def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys:
 
 
 def _oauth(
-    settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqliteOAuth,
-    account_store: SqliteAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
+    settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqlOAuth,
+    account_store: SqlAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
     confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: LocalBus,
 ) -> tuple[dict[type[c.Command], Any], dict[type[c.Command], Any]]:  # fmt: skip
     """Put together what has to do with other providers, apps and tokens: what people ask, and what strangers ask."""

@@ -2,7 +2,7 @@
 
 No timer: alone, an operation waits for nothing; under load a transaction carries hundreds. Answers go out after the commit is on
 the disk, never before (law 1). A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
-one operation at a time, so that a poisonous one fails alone.
+one operation at a time, so that a poisonous one fails alone. Only when the store takes nothing now, all are told so at once.
 """
 
 from __future__ import annotations
@@ -146,14 +146,16 @@ class RoomLog:
         try:
             appended, refused = await self._attempt(batch)
         except Exception as error:  # noqa: BLE001 - the border; the batch is undone, each operation gets its own answer
-            if len(batch) > 1:
+            if len(batch) > 1 and not isinstance(error, Unavailable):
                 log.warning(
                     "batch failed, trying its operations one by one", extra={"operations": len(batch), "error": repr(error)}
                 )
                 for operation in batch:
                     await self._commit([operation])
                 return
-            batch[0].result = _as_answer(error)
+            answer = _as_answer(error)
+            for operation in batch:
+                operation.result = answer  # Where the store does not take it now, trying one by one would only take longer.
             appended, refused = [], []
         # It is stored. Whatever fails from here on costs an answer or a delivery, which the log heals, and no other operation.
         for operation in batch:
@@ -173,6 +175,7 @@ class RoomLog:
         refused: list[tuple[Origin, ChatError]] = []
 
         async def work(transaction: LogTransaction) -> list[Entry]:
+            refused.clear()  # The store may ask again: only the last time counts.
             await transaction.load(
                 sorted({room for operation in batch for room in operation.rooms}),
                 [operation.sent for operation in batch if operation.sent is not None],

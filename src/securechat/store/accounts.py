@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-import apsw
 import msgspec
 
 from securechat.domain.accounts import Device, Role, User
@@ -14,16 +13,18 @@ from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import BotCommand, Invite
 from securechat.domain.ports import Account, DeviceRecord, LinkRecord
 from securechat.errors import NameTaken
-from securechat.store.audit import Execute, SqliteAudit
-from securechat.store.log import name_key, to_user
-from securechat.store.sqlite import Row, SqliteDatabase
+from securechat.store.audit import SqlAudit
+from securechat.store.database import Database, Duplicate, Row, Transaction
+from securechat.store.locking import lock_owners, lock_user
+from securechat.store.names import claim
+from securechat.store.rows import name_key, to_user
 
 _USER: Final = "id, username, display_name, role, disabled_at"
 _DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at"
 _INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
 
 
-class SqliteAccounts:
+class SqlAccounts:
     """The accounts' half of the store. Each writing method is one transaction.
 
     Args:
@@ -31,31 +32,33 @@ class SqliteAccounts:
         audit: The audit log in it.
     """
 
-    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
+    def __init__(self, database: Database, audit: SqlAudit | None = None) -> None:
         self._db = database
-        self._audit = audit or SqliteAudit(database)
+        self._audit = audit or SqlAudit(database)
         self._events: tuple[AuditEvent, ...] = ()
 
-    def recording(self, *events: AuditEvent) -> SqliteAccounts:
+    def recording(self, *events: AuditEvent) -> SqlAccounts:
         """See `AccountStore.recording`."""
-        found = SqliteAccounts(self._db, self._audit)
+        found = SqlAccounts(self._db, self._audit)
         found._events = events
         return found
 
     async def create_user(self, user: User, password_hash: str | None, at: int) -> None:
         """See `AccountStore.create_user`."""
         try:
-            await self._write(
-                "INSERT INTO users (id, username, display_name, name_key, role, password_hash, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, password_hash, at),
-            )
-        except apsw.ConstraintError as error:
+            async with self._transaction() as transaction:
+                await claim(transaction, "username", user.username, user.id)
+                await transaction.execute(
+                    "INSERT INTO users (id, username, display_name, name_key, role, password_hash, created_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, password_hash, at),
+                )
+        except Duplicate as error:
             raise NameTaken(f"The username {user.username} is taken.", field="username") from error
 
     async def account(self, *, user_id: str = "", username: str = "") -> Account | None:
         """See `AccountStore.account`."""
-        rows = self._db.read(
+        rows = await self._db.read(
             f"SELECT {_USER}, password_hash FROM users WHERE {'id' if user_id else 'username'} = ?",
             (user_id or username,),
         )
@@ -63,13 +66,15 @@ class SqliteAccounts:
 
     async def users(self, user_ids: Collection[str]) -> list[User]:
         """See `AccountStore.users`."""
+        if not user_ids:
+            return []
         marks = ", ".join("?" * len(user_ids))
-        return [to_user(row) for row in self._db.read(f"SELECT {_USER} FROM users WHERE id IN ({marks})", tuple(user_ids))]
+        return [to_user(row) for row in await self._db.read(f"SELECT {_USER} FROM users WHERE id IN ({marks})", tuple(user_ids))]
 
     async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
         """See `AccountStore.find_users`."""
         key = name_key(prefix)
-        rows = self._db.read(
+        rows = await self._db.read(
             f"SELECT {_USER} FROM users WHERE (substr(username, 1, ?) = ? OR substr(name_key, 1, ?) = ?) AND username > ?"
             " ORDER BY username LIMIT ?",
             (len(key), key, len(key), key, after, limit),
@@ -78,7 +83,7 @@ class SqliteAccounts:
 
     async def count_users(self) -> int:
         """See `AccountStore.count_users`."""
-        return int(self._db.read("SELECT count(*) FROM users WHERE role <> 'bot'")[0][0])
+        return int((await self._db.read("SELECT count(*) FROM users WHERE role <> 'bot'"))[0][0])
 
     async def update_user(
         self,
@@ -109,11 +114,13 @@ class SqliteAccounts:
 
     async def set_role(self, user_id: str, role: Role) -> bool:
         """See `AccountStore.set_role`."""
-        rows = await self._write(
-            "UPDATE users SET role = ? WHERE id = ? AND (role <> 'owner' OR ? = 'owner' OR EXISTS (SELECT 1 FROM users o"
-            " WHERE o.role = 'owner' AND o.disabled_at IS NULL AND o.id <> users.id)) RETURNING id",
-            (role.value, user_id, role.value),
-        )
+        async with self._transaction() as transaction:
+            await lock_owners(transaction)
+            rows = await transaction.execute(
+                "UPDATE users SET role = ? WHERE id = ? AND (role <> 'owner' OR ? = 'owner' OR EXISTS (SELECT 1 FROM users o"
+                " WHERE o.role = 'owner' AND o.disabled_at IS NULL AND o.id <> users.id)) RETURNING id",
+                (role.value, user_id, role.value),
+            )
         return bool(rows)
 
     async def create_device(
@@ -129,29 +136,32 @@ class SqliteAccounts:
     ) -> bool:
         """See `AccountStore.create_device`."""
         at = device.created_at
-        rows = await self._write(
-            "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash,"
-            " token_hash, confirmed_at) SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM users"
-            " WHERE id = ? AND (disabled_at IS NULL OR ?) AND password_hash IS coalesce(?, password_hash)"
-            " AND (? IS NULL OR EXISTS (SELECT 1 FROM passkeys p WHERE p.id = ? AND p.user_id = users.id)) RETURNING id",
-            (
-                device.id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
-                at if refresh_hash else 0, user_id, token_hash is not None, password_hash, passkey, passkey,
-            ),
-        )  # fmt: skip
+        async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
+            rows = await transaction.execute(
+                "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family,"
+                " refresh_hash, token_hash, confirmed_at) SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM users"
+                " WHERE id = ? AND (disabled_at IS NULL OR ?) AND password_hash IS NOT DISTINCT FROM coalesce(?, password_hash)"
+                " AND (CAST(? AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM passkeys p WHERE p.id = ? AND p.user_id = users.id))"
+                " RETURNING id",
+                (
+                    device.id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
+                    at if refresh_hash else 0, user_id, token_hash is not None, password_hash, passkey, passkey,
+                ),
+            )  # fmt: skip
         return bool(rows)
 
     async def device(self, device_id: str) -> DeviceRecord | None:
         """See `AccountStore.device`."""
-        return self._find_device("id = ?", (device_id,))
+        return await self._find_device("id = ?", (device_id,))
 
     async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
         """See `AccountStore.device_by_token`."""
-        return self._find_device("token_hash = ?", (token_hash,))
+        return await self._find_device("token_hash = ?", (token_hash,))
 
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """See `AccountStore.device_by_family`."""
-        return self._find_device("refresh_family = ?", (family_hash,))
+        return await self._find_device("refresh_family = ?", (family_hash,))
 
     async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
         """See `AccountStore.rotate_refresh`."""
@@ -164,7 +174,7 @@ class SqliteAccounts:
 
     async def devices(self, user_id: str) -> list[Device]:
         """See `AccountStore.devices`."""
-        rows = self._db.read(
+        rows = await self._db.read(
             "SELECT id, name, created_at, last_seen_at, address FROM devices WHERE user_id = ? AND revoked_at IS NULL"
             " AND app IS NULL ORDER BY created_at DESC, id",
             (user_id,),
@@ -175,8 +185,8 @@ class SqliteAccounts:
         """See `AccountStore.revoke_devices`."""
         rows = await self._write(
             "UPDATE devices SET revoked_at = ?, refresh_hash = NULL, token_hash = NULL"
-            " WHERE user_id = ? AND revoked_at IS NULL AND (? IS NULL OR id = ?) AND id IS NOT ? RETURNING id",
-            (at, user_id, device_id, device_id, keep),
+            " WHERE user_id = ? AND revoked_at IS NULL AND id = coalesce(?, id) AND id IS DISTINCT FROM ? RETURNING id",
+            (at, user_id, device_id, keep),
         )
         return [str(row[0]) for row in rows]
 
@@ -189,7 +199,7 @@ class SqliteAccounts:
 
     async def invite(self, code: str, at: int) -> tuple[Invite, str] | None:
         """See `AccountStore.invite`."""
-        rows = self._db.read(
+        rows = await self._db.read(
             f"SELECT {_INVITE} FROM invites WHERE code = ? AND uses_left > 0 AND expires_at > ?",
             (code, at),
         )
@@ -209,7 +219,7 @@ class SqliteAccounts:
 
     async def invites(self, at: int) -> list[Invite]:
         """See `AccountStore.invites`."""
-        rows = self._db.read(
+        rows = await self._db.read(
             f"SELECT {_INVITE} FROM invites WHERE uses_left > 0 AND expires_at > ? ORDER BY expires_at DESC, code",
             (at,),
         )
@@ -221,9 +231,11 @@ class SqliteAccounts:
 
     async def create_link(self, token_hash: str, link: LinkRecord) -> None:
         """See `AccountStore.create_link`."""
-        async with self._transaction() as execute:
-            execute("DELETE FROM links WHERE kind = ? AND user_id IS ?", (link.kind, link.user_id))
-            execute(
+        async with self._transaction() as transaction:
+            await transaction.execute(
+                "DELETE FROM links WHERE kind = ? AND user_id IS NOT DISTINCT FROM ?", (link.kind, link.user_id)
+            )
+            await transaction.execute(
                 "INSERT INTO links (token_hash, kind, user_id, expires_at) VALUES (?, ?, ?, ?)",
                 (token_hash, link.kind, link.user_id, link.expires_at),
             )
@@ -244,19 +256,22 @@ class SqliteAccounts:
 
     async def blocks(self, user_id: str) -> list[str]:
         """See `AccountStore.blocks`."""
-        return [str(row[0]) for row in self._db.read("SELECT blocked FROM blocks WHERE user_id = ? ORDER BY blocked", (user_id,))]
+        return [
+            str(row[0]) for row in await self._db.read("SELECT blocked FROM blocks WHERE user_id = ? ORDER BY blocked", (user_id,))
+        ]
 
     async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
         """See `AccountStore.set_commands`."""
-        async with self._transaction() as execute:
-            execute("DELETE FROM commands WHERE user_id = ?", (bot,))
-            for command in commands:
-                definition = msgspec.json.encode(command).decode()
-                execute("INSERT INTO commands (user_id, name, definition) VALUES (?, ?, ?)", (bot, command.name, definition))
+        async with self._transaction() as transaction:
+            await transaction.execute("DELETE FROM commands WHERE user_id = ?", (bot,))
+            await transaction.execute_many(
+                "INSERT INTO commands (user_id, name, definition) VALUES (?, ?, ?)",
+                [(bot, command.name, msgspec.json.encode(command).decode()) for command in commands],
+            )
 
     async def commands(self, room_id: str) -> list[BotCommand]:
         """See `AccountStore.commands`."""
-        rows = self._db.read(
+        rows = await self._db.read(
             "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id WHERE m.room_id = ?"
             " ORDER BY c.name, c.user_id",
             (room_id,),
@@ -265,7 +280,7 @@ class SqliteAccounts:
 
     async def setting(self, key: str) -> str | None:
         """See `AccountStore.setting`."""
-        rows = self._db.read("SELECT value FROM settings WHERE key = ?", (key,))
+        rows = await self._db.read("SELECT value FROM settings WHERE key = ?", (key,))
         return str(rows[0][0]) if rows else None
 
     async def set_setting(self, key: str, value: str) -> None:
@@ -275,23 +290,22 @@ class SqliteAccounts:
         )
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Execute]:
+    async def _transaction(self) -> AsyncIterator[Transaction]:
         """Give a transaction that takes along what is to be remembered, if it changes anything."""
-        async with self._db.transaction() as execute:
-            before = self._db.changes()
-            yield execute
-            events = self._events if self._db.changes() != before else ()
+        async with self._db.transaction() as transaction:
+            yield transaction
+            events = self._events if transaction.changed else ()
             if events:
-                self._audit.append(execute, events)
+                await self._audit.append(transaction, events)
         if events:
             self._events = ()
 
     async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
-        async with self._transaction() as execute:
-            return execute(sql, values)
+        async with self._transaction() as transaction:
+            return await transaction.execute(sql, values)
 
-    def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
-        rows = self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
+    async def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
+        rows = await self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
         if not rows:
             return None
         device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = rows[0]

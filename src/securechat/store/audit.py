@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +13,14 @@ import msgspec
 
 from securechat.domain.audit import AuditEvent, AuditRecord, Detail, Head, PruneStatement, place
 from securechat.domain.ports import AuditQuery
-from securechat.store.sqlite import Row, SqliteDatabase
-
-Execute = Callable[[str, Sequence[object]], list[Row]]
+from securechat.store.database import Database, Row, Transaction
+from securechat.store.locking import for_update
 
 _COLUMNS: Final = "chain, n, at, action, actor, device, address, subject, room, result, reason, details, hash"
 _INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+READ_CHAIN: Final = f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"  # nosec B608 - our own column names
 _CHAIN: Final = "SELECT value FROM settings WHERE key = 'audit_chain'"
-_NEW_CHAIN: Final = "INSERT INTO settings (key, value) VALUES ('audit_chain', ?)"
+_NEW_CHAIN: Final = "INSERT INTO settings (key, value) VALUES ('audit_chain', ?) ON CONFLICT DO NOTHING"
 _HEAD: Final = "SELECT chain, n, hash, at FROM audit WHERE chain = ? ORDER BY n DESC LIMIT 1"
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
@@ -31,7 +31,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteAudit:
+class SqlAudit:
     """The chain of this server.
 
     Args:
@@ -39,41 +39,45 @@ class SqliteAudit:
         now_ms: The time that records get, in milliseconds since 1970.
     """
 
-    def __init__(self, database: SqliteDatabase, now_ms: Callable[[], int] = _now_ms) -> None:
+    def __init__(self, database: Database, now_ms: Callable[[], int] = _now_ms) -> None:
         self._db = database
         self._now_ms = now_ms
 
-    def append(self, execute: Execute, events: Sequence[AuditEvent]) -> None:
-        """Append events inside a transaction of the database that is open: `execute` is what `transaction` gave."""
-        chains = execute(_CHAIN, ())
-        if not chains:
-            chains = [(f"aud_{secrets.token_hex(8)}",)]
-            execute(_NEW_CHAIN, chains[0])
-        chain = str(chains[0][0])
-        found = execute(_HEAD, (chain,))
+    async def append(self, transaction: Transaction, events: Sequence[AuditEvent]) -> None:
+        """Append events inside a transaction, as the last thing that it does: others who append wait for its end."""
+        chain = await self._own_chain(transaction)
+        found = await transaction.execute(_HEAD, (chain,))
         head = Head(*found[0]) if found else None
         at = self._now_ms()
         for event in events:
             record = place(event, head, chain=chain, at=at)
-            execute(_INSERT, _to_row(record))
+            await transaction.execute(_INSERT, _to_row(record))
             head = Head(record.chain, record.n, record.hash, record.at)
+
+    @staticmethod
+    async def _own_chain(transaction: Transaction) -> str:
+        """Return the chain, and keep it from everybody else: each record names the one before it, so there is one writer."""
+        lock = for_update(transaction)
+        while not (chains := await transaction.execute(_CHAIN + lock)):
+            await transaction.execute(_NEW_CHAIN, (f"aud_{secrets.token_hex(8)}",))
+        return str(chains[0][0])
 
     async def write(self, events: Sequence[AuditEvent]) -> None:
         """See `AuditStore.write`."""
-        async with self._db.transaction() as execute:
-            self.append(execute, events)
+        async with self._db.transaction() as transaction:
+            await self.append(transaction, events)
 
-    def head(self, chain: str = "") -> Head | None:
+    async def head(self, chain: str = "") -> Head | None:
         """See `AuditStore.head`."""
         if not chain:
-            chains = self._db.read(_CHAIN)
+            chains = await self._db.read(_CHAIN)
             chain = str(chains[0][0]) if chains else ""
-        found = self._db.read(_HEAD, (chain,))
+        found = await self._db.read(_HEAD, (chain,))
         return Head(*found[0]) if found else None
 
     async def page(self, query: AuditQuery, *, limit: int) -> list[AuditRecord]:
         """See `AuditStore.page`."""
-        head = self.head(query.chain)
+        head = await self.head(query.chain)
         if head is None:
             return []
         rules: list[tuple[str, object]] = [("chain = ?", head.chain)]
@@ -88,17 +92,17 @@ class SqliteAudit:
                 rules.append((rule, value))
         order = "DESC" if query.after is None else "ASC"
         where = " AND ".join(rule for rule, _ in rules)
-        rows = self._db.read(
+        rows = await self._db.read(
             f"SELECT {_COLUMNS} FROM audit WHERE {where} ORDER BY n {order} LIMIT ?", [value for _, value in rules] + [limit]
         )
         return [_to_record(row) for row in rows]
 
     async def prune(self, statement: PruneStatement, event: AuditEvent) -> None:
         """See `AuditStore.prune`."""
-        async with self._db.transaction() as execute:
+        async with self._db.transaction() as transaction:
             # First the record of it: the chain always has one.
-            self.append(execute, [event])
-            execute("DELETE FROM audit WHERE chain = ? AND n <= ?", (statement.chain, statement.through))
+            await self.append(transaction, [event])
+            await transaction.execute("DELETE FROM audit WHERE chain = ? AND n <= ?", (statement.chain, statement.through))
 
 
 def read_chain(path: Path) -> Iterator[AuditRecord]:
@@ -116,12 +120,17 @@ def read_chain(path: Path) -> Iterator[AuditRecord]:
     try:
         db.set_busy_timeout(5_000)
         if list(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit'")):
-            for row in db.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"):  # nosec B608 - our own column names
+            for row in db.execute(READ_CHAIN):
                 yield _to_record(row)
     except apsw.Error as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     finally:
         db.close()
+
+
+def chain_of(rows: Iterable[Row]) -> Iterator[AuditRecord]:
+    """Give the records of rows of `READ_CHAIN`."""
+    return (_to_record(row) for row in rows)
 
 
 def _to_row(record: AuditRecord) -> Row:

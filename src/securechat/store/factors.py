@@ -8,13 +8,15 @@ from typing import Final
 
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ports import PasskeyRecord, TotpRecord
-from securechat.store.audit import Execute, SqliteAudit
-from securechat.store.sqlite import Row, SqliteDatabase
+from securechat.store.audit import SqlAudit
+from securechat.store.database import Database, Duplicate, Row, Transaction
+from securechat.store.locking import lock_user
+from securechat.store.names import claim, release
 
 _PASSKEY: Final = "id, user_id, name, public_key, sign_count, created_at, last_used_at"
 
 
-class SqliteFactors:
+class SqlFactors:
     """The second factors' part of the store. Each writing method is one transaction.
 
     Args:
@@ -22,20 +24,20 @@ class SqliteFactors:
         audit: The audit log in it.
     """
 
-    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
+    def __init__(self, database: Database, audit: SqlAudit | None = None) -> None:
         self._db = database
-        self._audit = audit or SqliteAudit(database)
+        self._audit = audit or SqlAudit(database)
         self._events: tuple[AuditEvent, ...] = ()
 
-    def recording(self, *events: AuditEvent) -> SqliteFactors:
+    def recording(self, *events: AuditEvent) -> SqlFactors:
         """See `FactorStore.recording`."""
-        found = SqliteFactors(self._db, self._audit)
+        found = SqlFactors(self._db, self._audit)
         found._events = events
         return found
 
     async def totp(self, user_id: str) -> TotpRecord | None:
         """See `FactorStore.totp`."""
-        rows = self._db.read("SELECT sealed_secret, last_step FROM totp WHERE user_id = ?", (user_id,))
+        rows = await self._db.read("SELECT sealed_secret, last_step FROM totp WHERE user_id = ?", (user_id,))
         return TotpRecord(bytes(rows[0][0]), rows[0][1]) if rows else None
 
     async def set_totp(self, user_id: str, sealed_secret: bytes, last_step: int, at: int) -> bool:
@@ -62,24 +64,29 @@ class SqliteFactors:
 
     async def passkeys(self, user_id: str) -> list[PasskeyRecord]:
         """See `FactorStore.passkeys`."""
-        rows = self._db.read(f"SELECT {_PASSKEY} FROM passkeys WHERE user_id = ? ORDER BY created_at DESC, id", (user_id,))
+        rows = await self._db.read(f"SELECT {_PASSKEY} FROM passkeys WHERE user_id = ? ORDER BY created_at DESC, id", (user_id,))
         return [PasskeyRecord(*row) for row in rows]
 
     async def passkey(self, passkey_id: str) -> PasskeyRecord | None:
         """See `FactorStore.passkey`."""
-        rows = self._db.read(f"SELECT {_PASSKEY} FROM passkeys WHERE id = ?", (passkey_id,))
+        rows = await self._db.read(f"SELECT {_PASSKEY} FROM passkeys WHERE id = ?", (passkey_id,))
         return PasskeyRecord(*rows[0]) if rows else None
 
     async def add_passkey(self, passkey: PasskeyRecord) -> bool:
         """See `FactorStore.add_passkey`."""
-        rows = await self._write(
-            f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
-            (
-                passkey.id, passkey.user_id, passkey.name, passkey.public_key, passkey.sign_count, passkey.created_at,
-                passkey.last_used_at,
-            ),
-        )  # fmt: skip
-        return bool(rows)
+        try:
+            async with self._transaction() as transaction:
+                await claim(transaction, "passkey", passkey.id, passkey.user_id)
+                await transaction.execute(
+                    f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        passkey.id, passkey.user_id, passkey.name, passkey.public_key, passkey.sign_count, passkey.created_at,
+                        passkey.last_used_at,
+                    ),
+                )  # fmt: skip
+        except Duplicate:
+            return False
+        return True
 
     async def use_passkey(self, passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
         """See `FactorStore.use_passkey`."""
@@ -88,14 +95,19 @@ class SqliteFactors:
 
     async def remove_passkey(self, user_id: str, passkey_id: str) -> bool:
         """See `FactorStore.remove_passkey`."""
-        return bool(await self._write("DELETE FROM passkeys WHERE id = ? AND user_id = ? RETURNING id", (passkey_id, user_id)))
+        async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
+            await release(transaction, "passkey", user_id, passkey_id)
+            sql = "DELETE FROM passkeys WHERE id = ? AND user_id = ? RETURNING id"
+            return bool(await transaction.execute(sql, (passkey_id, user_id)))
 
     async def set_recovery_codes(self, user_id: str, hashes: Sequence[str]) -> None:
         """See `FactorStore.set_recovery_codes`."""
-        async with self._transaction() as execute:
-            execute("DELETE FROM recovery_codes WHERE user_id = ?", (user_id,))
+        async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
+            await transaction.execute("DELETE FROM recovery_codes WHERE user_id = ?", (user_id,))
             for each in hashes:
-                execute("INSERT INTO recovery_codes (user_id, code_hash) VALUES (?, ?)", (user_id, each))
+                await transaction.execute("INSERT INTO recovery_codes (user_id, code_hash) VALUES (?, ?)", (user_id, each))
 
     async def use_recovery_code(self, user_id: str, code_hash: str) -> bool:
         """See `FactorStore.use_recovery_code`."""
@@ -104,22 +116,24 @@ class SqliteFactors:
 
     async def count_recovery_codes(self, user_id: str) -> int:
         """See `FactorStore.count_recovery_codes`."""
-        return int(self._db.read("SELECT count(*) FROM recovery_codes WHERE user_id = ?", (user_id,))[0][0])
+        return int((await self._db.read("SELECT count(*) FROM recovery_codes WHERE user_id = ?", (user_id,)))[0][0])
 
     async def has_factor(self, user_id: str) -> bool:
         """See `FactorStore.has_factor`."""
         sql = "SELECT EXISTS (SELECT 1 FROM totp WHERE user_id = ?) OR EXISTS (SELECT 1 FROM passkeys WHERE user_id = ?)"
-        return bool(self._db.read(sql, (user_id, user_id))[0][0])
+        return bool((await self._db.read(sql, (user_id, user_id)))[0][0])
 
     async def clear_factors(self, user_id: str) -> None:
         """See `FactorStore.clear_factors`."""
-        async with self._transaction() as execute:
+        async with self._transaction() as transaction:
+            await lock_user(transaction, user_id)
+            await release(transaction, "passkey", user_id)
             for table in ("totp", "passkeys", "recovery_codes"):
-                execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # nosec B608 - one of the three words above
+                await transaction.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # nosec B608 - one of the three words above
 
     async def confirmed_at(self, device_id: str) -> int:
         """See `FactorStore.confirmed_at`."""
-        rows = self._db.read("SELECT confirmed_at FROM devices WHERE id = ?", (device_id,))
+        rows = await self._db.read("SELECT confirmed_at FROM devices WHERE id = ?", (device_id,))
         return int(rows[0][0]) if rows else 0
 
     async def confirm(self, device_id: str, at: int) -> None:
@@ -128,17 +142,16 @@ class SqliteFactors:
 
     async def ended_since(self, at: int) -> list[tuple[str, str]]:
         """See `FactorStore.ended_since`."""
-        return [(row[0], row[1]) for row in self._db.read("SELECT user_id, id FROM devices WHERE revoked_at >= ?", (at,))]
+        return [(row[0], row[1]) for row in await self._db.read("SELECT user_id, id FROM devices WHERE revoked_at >= ?", (at,))]
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Execute]:
+    async def _transaction(self) -> AsyncIterator[Transaction]:
         """Give a transaction that takes along what is to be remembered, if it changes anything."""
-        async with self._db.transaction() as execute:
-            before = self._db.changes()
-            yield execute
-            if self._events and self._db.changes() != before:
-                self._audit.append(execute, self._events)
+        async with self._db.transaction() as transaction:
+            yield transaction
+            if self._events and transaction.changed:
+                await self._audit.append(transaction, self._events)
 
     async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
-        async with self._transaction() as execute:
-            return execute(sql, values)
+        async with self._transaction() as transaction:
+            return await transaction.execute(sql, values)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +18,7 @@ from securechat.crypto.key_provider import KeyProvider
 from securechat.domain.ids import new_id
 from securechat.domain.ports import Clock
 from securechat.errors import Unavailable
-from securechat.store.sqlite import Execute, Row, SqliteDatabase
+from securechat.store.database import Database, Dialect, Duplicate, Row, Transaction
 
 ROOM_KEYS_CACHED: Final = 10_000
 CIPHERS_CACHED: Final = 16
@@ -28,6 +29,10 @@ KEY_PLACES: Final = 2**24
 """Places of the log after which a room gets a new data key."""
 
 _ROOM_KEY: Final = "room_id, version, org_version, wrapped, created_at, first_seq, retired_at, erased_seq"
+_NEWEST: Final = (
+    f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND wrapped IS NOT NULL AND retired_at IS NULL"
+    " ORDER BY version DESC LIMIT 1"
+)
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ class KeyStore:
         clock: For the dates of keys.
     """
 
-    def __init__(self, database: SqliteDatabase, provider: KeyProvider, clock: Clock) -> None:
+    def __init__(self, database: Database, provider: KeyProvider, clock: Clock) -> None:
         self._db = database
         self.provider = provider
         self._clock = clock
@@ -124,16 +129,20 @@ class KeyStore:
             Unavailable: The provider does not give the key.
         """
         loop = asyncio.get_running_loop()
-        rows = self._org_rows()
+        rows = await self._org_rows()
         if not rows:
-            await self.add_org_key(await loop.run_in_executor(None, self._first_kek))
-            return
+            try:
+                await self.add_org_key(await loop.run_in_executor(None, self._first_kek))
+            except Duplicate:  # Another server started at the same moment.
+                rows = await self._org_rows()
+            else:
+                return
         self._take(rows, await loop.run_in_executor(None, self._unwrap, rows))
         kek = await loop.run_in_executor(None, self.provider.current)
         if kek is not None and any(row[2] != kek for row in rows):
             await self._rewrap(kek)
 
-    async def add_org_key(self, kek: int, also: Callable[[Execute], None] | None = None) -> None:
+    async def add_org_key(self, kek: int, also: Callable[[Transaction], Awaitable[None]] | None = None) -> None:
         """Make the next organisation key, and wrap all of them with this key-encryption key, in one transaction.
 
         Args:
@@ -146,14 +155,14 @@ class KeyStore:
         loop = asyncio.get_running_loop()
         wrapped = await loop.run_in_executor(None, self.provider.wrap, kek, key, org_aad(org_id, version))
         older = await loop.run_in_executor(None, self._wrap_all, kek)
-        async with self._db.transaction() as execute:
-            self._store_wraps(execute, kek, older)
-            execute(
+        async with self._db.transaction() as transaction:
+            await self._store_wraps(transaction, kek, older)
+            await transaction.execute(
                 "INSERT INTO org_keys (version, org_id, kek, wrapped, created_at) VALUES (?, ?, ?, ?, ?)",
                 (version, org_id, kek, wrapped, self._clock.now_ms()),
             )
             if also is not None:
-                also(execute)
+                await also(transaction)
         self.forget_all()
         self._org_id = org_id
         self._org_keys[version] = key
@@ -161,14 +170,14 @@ class KeyStore:
 
     async def _rewrap(self, kek: int) -> None:
         older = await asyncio.get_running_loop().run_in_executor(None, self._wrap_all, kek)
-        async with self._db.transaction() as execute:
-            self._store_wraps(execute, kek, older)
+        async with self._db.transaction() as transaction:
+            await self._store_wraps(transaction, kek, older)
         self._db.erase_soon()
 
     @staticmethod
-    def _store_wraps(execute: Execute, kek: int, wraps: dict[int, bytes]) -> None:
+    async def _store_wraps(transaction: Transaction, kek: int, wraps: dict[int, bytes]) -> None:
         for version, wrapped in wraps.items():
-            execute("UPDATE org_keys SET kek = ?, wrapped = ? WHERE version = ?", (kek, wrapped, version))
+            await transaction.execute("UPDATE org_keys SET kek = ?, wrapped = ? WHERE version = ?", (kek, wrapped, version))
 
     def _wrap_all(self, kek: int) -> dict[int, bytes]:
         return {version: self.provider.wrap(kek, key, org_aad(self._org_id, version)) for version, key in self._org_keys.items()}
@@ -177,15 +186,29 @@ class KeyStore:
         return self.provider.current() or self.provider.create()
 
     def _require_org_keys(self) -> None:
-        """Unwrap at the first need, where nobody called `unlock`: a single command on the data folder of a stopped server."""
         if not self._org_keys:
-            rows = self._org_rows()
-            if not rows:
-                raise Unavailable("There are no storage keys yet. Start the server once.")
-            self._take(rows, self._unwrap(rows))
+            raise Unavailable("There are no storage keys yet. Start the server once.")
 
-    def _org_rows(self) -> list[Row]:
-        return self._db.read("SELECT version, org_id, kek, wrapped FROM org_keys ORDER BY version")
+    async def require_org_keys(self) -> None:
+        """Unwrap at the first need, where nobody called `unlock`: a single command on the data folder of a stopped server.
+
+        Raises:
+            Unavailable: There are none.
+        """
+        if not self._org_keys:
+            rows = await self._org_rows()
+            if rows:
+                self._take(rows, self._unwrap(rows))
+            self._require_org_keys()
+
+    async def _have_org_keys(self, rows: list[Row]) -> None:
+        """Read the organisation keys anew if another server made one that wraps one of these rooms' keys."""
+        if any(row[3] is not None and row[2] not in self._org_keys for row in rows):
+            found = await self._org_rows()
+            self._take(found, await asyncio.get_running_loop().run_in_executor(None, self._unwrap, found))
+
+    async def _org_rows(self) -> list[Row]:
+        return await self._db.read("SELECT version, org_id, kek, wrapped FROM org_keys ORDER BY version")
 
     def _unwrap(self, rows: list[Row]) -> dict[int, bytes]:
         return {version: self.provider.unwrap(kek, wrapped, org_aad(org_id, version)) for version, org_id, kek, wrapped in rows}
@@ -196,46 +219,68 @@ class KeyStore:
 
     # ── room keys ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def newest(self, room_id: str) -> RoomKey | None:
+    async def newest(self, room_id: str) -> RoomKey | None:
         """Return the committed key that seals new texts of a room, or None when the next one has to be made."""
         found = self._newest.get(room_id)
         if found is not None:
             self._newest.move_to_end(room_id)
             return found
-        rows = self._db.read(
-            f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND wrapped IS NOT NULL AND retired_at IS NULL"
-            " ORDER BY version DESC LIMIT 1",
-            (room_id,),
-        )
+        await self.require_org_keys()
+        rows = await self._db.read(_NEWEST, (room_id,))
         if not rows:
             return None
+        await self._have_org_keys(rows)
         key = self._unwrap_room_key(rows[0])
         self._remember(key)
         return key
 
+    async def newest_in(self, transaction: Transaction, room_id: str) -> RoomKey | None:
+        """Return what `newest` does, so that it stays the newest until the transaction ends."""
+        if transaction.dialect is Dialect.SQLITE:
+            return await self.newest(room_id)  # There is no other writer.
+        await self.require_org_keys()
+        rows = await transaction.execute(_NEWEST + " FOR SHARE", (room_id,))
+        if not rows:
+            return None
+        await self._have_org_keys(rows)
+        key = self._unwrap_room_key(rows[0])
+        self._remember(key)
+        return key
+
+    async def load(self, room_id: str, versions: Iterable[int]) -> None:
+        """Have these committed keys of a room in memory; what there is not stays away."""
+        missing = sorted(version for version in versions if (room_id, version) not in self._by_version)
+        if not missing:
+            return
+        await self.require_org_keys()
+        marks = ", ".join("?" * len(missing))
+        rows = await self._db.read(
+            f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND version IN ({marks})", (room_id, *missing)
+        )
+        await self._have_org_keys(rows)
+        for row in rows:
+            with suppress(at_rest.Damaged):
+                self._keep(self._unwrap_room_key(row))
+
     def by_version(self, room_id: str, version: int) -> RoomKey:
-        """Return a committed key of a room.
+        """Return a committed key of a room that was loaded.
 
         Raises:
             Damaged: There is none with this version, or it does not open.
         """
         found = self._by_version.get((room_id, version))
-        if found is not None:
-            return found
-        rows = self._db.read(f"SELECT {_ROOM_KEY} FROM room_keys WHERE room_id = ? AND version = ?", (room_id, version))
-        if not rows:
+        if found is None:
             raise at_rest.Damaged
-        key = self._unwrap_room_key(rows[0])
-        self._keep(key)
-        return key
+        return found
 
-    def make(self, execute: Execute, room_id: str, *, seq: int, at: int) -> RoomKey:
+    async def make(self, transaction: Transaction, room_id: str, *, seq: int, at: int) -> RoomKey:
         """Make a room's next key inside a transaction. It counts when that commits: then call `adopt`."""
-        ((last,),) = execute("SELECT coalesce(max(version), 0) FROM room_keys WHERE room_id = ?", (room_id,))
+        await self.require_org_keys()
+        ((last,),) = await transaction.execute("SELECT coalesce(max(version), 0) FROM room_keys WHERE room_id = ?", (room_id,))
         key = RoomKey(room_id, self._place(room_id), last + 1, at_rest.new_key(), at, seq)
         org_version = self.org_version
         wrapped = self.wrap_room_key(key.room_id, key.version, org_version, key.data_key or b"")
-        execute(
+        await transaction.execute(
             "INSERT INTO room_keys (room_id, version, org_version, wrapped, created_at, first_seq) VALUES (?, ?, ?, ?, ?, ?)",
             (room_id, key.version, org_version, wrapped, at, seq),
         )

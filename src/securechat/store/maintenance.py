@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from securechat.store.sqlite import SqliteDatabase
+from securechat.store.database import Database
 
 
-class SqliteMaintenance:
+class SqlMaintenance:
     """Health, counts and copies.
 
     Args:
         database: The open database.
     """
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self._db = database
 
     async def ping(self) -> None:
         """See `Maintenance.ping`."""
-        self._db.read("SELECT 1")
+        await self._db.read("SELECT 1")
 
     async def counts(self) -> tuple[int, int, int]:
         """See `Maintenance.counts`."""
-        users, rooms, entries = self._db.read(
+        rows = await self._db.read(
             "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM rooms), (SELECT count(*) FROM entries)"
-        )[0]
+        )
+        users, rooms, entries = rows[0]
         return users, rooms, entries
 
     async def backup(self, path: str) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import apsw
 import msgspec
 
 from securechat.domain.accounts import User
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ports import AppRecord, CodeRecord, ExternalRecord, ScopedDevice
 from securechat.errors import Conflict, NameTaken
-from securechat.store.audit import Execute, SqliteAudit
-from securechat.store.log import name_key
-from securechat.store.sqlite import Row, SqliteDatabase
+from securechat.store.audit import SqlAudit
+from securechat.store.database import Database, Duplicate, Row, Transaction
+from securechat.store.locking import lock_user
+from securechat.store.names import claim, claim_free, release
+from securechat.store.rows import name_key
 
 KEPT_MS: Final = 86_400_000
 """How long a code that ended is remembered: using it again tells of a thief."""
@@ -27,7 +28,7 @@ _WAYS: Final = (
 )
 
 
-class SqliteOAuth:
+class SqlOAuth:
     """See `OAuthStore`.
 
     Args:
@@ -35,38 +36,43 @@ class SqliteOAuth:
         audit: The audit log in it.
     """
 
-    def __init__(self, database: SqliteDatabase, audit: SqliteAudit | None = None) -> None:
+    def __init__(self, database: Database, audit: SqlAudit | None = None) -> None:
         self._db = database
-        self._audit = audit or SqliteAudit(database)
+        self._audit = audit or SqlAudit(database)
 
     # ── accounts at other providers ──────────────────────────────────────────────────────────────────────────────────
 
     async def external(self, issuer: str, subject: str) -> ExternalRecord | None:
         """See `OAuthStore.external`."""
-        rows = self._db.read(f"SELECT {_EXTERNAL} FROM externals WHERE issuer = ? AND subject = ?", (issuer, subject))
+        rows = await self._db.read(f"SELECT {_EXTERNAL} FROM externals WHERE issuer = ? AND subject = ?", (issuer, subject))
         return ExternalRecord(*rows[0]) if rows else None
 
     async def externals(self, user_id: str) -> list[ExternalRecord]:
         """See `OAuthStore.externals`."""
-        rows = self._db.read(f"SELECT {_EXTERNAL} FROM externals WHERE user_id = ? ORDER BY created_at, id", (user_id,))
+        rows = await self._db.read(f"SELECT {_EXTERNAL} FROM externals WHERE user_id = ? ORDER BY created_at, id", (user_id,))
         return [ExternalRecord(*row) for row in rows]
 
     async def add_external(self, record: ExternalRecord, event: AuditEvent) -> bool:
         """See `OAuthStore.add_external`."""
-        return bool(await self._write(*_insert_external(record), event))
+        async with self._db.transaction() as transaction:
+            added = await _insert_external(transaction, record)
+            if added:
+                await self._audit.append(transaction, [event])
+        return added
 
     async def register_external(self, user: User, record: ExternalRecord, at: int, event: AuditEvent) -> None:
         """See `OAuthStore.register_external`."""
         try:
-            async with self._db.transaction() as execute:
-                execute(
+            async with self._db.transaction() as transaction:
+                await claim(transaction, "username", user.username, user.id)
+                await transaction.execute(
                     "INSERT INTO users (id, username, display_name, name_key, role, created_at) VALUES (?, ?, ?, ?, ?, ?)",
                     (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, at),
                 )
-                if not execute(*_insert_external(record)):
+                if not await _insert_external(transaction, record):
                     raise Conflict("This account opens an account here already.")
-                self._audit.append(execute, [event])
-        except apsw.ConstraintError as error:
+                await self._audit.append(transaction, [event])
+        except Duplicate as error:
             raise NameTaken(f"The username {user.username} is taken.", field="username") from error
 
     async def use_external(self, external_id: str, at: int) -> None:
@@ -75,52 +81,58 @@ class SqliteOAuth:
 
     async def remove_external(self, user_id: str, external_id: str, event: AuditEvent) -> bool:
         """See `OAuthStore.remove_external`."""
-        sql = f"DELETE FROM externals WHERE id = ? AND user_id = ? AND {_WAYS} > 1 RETURNING id"
-        return bool(await self._write(sql, (external_id, user_id, user_id, user_id, user_id), event))
+        sql = f"DELETE FROM externals WHERE id = ? AND user_id = ? AND {_WAYS} > 1 RETURNING issuer, subject"
+        async with self._db.transaction() as transaction:
+            await lock_user(transaction, user_id)
+            rows = await transaction.execute(sql, (external_id, user_id, user_id, user_id, user_id))
+            if rows:
+                await release(transaction, "external", user_id, _external_key(*rows[0]))
+                await self._audit.append(transaction, [event])
+        return bool(rows)
 
     async def count_ways_in(self, user_id: str) -> int:
         """See `OAuthStore.count_ways_in`."""
-        return int(self._db.read(f"SELECT {_WAYS}", (user_id, user_id, user_id))[0][0])
+        return int((await self._db.read(f"SELECT {_WAYS}", (user_id, user_id, user_id)))[0][0])
 
     # ── apps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def add_app(self, app: AppRecord, event: AuditEvent) -> None:
         """See `OAuthStore.add_app`."""
         values = (
-            app.id, app.name, app.secret_hash, _list(app.redirect_uris), _list(app.scopes), app.device_flow, app.created_by,
+            app.id, app.name, app.secret_hash, _list(app.redirect_uris), _list(app.scopes), int(app.device_flow), app.created_by,
             app.created_at,
         )  # fmt: skip
         await self._write(f"INSERT INTO apps ({_APP}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id", values, event)
 
     async def app(self, app_id: str) -> AppRecord | None:
         """See `OAuthStore.app`."""
-        rows = self._db.read(f"SELECT {_APP} FROM apps WHERE id = ?", (app_id,))
+        rows = await self._db.read(f"SELECT {_APP} FROM apps WHERE id = ?", (app_id,))
         return _to_app(rows[0]) if rows else None
 
     async def apps(self) -> list[AppRecord]:
         """See `OAuthStore.apps`."""
-        return [_to_app(row) for row in self._db.read(f"SELECT {_APP} FROM apps ORDER BY name, id", ())]
+        return [_to_app(row) for row in await self._db.read(f"SELECT {_APP} FROM apps ORDER BY name, id")]
 
     async def remove_app(self, app_id: str, at: int, event: AuditEvent) -> list[tuple[str, str]] | None:
         """See `OAuthStore.remove_app`."""
-        async with self._db.transaction() as execute:
-            if not execute("DELETE FROM apps WHERE id = ? RETURNING id", (app_id,)):
+        async with self._db.transaction() as transaction:
+            if not await transaction.execute("DELETE FROM apps WHERE id = ? RETURNING id", (app_id,)):
                 return None
-            execute("DELETE FROM codes WHERE app = ?", (app_id,))
-            ended = execute(
+            await transaction.execute("DELETE FROM codes WHERE app = ?", (app_id,))
+            ended = await transaction.execute(
                 "UPDATE devices SET revoked_at = ?, refresh_hash = NULL WHERE app = ? AND revoked_at IS NULL RETURNING user_id, id",
                 (at, app_id),
             )
-            self._audit.append(execute, [event])
+            await self._audit.append(transaction, [event])
         return [(row[0], row[1]) for row in ended]
 
     # ── codes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def add_code(self, code: CodeRecord, at: int, event: AuditEvent | None) -> None:
         """See `OAuthStore.add_code`."""
-        async with self._db.transaction() as execute:
-            execute("DELETE FROM codes WHERE expires_at < ?", (at - KEPT_MS,))
-            execute(
+        async with self._db.transaction() as transaction:
+            await transaction.execute("DELETE FROM codes WHERE expires_at < ?", (at - KEPT_MS,))
+            await transaction.execute(
                 f"INSERT INTO codes ({_CODE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     code.hash, code.app, _list(code.scopes), code.expires_at, code.user_id, code.redirect_uri, code.challenge,
@@ -128,17 +140,17 @@ class SqliteOAuth:
                 ),
             )  # fmt: skip
             if event is not None:
-                self._audit.append(execute, [event])
+                await self._audit.append(transaction, [event])
 
     async def code(self, code_hash: str) -> CodeRecord | None:
         """See `OAuthStore.code`."""
-        rows = self._db.read(f"SELECT {_CODE} FROM codes WHERE hash = ?", (code_hash,))
+        rows = await self._db.read(f"SELECT {_CODE} FROM codes WHERE hash = ?", (code_hash,))
         return _to_code(rows[0]) if rows else None
 
     async def waiting_code(self, user_code: str, at: int) -> CodeRecord | None:
         """See `OAuthStore.waiting_code`."""
         sql = f"SELECT {_CODE} FROM codes WHERE user_code = ? AND user_code <> '' AND decision = '' AND expires_at > ?"
-        rows = self._db.read(sql, (user_code, at))
+        rows = await self._db.read(sql, (user_code, at))
         return _to_code(rows[0]) if rows else None
 
     async def decide_code(self, code_hash: str, user_id: str, *, approve: bool, event: AuditEvent) -> bool:
@@ -152,25 +164,25 @@ class SqliteOAuth:
 
     async def use_code(self, code_hash: str, device: ScopedDevice, event: AuditEvent) -> bool:
         """See `OAuthStore.use_code`."""
-        async with self._db.transaction() as execute:
+        async with self._db.transaction() as transaction:
             sql = "UPDATE codes SET used_at = ?, device_id = ? WHERE hash = ? AND used_at = 0 RETURNING hash"
-            if not execute(sql, (device.created_at, device.id, code_hash)):
+            if not await transaction.execute(sql, (device.created_at, device.id, code_hash)):
                 return False
-            _insert_device(execute, device)
-            self._audit.append(execute, [event])
+            await _insert_device(transaction, device)
+            await self._audit.append(transaction, [event])
         return True
 
     # ── sessions of apps, and personal tokens ────────────────────────────────────────────────────────────────────────
 
     async def add_scoped_device(self, device: ScopedDevice, event: AuditEvent) -> None:
         """See `OAuthStore.add_scoped_device`."""
-        async with self._db.transaction() as execute:
-            _insert_device(execute, device)
-            self._audit.append(execute, [event])
+        async with self._db.transaction() as transaction:
+            await _insert_device(transaction, device)
+            await self._audit.append(transaction, [event])
 
     async def scoped_devices(self, user_id: str) -> list[ScopedDevice]:
         """See `OAuthStore.scoped_devices`."""
-        rows = self._db.read(
+        rows = await self._db.read(
             "SELECT id, user_id, name, app, scopes, created_at, last_seen_at, address, expires_at FROM devices"
             " WHERE user_id = ? AND app IS NOT NULL AND revoked_at IS NULL ORDER BY created_at DESC, id",
             (user_id,),
@@ -192,22 +204,32 @@ class SqliteOAuth:
 
     async def _write(self, sql: str, values: Sequence[object], event: AuditEvent | None) -> list[Row]:
         """Execute one statement; what is to be remembered is written if it returned a row."""
-        async with self._db.transaction() as execute:
-            rows = execute(sql, values)
+        async with self._db.transaction() as transaction:
+            rows = await transaction.execute(sql, values)
             if rows and event is not None:
-                self._audit.append(execute, [event])
+                await self._audit.append(transaction, [event])
         return rows
 
 
-def _insert_external(record: ExternalRecord) -> tuple[str, tuple[object, ...]]:
-    sql = f"INSERT INTO externals ({_EXTERNAL}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
-    return sql, (
-        record.id, record.user_id, record.issuer, record.subject, record.name, record.created_at, record.last_used_at,
+async def _insert_external(transaction: Transaction, record: ExternalRecord) -> bool:
+    if not await claim_free(transaction, "external", _external_key(record.issuer, record.subject), record.user_id):
+        return False
+    rows = await transaction.execute(
+        f"INSERT INTO externals ({_EXTERNAL}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+        (
+            record.id, record.user_id, record.issuer, record.subject, record.name, record.created_at, record.last_used_at,
+        ),
     )  # fmt: skip
+    return bool(rows)
 
 
-def _insert_device(execute: Execute, device: ScopedDevice) -> None:
-    execute(
+def _external_key(issuer: str, subject: str) -> str:
+    """Return what is unique in the whole store; an issuer is a URL, which has no space in it."""
+    return f"{issuer} {subject}"
+
+
+async def _insert_device(transaction: Transaction, device: ScopedDevice) -> None:
+    await transaction.execute(
         "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash,"
         " token_hash, app, scopes, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from securechat.domain.ports import SecretBox
 from securechat.errors import Shutdown
-from securechat.store.sqlite import SqliteDatabase
+from securechat.store.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 
 
-async def take_over(database: SqliteDatabase, box: SecretBox, path: Path) -> int:
+async def take_over(database: Database, box: SecretBox, path: Path) -> int:
     """Seal the secrets of authenticator apps anew, in one transaction, and remove the old key; return how many there were.
 
     It may end anywhere and be done again: what the old key does not open was taken over already.
@@ -40,12 +40,12 @@ async def take_over(database: SqliteDatabase, box: SecretBox, path: Path) -> int
         return 0
     old = AESGCM(key)
     count = 0
-    async with database.transaction() as execute:
-        for user_id, sealed in execute("SELECT user_id, sealed_secret FROM totp", ()):
+    async with database.transaction() as transaction:
+        for user_id, sealed in await transaction.execute("SELECT user_id, sealed_secret FROM totp", ()):
             secret = _opened(old, bytes(sealed), f"totp:{user_id}")
             if secret is not None:
                 fresh = box.seal(secret, purpose="totp", owner=user_id)
-                execute("UPDATE totp SET sealed_secret = ? WHERE user_id = ?", (fresh, user_id))
+                await transaction.execute("UPDATE totp SET sealed_secret = ? WHERE user_id = ?", (fresh, user_id))
                 count += 1
     await asyncio.to_thread(path.unlink)
     log.info("secrets sealed anew with the storage keys", extra={"count": count})

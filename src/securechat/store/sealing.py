@@ -7,15 +7,15 @@ target and the rarer fields of its entry. Not sealed, because queries need it: t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from securechat.crypto import at_rest
 from securechat.crypto.at_rest import PLACES_PER_KEY, Damaged
-from securechat.domain.entries import Entry
+from securechat.domain.entries import Entry, EntryType
 from securechat.errors import Internal
+from securechat.store.database import Row, Transaction
 from securechat.store.keys import KeyStore, RoomKey
-from securechat.store.sqlite import Execute, Row
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,37 @@ class Sealing:
         self.on = False
         self.damaged = 0
 
-    def sealer(self, execute: Execute, now: int | None = None) -> Sealer:
+    def sealer(self, transaction: Transaction | None, now: int | None = None) -> Sealer:
         """Return what seals the texts of one transaction. `now` is given where they are older than the transaction."""
-        return Sealer(self.keys, execute, now)
+        return Sealer(self.keys, transaction, now)
 
-    def open(self, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
+    async def known_keys(self, entries: Sequence[Entry]) -> dict[str, RoomKey] | None:
+        """Return the keys that seal the texts of these entries by room, or None when one has to be made."""
+        found: dict[str, RoomKey] = {}
+        for entry in entries:
+            if entry.body is not None:
+                key = found.get(entry.room) or await self.keys.newest(entry.room)
+                if key is None or key.is_spent(entry.seq, entry.at):
+                    return None
+                found[entry.room] = key
+        return found
+
+    def committed(self, entries: Sequence[Entry], sealer: Sealer | None) -> None:
+        """Take in what a commit did to the keys: rooms were shredded, keys were made."""
+        for entry in entries:
+            if entry.type is EntryType.ROOM_ERASED:
+                self.keys.forget(entry.room)
+        for key in sealer.made if sealer is not None else ():
+            self.keys.adopt(key)
+
+    async def open(self, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
+        """Put the texts of one room's entries into them, as `open_known` does, with the keys that this needs."""
+        heads = {row[11][:5] for row in rows if row[11] is not None}
+        if heads:
+            await self.keys.load(entries[0].room, {at_rest.version_in(head) for head in heads})
+            self.open_known(entries, rows)
+
+    def open_known(self, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
         """Put the texts of one room's entries, as far as they are sealed, into them.
 
         A text whose key was destroyed, or that was changed by others, comes back deleted: as absent, never as something else.
@@ -75,7 +101,7 @@ class Sealing:
                 log.error("a stored text is damaged", extra={"room": entry.room, "seq": seq})  # noqa: TRY400 - a traceback tells nothing
 
     def key_of(self, room_id: str, sealed: bytes) -> RoomKey:
-        """Return the key that seals a text.
+        """Return the key that seals a text; it was loaded.
 
         Raises:
             Damaged: There is none.
@@ -88,27 +114,36 @@ class Sealer:
 
     Args:
         keys: The key store.
-        execute: Of the transaction: new keys are stored with the texts that they seal.
+        transaction: New keys are stored with the texts that they seal. None where only keys that there are will be used.
         now: Milliseconds since 1970; None for the time of each entry.
 
     Attributes:
         made: Keys made in this transaction, for `KeyStore.adopt` after its commit.
     """
 
-    __slots__ = ("_execute", "_in_use", "_keys", "_now", "made")
+    __slots__ = ("_in_use", "_keys", "_now", "_transaction", "made")
 
-    def __init__(self, keys: KeyStore, execute: Execute, now: int | None) -> None:
+    def __init__(self, keys: KeyStore, transaction: Transaction | None, now: int | None) -> None:
         self._now = now
         self._keys = keys
-        self._execute = execute
+        self._transaction = transaction
         self._in_use: dict[str, RoomKey | None] = {}
         self.made: list[RoomKey] = []
 
+    def use(self, keys: Mapping[str, RoomKey]) -> None:
+        """Seal with these."""
+        self._in_use.update(keys)
+
+    async def prepare(self, entry: Entry) -> None:
+        """Have the key that seals the text of this entry."""
+        if self._in_use.get(entry.room) is None:
+            await self._choose(entry)
+
     def seal(self, entry: Entry, extra: str | None) -> bytes:
-        """Return the sealed text of an entry that has one."""
-        key = self._in_use.get(entry.room)
+        """Return the sealed text of an entry that has one, and was prepared for."""
+        key = self._in_use[entry.room]
         if key is None:
-            key = self._choose(entry)
+            raise Internal
         aad = aad_of(key.place, entry.seq, entry.type, entry.at, entry.user, entry.target, extra)
         return key.cipher(entry.seq).seal((entry.body or "").encode(), aad)
 
@@ -117,15 +152,16 @@ class Sealer:
         self._in_use[room_id] = None
         self.made = [key for key in self.made if key.room_id != room_id]
 
-    def _choose(self, entry: Entry) -> RoomKey:
+    async def _choose(self, entry: Entry) -> None:
+        if self._transaction is None:
+            raise Internal
         renewed = entry.room in self._in_use
-        key = None if renewed else self._keys.newest(entry.room)
+        key = None if renewed else await self._keys.newest_in(self._transaction, entry.room)
         at = entry.at if self._now is None else self._now
         if key is None or key.is_spent(entry.seq, at):
-            key = self._keys.make(self._execute, entry.room, seq=entry.seq, at=at)
+            key = await self._keys.make(self._transaction, entry.room, seq=entry.seq, at=at)
             self.made.append(key)
         self._in_use[entry.room] = key
-        return key
 
 
 def aad_of(place: str, seq: int, kind: str, at: int, user: str, target: int | None, extra: str | None) -> bytes:

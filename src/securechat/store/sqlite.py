@@ -7,32 +7,74 @@ hand-over of the interpreter lock can cost milliseconds (ADR 0003). COMMIT and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
 from securechat.errors import Unavailable
+from securechat.store.database import Dialect, Duplicate, Row
 
+_TAKEN: Final = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY}
 CHECKPOINT_PAGES: Final = 16_000
 """WAL pages after which a checkpoint runs (64 MiB): most of it beside the writer."""
 ERASE_DELAY_S: Final = 1.0
 """How long after a deletion the WAL, which still holds the text, is emptied."""
 
-Row = tuple[Any, ...]
-Execute = Callable[[str, Sequence[object]], list[Row]]
-"""Executes one statement inside a transaction."""
+
+class SqliteTransaction:
+    """See `Transaction`. Nothing in it waits: `run` is `execute` for those who know that.
+
+    Args:
+        writer: The connection that writes, with a transaction begun.
+    """
+
+    __slots__ = ("_before", "_writer")
+
+    dialect = Dialect.SQLITE
+
+    def __init__(self, writer: apsw.Connection) -> None:
+        self._writer = writer
+        self._before = writer.total_changes()
+
+    @property
+    def changed(self) -> int:
+        """See `Transaction.changed`."""
+        return self._writer.total_changes() - self._before
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """Execute a statement and return its rows."""
+        return self._writer.execute(sql, values).fetchall()
+
+    def run_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Execute one statement for many rows."""
+        self._writer.executemany(sql, rows)
+
+    async def execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """See `Transaction.execute`."""
+        try:
+            return self.run(sql, values)
+        except apsw.ConstraintError as error:
+            if getattr(error, "extendedresult", 0) in _TAKEN:
+                raise Duplicate(str(error)) from error
+            raise
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """See `Transaction.execute_many`."""
+        self.run_many(sql, rows)
 
 
 class SqliteDatabase:
-    """The connections to one database file.
+    """The connections to one database file. See `Database`; `read` never waits, so nothing comes in between two of them.
 
     Args:
         path: The file; its schema is up to date.
     """
+
+    dialect = Dialect.SQLITE
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,17 +90,21 @@ class SqliteDatabase:
         self._erase_task: asyncio.Task[None] | None = None
         self._writer.set_wal_hook(self._count_wal)
 
-    def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
-        """Return the rows of a query on committed data."""
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of a query on committed data, at once."""
         return self._reader.execute(sql, values).fetchall()
 
+    async def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """See `Database.read`."""
+        return self.rows(sql, values)
+
     async def read_beside(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
-        """Return the rows of a query that takes long, on committed data, without stopping the loop."""
+        """See `Database.read_beside`."""
         return await asyncio.get_running_loop().run_in_executor(self._background, self._read_beside, sql, values)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Execute]:
-        """Give a function that executes statements; leaving the block commits to the disk, an exception undoes all.
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+        """Give a transaction; leaving the block commits to the disk, an exception undoes all.
 
         Raises:
             Unavailable: The disk is full or failed; nothing is stored.
@@ -66,7 +112,7 @@ class SqliteDatabase:
         async with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield self._execute
+                yield SqliteTransaction(self._writer)
                 await asyncio.get_running_loop().run_in_executor(self._disk, self._commit)
             except BaseException as error:
                 self._roll_back()
@@ -75,14 +121,6 @@ class SqliteDatabase:
                 raise
         if self._wal_pages > CHECKPOINT_PAGES and self._checkpointing is None:
             self._checkpointing = asyncio.create_task(self._checkpoint())
-
-    def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """Execute one statement for many rows, inside `transaction`."""
-        self._writer.executemany(sql, rows)
-
-    def changes(self) -> int:
-        """Return how many rows the writer changed since it was opened."""
-        return self._writer.total_changes()
 
     def erase_soon(self) -> None:
         """Empty the WAL a moment from now: a deletion zeroed the text in the file, and the WAL still holds it."""
@@ -112,9 +150,6 @@ class SqliteDatabase:
         self._background.shutdown()
         for connection in (self._reader, self._checkpointer, self._writer):
             connection.close()
-
-    def _execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
-        return self._writer.execute(sql, values).fetchall()
 
     def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
         return self._checkpointer.execute(sql, values).fetchall()

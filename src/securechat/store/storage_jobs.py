@@ -19,16 +19,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from securechat.crypto.at_rest import Damaged
+from securechat.crypto.at_rest import Damaged, version_in
 from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import Storage, StorageJob
 from securechat.domain.ports import Clock
 from securechat.errors import Conflict, Unavailable
-from securechat.store.audit import SqliteAudit
+from securechat.store.audit import SqlAudit
+from securechat.store.database import Database, Duplicate, Row, Transaction
 from securechat.store.keys import KeyStore
-from securechat.store.log import to_entry
+from securechat.store.locking import for_update
+from securechat.store.rows import to_entry
 from securechat.store.sealing import COLUMNS, SETTING, Sealer, Sealing
-from securechat.store.sqlite import Execute, Row, SqliteDatabase
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ _NEXT: Final = (
     f"SELECT {COLUMNS}, room_id FROM entries WHERE (room_id, seq) > (?, ?) AND (body IS NOT NULL OR sealed IS NOT NULL)"
     " ORDER BY room_id, seq LIMIT ?"
 )
+_BY_ID: Final = f"SELECT {_JOB} FROM storage_jobs WHERE id = ?"
 _TOTALS: Final = {
     "seal": "SELECT count(*) FROM entries WHERE body IS NOT NULL",
     "unseal": "SELECT count(*) FROM entries WHERE sealed IS NOT NULL",
@@ -80,16 +82,21 @@ class StorageJobs:
         audit: The audit log in the database.
     """
 
-    def __init__(self, database: SqliteDatabase, sealing: Sealing, clock: Clock, audit: SqliteAudit | None = None) -> None:
+    def __init__(self, database: Database, sealing: Sealing, clock: Clock, audit: SqlAudit | None = None) -> None:
         self._db = database
-        self._audit = audit or SqliteAudit(database)
+        self._audit = audit or SqlAudit(database)
         self._sealing = sealing
         self._keys: KeyStore = sealing.keys
         self._clock = clock
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        sealing.on = self._recorded()
+
+    async def load(self) -> None:
+        """Take over whether texts are sealed, and the keys if they can be had, before anything is written."""
+        self._sealing.on = await self._recorded()
+        with suppress(Unavailable):  # `start` says so; a single command may not need them.
+            await self._keys.require_org_keys()
 
     # ── what the server and the operator ask ─────────────────────────────────────────────────────────────────────────
 
@@ -100,18 +107,18 @@ class StorageJobs:
             Unavailable: The keys cannot be had: nothing is served without them.
         """
         await self._keys.unlock()
-        if on != self._recorded():
+        if on != await self._recorded():
             now = self._clock.now_ms()
-            async with self._db.transaction() as execute:
-                execute(
+            async with self._db.transaction() as transaction:
+                await transaction.execute(
                     "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                     (SETTING, "on" if on else "off"),
                 )
-                execute(
+                await transaction.execute(
                     f"UPDATE storage_jobs SET finished_at = ? WHERE finished_at IS NULL AND kind IN {_OPPOSITE}",  # nosec B608 - ours
                     (now,),
                 )
-                _add_job(execute, "seal" if on else "unseal", now)
+                await _add_job(transaction, "seal" if on else "unseal", now)
             self._sealing.on = on
             log.info("encryption at rest switched", extra={"at_rest": "on" if on else "off"})
         self._wake.set()
@@ -127,19 +134,19 @@ class StorageJobs:
     async def erase(self, room: str) -> None:
         """See `StorageKeeper.erase`."""
         self._wake.set()
-        while self._task is None and (job := self._first(room)) is not None:
+        while self._task is None and (job := await self._first(room)) is not None:
             await self.step(job.id)
 
     async def status(self) -> Storage:
         """See `StorageKeeper.status`."""
         ((sealed, clear),) = await self._db.read_beside("SELECT count(sealed), count(body) FROM entries")
-        ((live, destroyed),) = self._db.read("SELECT count(wrapped), count(destroyed_at) FROM room_keys")
-        rows = self._db.read(
+        ((live, destroyed),) = await self._db.read("SELECT count(wrapped), count(destroyed_at) FROM room_keys")
+        rows = await self._db.read(
             f"SELECT {_JOB} FROM storage_jobs ORDER BY finished_at IS NOT NULL, CASE WHEN finished_at IS NULL THEN id ELSE -id END"
             " LIMIT ?",
             (SHOWN,),
         )
-        org = self._db.read("SELECT version, kek FROM org_keys ORDER BY version DESC LIMIT 1")
+        org = await self._db.read("SELECT version, kek FROM org_keys ORDER BY version DESC LIMIT 1")
         return Storage(
             at_rest="on" if self._sealing.on else "off",
             running=self._task is not None,
@@ -158,22 +165,27 @@ class StorageJobs:
         """See `StorageKeeper.rotate`."""
         if messages and not self._sealing.on:
             raise Conflict("Messages are not encrypted: there is nothing to encrypt again.")
-        if self._db.read("SELECT 1 FROM storage_jobs WHERE finished_at IS NULL"):
+        if await self._db.read("SELECT 1 FROM storage_jobs WHERE finished_at IS NULL"):
             raise Conflict("A job is under way. Wait until it is finished: securechat storage status")
         await self._keys.unlock()
         loop = asyncio.get_running_loop()
         kek = await loop.run_in_executor(None, self._keys.provider.create)
         now = self._clock.now_ms()
 
-        def with_it(execute: Execute) -> None:
-            _add_job(execute, "rewrap", now)
+        async def with_it(transaction: Transaction) -> None:
+            await _add_job(transaction, "rewrap", now)
             if event is not None:
-                self._audit.append(execute, [event])
+                await self._audit.append(transaction, [event])
             if messages:
-                execute("UPDATE room_keys SET retired_at = ? WHERE retired_at IS NULL AND destroyed_at IS NULL", (now,))
-                _add_job(execute, "reseal", now)
+                await transaction.execute(
+                    "UPDATE room_keys SET retired_at = ? WHERE retired_at IS NULL AND destroyed_at IS NULL", (now,)
+                )
+                await _add_job(transaction, "reseal", now)
 
-        await self._keys.add_org_key(kek, with_it)
+        try:
+            await self._keys.add_org_key(kek, with_it)
+        except Duplicate:
+            raise Conflict("Somebody else rotates the keys at this moment.") from None
         log.info("storage keys rotated", extra={"kek": kek, "org_key": self._keys.org_version, "messages": messages})
         self._wake.set()
 
@@ -189,7 +201,7 @@ class StorageJobs:
         while not self._stopping.is_set():
             await self._wake.wait()
             self._wake.clear()
-            while not self._stopping.is_set() and (job := self._first()) is not None:
+            while not self._stopping.is_set() and (job := await self._first()) is not None:
                 began = self._clock.monotonic()
                 try:
                     await self.step(job.id)
@@ -201,9 +213,9 @@ class StorageJobs:
                     async with asyncio.timeout(pause):
                         await self._stopping.wait()
 
-    def _first(self, erased: str = "") -> _Job | None:
+    async def _first(self, erased: str = "") -> _Job | None:
         """Return the job that is next; with a room, the one that erases it."""
-        rows = self._db.read(
+        rows = await self._db.read(
             f"SELECT {_JOB} FROM storage_jobs WHERE finished_at IS NULL AND (? = '' OR (kind = 'erase' AND room_id = ?))"
             " ORDER BY kind <> 'erase', id LIMIT 1",
             (erased, erased),
@@ -216,21 +228,25 @@ class StorageJobs:
         Raises:
             Unavailable: The disk does not take it; nothing changed.
         """
-        job = _Job(self._db.read(f"SELECT {_JOB} FROM storage_jobs WHERE id = ?", (job_id,))[0])
-        if job.total is None:
-            await self._count(job)
+        job = _Job((await self._db.read(_BY_ID, (job_id,)))[0])
+        total = await self._count(job) if job.total is None else job.total
         sealer: Sealer | None = None
-        async with self._db.transaction() as execute:
+        async with self._db.transaction() as transaction:
+            # Another server may have done a step meanwhile, or be about to.
+            job = _Job((await transaction.execute(_BY_ID + for_update(transaction), (job_id,)))[0])
+            if job.finished_at is not None:
+                return
+            job.total = total
             if job.kind == "rewrap":
-                finished = self._rewrap(execute, job)
+                finished = await self._rewrap(transaction, job)
             elif job.kind == "erase":
-                finished = self._erase(execute, job)
+                finished = await self._erase(transaction, job)
             else:
-                sealer = self._sealing.sealer(execute, self._clock.now_ms())
-                finished = self._convert(execute, self._db, job, sealer)
+                sealer = self._sealing.sealer(transaction, self._clock.now_ms())
+                finished = await self._convert(transaction, job, sealer)
             if finished:
-                self._finish(execute, job)
-            execute(
+                await self._finish(transaction, job)
+            await transaction.execute(
                 "UPDATE storage_jobs SET cursor_room = ?, cursor_seq = ?, done = ?, damaged = ?, total = ? WHERE id = ?",
                 (job.cursor_room, job.cursor_seq, job.done, job.damaged, job.total, job.id),
             )
@@ -239,24 +255,24 @@ class StorageJobs:
         if finished:
             await self._clean_up(job)
 
-    async def _count(self, job: _Job) -> None:
+    async def _count(self, job: _Job) -> int:
         if job.kind == "erase":
             sql = "SELECT count(*) FROM entries WHERE room_id = ? AND seq < ? AND (body IS NOT NULL OR sealed IS NOT NULL)"
             rows = await self._db.read_beside(sql, (job.room_id, job.until_seq))
         else:
             rows = await self._db.read_beside(_TOTALS[job.kind])
-        job.total = rows[0][0]
+        return int(rows[0][0])
 
-    def _convert(self, execute: Execute, db: SqliteDatabase, job: _Job, sealer: Sealer) -> bool:
+    async def _convert(self, transaction: Transaction, job: _Job, sealer: Sealer) -> bool:
         """Seal, open or seal again what comes next; return whether that was the last."""
-        rows = execute(_NEXT, (job.cursor_room, job.cursor_seq, STEP_ROWS))
+        rows = await transaction.execute(_NEXT + for_update(transaction), (job.cursor_room, job.cursor_seq, STEP_ROWS))
         changed: list[Sequence[object]] = []
         for row in rows:
             entry, sealed = to_entry(row[-1], row), row[11]
             if sealed is not None:
-                if job.kind == "seal" or (job.kind == "reseal" and not self._is_retired(entry.room, sealed)):
+                if job.kind == "seal" or (job.kind == "reseal" and not await self._is_retired(entry.room, sealed)):
                     continue
-                self._sealing.open([entry], [row[:-1]])
+                await self._sealing.open([entry], [row[:-1]])
                 if entry.body is None:
                     # Destroyed, or damaged: left as it is. A destroyed key's texts are removed by their own job.
                     job.damaged += entry.deleted == entry.seq
@@ -266,24 +282,27 @@ class StorageJobs:
             if job.kind == "unseal":
                 changed.append((entry.body, None, entry.room, entry.seq))
             else:
+                await sealer.prepare(entry)
                 changed.append((None, sealer.seal(entry, row[8]), entry.room, entry.seq))
-        db.execute_many("UPDATE entries SET body = ?, sealed = ? WHERE room_id = ? AND seq = ?", changed)
+        await transaction.execute_many("UPDATE entries SET body = ?, sealed = ? WHERE room_id = ? AND seq = ?", changed)
         job.done += len(changed)
         if rows:
             job.cursor_room, job.cursor_seq = rows[-1][-1], rows[-1][0]
         return len(rows) < STEP_ROWS
 
-    def _is_retired(self, room_id: str, sealed: bytes) -> bool:
+    async def _is_retired(self, room_id: str, sealed: bytes) -> bool:
+        await self._keys.load(room_id, (version_in(sealed),))
         try:
             return self._sealing.key_of(room_id, sealed).retired
         except Damaged:
             return True
 
-    def _rewrap(self, execute: Execute, job: _Job) -> bool:
+    async def _rewrap(self, transaction: Transaction, job: _Job) -> bool:
         newest = self._keys.org_version
-        rows = execute(
+        rows = await transaction.execute(
             "SELECT room_id, version, org_version, wrapped FROM room_keys"
-            " WHERE (room_id, version) > (?, ?) AND org_version <> ? AND wrapped IS NOT NULL ORDER BY room_id, version LIMIT ?",
+            " WHERE (room_id, version) > (?, ?) AND org_version <> ? AND wrapped IS NOT NULL ORDER BY room_id, version LIMIT ?"
+            + for_update(transaction),
             (job.cursor_room, job.cursor_seq, newest, STEP_ROWS),
         )
         for room_id, version, org_version, wrapped in rows:
@@ -295,7 +314,7 @@ class StorageJobs:
                 log.error("a stored key is damaged", extra={"room": room_id, "version": version})  # noqa: TRY400 - tells nothing
                 continue
             again = self._keys.wrap_room_key(room_id, version, newest, data_key)
-            execute(
+            await transaction.execute(
                 "UPDATE room_keys SET org_version = ?, wrapped = ? WHERE room_id = ? AND version = ?",
                 (newest, again, room_id, version),
             )
@@ -303,9 +322,9 @@ class StorageJobs:
         return len(rows) < STEP_ROWS
 
     @staticmethod
-    def _erase(execute: Execute, job: _Job) -> bool:
+    async def _erase(transaction: Transaction, job: _Job) -> bool:
         """Leave of each message what a deletion leaves."""
-        rows = execute(
+        rows = await transaction.execute(
             "UPDATE entries SET body = NULL, sealed = NULL, deleted_seq = ? WHERE room_id = ? AND seq IN (SELECT seq FROM entries"
             " WHERE room_id = ? AND seq > ? AND seq < ? AND (body IS NOT NULL OR sealed IS NOT NULL) ORDER BY seq LIMIT ?)"
             " RETURNING seq",
@@ -313,15 +332,17 @@ class StorageJobs:
         )
         last = max((row[0] for row in rows), default=job.cursor_seq)
         end = job.until_seq if len(rows) < STEP_ROWS else last + 1
-        execute("DELETE FROM reactions WHERE room_id = ? AND seq > ? AND seq < ?", (job.room_id, job.cursor_seq, end))
+        await transaction.execute(
+            "DELETE FROM reactions WHERE room_id = ? AND seq > ? AND seq < ?", (job.room_id, job.cursor_seq, end)
+        )
         job.cursor_seq = last
         job.done += len(rows)
         return len(rows) < STEP_ROWS
 
-    def _finish(self, execute: Execute, job: _Job) -> None:
-        execute("UPDATE storage_jobs SET finished_at = ? WHERE id = ?", (self._clock.now_ms(), job.id))
+    async def _finish(self, transaction: Transaction, job: _Job) -> None:
+        await transaction.execute("UPDATE storage_jobs SET finished_at = ? WHERE id = ?", (self._clock.now_ms(), job.id))
         if job.kind == "reseal" and not job.damaged:
-            execute("DELETE FROM room_keys WHERE retired_at IS NOT NULL AND destroyed_at IS NULL", ())
+            await transaction.execute("DELETE FROM room_keys WHERE retired_at IS NOT NULL AND destroyed_at IS NULL", ())
 
     async def _clean_up(self, job: _Job) -> None:
         """Remove from the files what is no longer in the tables."""
@@ -330,13 +351,13 @@ class StorageJobs:
         await self._db.erase()
         log.info("storage job finished", extra={"job": job.kind, "rows": job.done, "damaged": job.damaged})
 
-    def _recorded(self) -> bool:
-        rows = self._db.read("SELECT value FROM settings WHERE key = ?", (SETTING,))
+    async def _recorded(self) -> bool:
+        rows = await self._db.read("SELECT value FROM settings WHERE key = ?", (SETTING,))
         return bool(rows) and rows[0][0] == "on"
 
 
-def _add_job(execute: Execute, kind: str, at: int) -> None:
-    execute(
+async def _add_job(transaction: Transaction, kind: str, at: int) -> None:
+    await transaction.execute(
         "INSERT INTO storage_jobs (kind, room_id, cursor_room, cursor_seq, done, damaged, started_at)"
         " VALUES (?, '', '', 0, 0, 0, ?)",
         (kind, at),

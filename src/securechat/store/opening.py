@@ -1,0 +1,62 @@
+"""Open the database that the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from securechat.domain.ports import LogStore
+from securechat.errors import Shutdown
+from securechat.store.audit import SqlAudit
+from securechat.store.database import Database
+from securechat.store.log import SqliteLog
+from securechat.store.migrate import migrate
+from securechat.store.sealing import Sealing
+from securechat.store.sqlite import SqliteDatabase
+
+MARK: Final = "database-elsewhere"
+"""File in the data folder that says so: nobody shall begin anew in SQLite because a setting was forgotten."""
+
+
+async def open_database(url: str, path: Path, *, connections: int = 10) -> Database:
+    """Open a database with the schema of this version.
+
+    Args:
+        url: `postgresql://…`; empty for SQLite.
+        path: SQLite's file.
+        connections: To PostgreSQL, at most.
+
+    Raises:
+        Shutdown: It cannot be opened.
+    """
+    _require_one(url, path)
+    if not url:
+        migrate(path)
+        return SqliteDatabase(path)
+    # The driver takes memory, and few servers need it.
+    from securechat.store.postgres import open_postgres  # noqa: PLC0415
+
+    database = await open_postgres(url, connections=connections)
+    path.with_name(MARK).write_text("The data of this server is in PostgreSQL: setting database_url.\n")
+    return database
+
+
+def _require_one(url: str, path: Path) -> None:
+    """Refuse to guess where the data is."""
+    mark = path.with_name(MARK)
+    if not url and mark.exists():
+        raise Shutdown(f"{mark} says that the data is in PostgreSQL: give database_url, or SECURECHAT_DATABASE_URL.")
+    if url and path.exists() and not mark.exists():
+        raise Shutdown(f"database_url is set, and {path} is there too. Copy it (securechat db copy), then move it away.")
+
+
+def open_log(database: Database, audit: SqlAudit, sealing: Sealing) -> LogStore:
+    """Return the log of a database, in the way that suits it."""
+    if isinstance(database, SqliteDatabase):
+        return SqliteLog(database, audit, sealing)
+    from securechat.store.postgres import PostgresDatabase  # noqa: PLC0415
+    from securechat.store.postgres_log import PostgresLog  # noqa: PLC0415
+
+    if not isinstance(database, PostgresDatabase):
+        raise TypeError(database)
+    return PostgresLog(database, audit, sealing)

@@ -1,0 +1,380 @@
+"""PostgresDatabase: a pool of connections with limits and deadlines; what the driver raises becomes what the store knows.
+
+A connection that may be in the middle of something (its command was cancelled, timed out, or the other end is gone) is ended, and
+never goes back to the pool. How a statement is written is translated once: `?` becomes `$1`, `$2`, and the connection prepares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from securechat.errors import Conflict, Shutdown, Unavailable
+from securechat.store.database import Dialect, Duplicate, Row
+from securechat.store.migrate import HEAD, require_known, statements
+
+log = logging.getLogger(__name__)
+
+CONNECT_S: Final = 3.0
+"""A connection, or one of the pool, is there within this time."""
+STATEMENT_MS: Final = 5_000
+IDLE_IN_TRANSACTION_MS: Final = 10_000
+COMMAND_S: Final = 7.0
+"""Longer than a statement may take: only a server that does not answer at all is given up by us."""
+BESIDE_S: Final = 300.0
+"""What `read_beside` may take: it counts whole tables."""
+CLOSE_S: Final = 5.0
+RETRY_MS: Final = 1_000
+MIGRATING: Final = 0x5EC_C4A7
+"""Key of the advisory lock under which a schema is changed."""
+
+_TELLS_ROWS: Final = {"SELECT", "WITH P"}
+_VALUE: Final = re.compile(r"'[^']*'|\?")
+_NOT_NOW: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""What passes: the same may succeed later."""
+_GONE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""After these nobody knows what became of the last command."""
+
+
+class AnswerLost(Exception):
+    """The connection was lost while it committed: it may be stored or not."""
+
+
+class TryAgain(Exception):
+    """Somebody else was in the way, or the connection was lost before the commit. Nothing is stored."""
+
+
+@lru_cache(maxsize=1_000)
+def translated(sql: str) -> str:
+    """Return a statement with `$1`, `$2` for its values."""
+    count = 0
+
+    def number(found: re.Match[str]) -> str:
+        nonlocal count
+        if found[0] != "?":
+            return found[0]
+        count += 1
+        return f"${count}"
+
+    return _VALUE.sub(number, sql)
+
+
+class PostgresTransaction:
+    """See `Transaction`.
+
+    Args:
+        connection: With a transaction begun.
+    """
+
+    __slots__ = ("_connection", "changed")
+
+    dialect = Dialect.POSTGRESQL
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.changed = 0
+
+    async def execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """See `Transaction.execute`."""
+        return await self.fetch(translated(sql), *values)
+
+    async def fetch(self, sql: str, *values: object) -> list[Row]:
+        """Execute a statement in PostgreSQL's own words."""
+        word = sql[:6].upper()
+        try:
+            if word in _TELLS_ROWS or "RETURNING" in sql:
+                rows = [tuple(row) for row in await self._connection.fetch(sql, *values)]
+                self.changed += 0 if word in _TELLS_ROWS else len(rows)
+                return rows
+            status: str = await self._connection.execute(sql, *values)
+        except asyncpg.UniqueViolationError as error:
+            raise Duplicate(str(error)) from error
+        count = status.rpartition(" ")[2]
+        self.changed += int(count) if count.isdecimal() else 0
+        return []
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """See `Transaction.execute_many`."""
+        if not rows:
+            return
+        try:
+            await self._connection.executemany(translated(sql), rows)
+        except asyncpg.UniqueViolationError as error:
+            raise Duplicate(str(error)) from error
+        self.changed += len(rows)
+
+
+class PostgresDatabase:
+    """See `Database`. Made by `open_postgres`.
+
+    Args:
+        pool: The connections.
+    """
+
+    dialect = Dialect.POSTGRESQL
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    async def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """See `Database.read`. Asked once more when the connection turns out to be dead."""
+        return await self.fetch(translated(sql), *values)
+
+    async def read_beside(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """See `Database.read_beside`."""
+        try:
+            async with self._connection() as connection, connection.transaction(readonly=True):
+                await connection.execute(f"SET LOCAL statement_timeout = {int(BESIDE_S * 1_000)}")
+                return [tuple(row) for row in await connection.fetch(translated(sql), *values, timeout=BESIDE_S + 2)]
+        except (AnswerLost, TryAgain) as error:
+            raise _unavailable(error) from error
+
+    async def fetch(self, sql: str, *values: object) -> list[Row]:
+        """Return the rows of a query in PostgreSQL's own words."""
+        for last in (False, True):
+            try:
+                async with self._connection() as connection:
+                    return [tuple(row) for row in await connection.fetch(sql, *values)]
+            except (AnswerLost, TryAgain) as error:
+                if last:
+                    raise _unavailable(error) from error
+        raise AssertionError
+
+    async def call(self, sql: str, *values: object) -> None:
+        """Execute one statement that is a transaction by itself, in one round trip.
+
+        Raises:
+            AnswerLost: It is not known whether it is stored.
+            TryAgain: Nothing is stored.
+            Unavailable: Nothing is stored.
+            asyncpg.PostgresError: The server refused it; nothing is stored.
+        """
+        async with self._connection() as connection:
+            await connection.fetch(sql, *values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresTransaction]:
+        """See `Database.transaction`."""
+        try:
+            async with self.attempt() as transaction:
+                yield transaction
+        except (AnswerLost, TryAgain) as error:
+            raise _unavailable(error) from error
+
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[PostgresTransaction]:
+        """Give a transaction, for those who want to know how it failed.
+
+        Raises:
+            AnswerLost: The connection was lost at the commit: it is not known whether it is stored.
+            TryAgain: Nothing is stored, and it may be at once.
+            Unavailable: Nothing is stored.
+        """
+        committing = False
+        try:
+            async with self._connection() as connection:
+                await connection.execute("BEGIN")
+                try:
+                    yield PostgresTransaction(connection)
+                except _GONE:
+                    raise
+                except Exception:
+                    await connection.execute("ROLLBACK")
+                    raise
+                committing = True
+                await connection.execute("COMMIT")
+        except AnswerLost as error:
+            if committing:
+                raise
+            raise TryAgain from error
+
+    def erase_soon(self) -> None:
+        """See `Database.erase_soon`. The files are PostgreSQL's: it writes over them when it vacuums."""
+
+    async def erase(self) -> None:
+        """See `Database.erase`."""
+
+    async def backup(self, _target: Path, /) -> None:
+        """See `Database.backup`."""
+        raise Conflict(
+            "The data is in PostgreSQL: copy it with pg_dump or pg_basebackup, and the folders keys/, tls/ and audit/ of the data"
+            " folder with it. See docs/howto/postgresql.md."
+        )
+
+    async def close(self) -> None:
+        """See `Database.close`. Waits for what is under way, but not for long."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """Lend a connection. What the server refuses for a reason that stays is raised as the driver does.
+
+        Raises:
+            AnswerLost: It was lost in use.
+            TryAgain: Somebody else was in the way.
+            Unavailable: There is none, or the server does not do it now.
+        """
+        try:
+            connection = await self._pool.acquire(timeout=CONNECT_S)
+        except _NOT_NOW as error:
+            raise _unavailable(error) from error
+        try:
+            yield connection
+        except _GONE as error:
+            _end(connection)
+            raise AnswerLost from error
+        except asyncpg.TransactionRollbackError as error:
+            raise TryAgain from error
+        except _NOT_NOW as error:
+            raise _unavailable(error) from error
+        except asyncio.CancelledError:
+            _end(connection)  # It is in the middle of something.
+            raise
+        finally:
+            with suppress(*_NOT_NOW):
+                await self._pool.release(connection, timeout=1)
+
+
+def _end(connection: Any) -> None:
+    """End a connection; one whose other end is gone has left the pool by itself."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    log.warning("the database refuses", extra={"error": type(error).__name__, "text": str(error)})
+    return Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS)
+
+
+async def _leave(_connection: Any) -> None:
+    """Do nothing when a connection comes back: our statements leave nothing behind, and a reset costs a round trip."""
+
+
+async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
+    """Connect, and bring the schema to this version.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`.
+        connections: How many there may be; at least 3, since a commit may read while it has one.
+
+    Raises:
+        Shutdown: It does not answer, refuses us, or was made by a newer SecureChat.
+    """
+    try:
+        await migrate_postgres(url)
+        pool = await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **_OPTIONS)
+    except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
+        raise Shutdown(f"The database does not take us: {_reason(error)}") from error
+    return PostgresDatabase(pool)
+
+
+async def current_postgres(url: str) -> str | None:
+    """Return the revision of a database, or None for an empty one.
+
+    Raises:
+        Shutdown: It does not answer, or refuses us.
+    """
+    try:
+        connection = await asyncpg.connect(url, **_OPTIONS)
+        try:
+            return await _revision(connection)
+        finally:
+            await connection.close(timeout=1)
+    except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
+        raise Shutdown(f"The database does not take us: {_reason(error)}") from error
+
+
+async def read_all(url: str, sql: str) -> list[Row]:
+    """Return the rows of a query, for a program that is no server.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        connection = await asyncpg.connect(url, **_OPTIONS)
+        try:
+            return [tuple(row) for row in await connection.fetch(sql, timeout=BESIDE_S)]
+        finally:
+            await connection.close(timeout=1)
+    except (*_NOT_NOW, asyncpg.PostgresError) as error:
+        raise ValueError(f"The database cannot be read: {_reason(error)}") from error
+
+
+async def migrate_postgres(url: str) -> str | None:
+    """Bring the schema to this version, one server at a time; return the revision that was there before."""
+    connection = await asyncpg.connect(url, **_OPTIONS)
+    try:
+        have = await _revision(connection)
+        if have == HEAD:
+            return have
+        async with connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            await connection.execute(f"SELECT pg_advisory_xact_lock({MIGRATING})", timeout=600)
+            have = await _revision(connection)
+            require_known(have, "The database")
+            if have != HEAD:
+                text = await asyncio.get_running_loop().run_in_executor(None, statements, have)
+                await connection.execute(text, timeout=3_600)
+        return have
+    finally:
+        await connection.close(timeout=1)
+
+
+async def _revision(connection: Any) -> str | None:
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return None
+    found = await connection.fetchval("SELECT version_num FROM alembic_version")
+    return None if found is None else str(found)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error}" or type(error).__name__
+
+
+_OPTIONS: Final[dict[str, Any]] = {
+    "timeout": CONNECT_S,
+    "command_timeout": COMMAND_S,
+    "statement_cache_size": 300,
+    "server_settings": {
+        "application_name": "securechat",
+        "statement_timeout": str(STATEMENT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+        "jit": "off",  # Our statements are short; compiling them costs more than running them.
+    },
+}
+COPY_OPTIONS: Final[dict[str, Any]] = {"timeout": CONNECT_S, "server_settings": {"application_name": "securechat-copy"}}
+"""Of the connection that copies a whole database: it takes as long as it takes."""

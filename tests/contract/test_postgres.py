@@ -1,0 +1,515 @@
+"""What is only true of PostgreSQL: one round trip per commit, several servers on one database, answers that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from securechat.crypto.key_provider import FileKeys
+from securechat.domain.accounts import Device, Role, User
+from securechat.domain.audit import AuditEvent
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import AuditQuery, LogTransaction
+from securechat.domain.rooms import RoomRole
+from securechat.errors import Unavailable
+from securechat.store import postgres as postgres_module
+from securechat.store import postgres_log
+from securechat.store.postgres import PostgresDatabase, translated
+from securechat.store.postgres_log import PostgresLog
+from support.postgres import Postgres
+from support.stores import Place, StoreUnderTest
+from support.tcp_proxy import TcpProxy
+
+ROOM = "rm_1"
+
+
+@pytest.fixture
+def place(tmp_path: Path, postgres: Postgres) -> Place:
+    return Place(tmp_path, lambda: postgres)
+
+
+@asynccontextmanager
+async def opened(place: Place, port: int | None = None, *, sealed: bool = False) -> AsyncIterator[StoreUnderTest]:
+    store = await place.open(port=port)
+    await store.keys.unlock()
+    store.sealing.on = sealed
+    try:
+        yield store
+    finally:
+        await store.database.close()
+
+
+@pytest.fixture
+async def one(place: Place) -> AsyncIterator[StoreUnderTest]:
+    async with opened(place) as store:
+        await create(store)
+        yield store
+
+
+@pytest.fixture
+async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
+    async with opened(place) as store:
+        yield store
+
+
+async def create(store: StoreUnderTest, *rooms: str) -> None:
+    for room in rooms or (ROOM,):
+        await write(
+            store,
+            made(room, 1, EntryType.ROOM_CREATED, kind="private", name="x"),
+            made(room, 2, EntryType.MEMBER_JOINED, member="usr_ana", role="owner"),
+        )
+
+
+def made(room: str, seq: int, what: EntryType, **more: object) -> Entry:
+    return Entry(type=what, room=room, seq=seq, at=seq, user="usr_ana", **more)  # type: ignore[arg-type]
+
+
+async def write(store: StoreUnderTest, *entries: Entry) -> None:
+    async def work(tx: LogTransaction) -> None:
+        targets = [(each.room, each.target) for each in entries if each.target is not None]
+        await tx.load(sorted({each.room for each in entries}), [], targets)
+        for each in entries:
+            tx.append(each)
+
+    await store.log.commit(work)
+
+
+async def say(store: StoreUnderTest, *cmids: str, room: str = ROOM, runs: list[int] | None = None) -> list[int]:
+    """Send as the service does: look for the cmid, then append; return the places."""
+
+    async def work(tx: LogTransaction) -> list[int]:
+        found = []
+        if runs is not None:
+            runs.append(len(runs))
+        await tx.load([room], [(room, "dev_1", cmid) for cmid in cmids], [])
+        for cmid in cmids:
+            earlier = tx.sent((room, "dev_1", cmid))
+            if earlier is not None:
+                found.append(earlier.seq)
+                continue
+            state = tx.room(room)
+            assert state is not None
+            seq = state.last_seq + 1
+            tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=cmid, body=f"text {cmid}"))
+            found.append(seq)
+        return found
+
+    return await store.log.commit(work)
+
+
+async def texts(store: StoreUnderTest, room: str = ROOM) -> list[str]:
+    page = await store.log.page(room, after=2, limit=200)
+    assert [entry.seq for entry in page.entries] == list(range(3, page.last_seq + 1))
+    return [entry.body or "" for entry in page.entries]
+
+
+def test_values_are_numbered_but_not_inside_of_texts() -> None:
+    assert translated("SELECT '?' WHERE a = ? AND b = ?") == "SELECT '?' WHERE a = $1 AND b = $2"
+
+
+# ── one round trip ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_a_commit_of_many_rooms_is_one_round_trip(place: Place, postgres: Postgres, *, sealed: bool) -> None:
+    rooms = [f"rm_{number}" for number in range(20)]
+    async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port, sealed=sealed) as store:
+        await create(store, *rooms)
+
+        async def batch(number: int) -> None:
+            async def work(tx: LogTransaction) -> None:
+                await tx.load(rooms, [(room, "dev_1", f"c{number}") for room in rooms], [])
+                for room in rooms:
+                    state = tx.room(room)
+                    assert state is not None
+                    assert tx.sent((room, "dev_1", f"c{number}")) is None
+                    seq = state.last_seq + 1
+                    tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=f"c{number}", body="text"))
+                    tx.mark_read("usr_ana", room, seq, back=False)
+
+            await store.log.commit(work)
+
+        for number in range(3):
+            await batch(number)
+        before = proxy.turns
+        for number in range(3, 13):
+            await batch(number)
+
+        assert proxy.turns - before == 10
+        assert await store.value("SELECT count(*) FROM entries WHERE type = 'message.sent'") == 13 * 20
+        assert await store.log.read_state("usr_ana", "rm_7") == (15, 0)
+
+
+async def test_an_edit_and_a_reaction_are_two_round_trips(place: Place, postgres: Postgres) -> None:
+    async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
+        await create(store)
+        await say(store, "a")
+        for seq in (4, 5):
+            await write(store, made(ROOM, seq, EntryType.REACTION_ADDED, target=3, emoji="👍" * (seq - 3)))
+        before = proxy.turns
+
+        await write(store, made(ROOM, 6, EntryType.MESSAGE_EDITED, target=3, body="better"))
+        await write(store, made(ROOM, 7, EntryType.REACTION_REMOVED, target=3, emoji="👍"))
+
+        assert proxy.turns - before == 4
+        (entry,) = (await store.log.page(ROOM, after=2, limit=1)).entries
+        assert (entry.edited and entry.edited.body, entry.reactions) == ("better", {"👍👍": ["usr_ana"]})
+
+
+# ── several servers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_another_server_appended_is_seen_before_the_next_decision(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    assert await say(one, "a") == [3]
+    assert await say(other, "b") == [4]
+    runs: list[int] = []
+
+    assert await say(one, "c", runs=runs) == [5]
+
+    assert len(runs) == 2  # The first decision was on the room without b.
+    assert await texts(one) == ["text a", "text b", "text c"]
+
+
+async def test_servers_that_write_to_the_same_rooms_at_once_make_one_order(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    await create(one, "rm_2")
+
+    async def talk(store: StoreUnderTest, name: str) -> None:
+        for number in range(40):
+            await say(store, f"{name}{number}", room=(ROOM, "rm_2")[number % 2])
+
+    await asyncio.gather(talk(one, "a"), talk(other, "b"))
+
+    for room in (ROOM, "rm_2"):
+        found = await texts(one, room)
+        assert len(found) == len(set(found)) == 40
+        for name in "ab":
+            own = [int(text.removeprefix(f"text {name}")) for text in found if text.startswith(f"text {name}")]
+            assert own == sorted(own)
+
+
+async def test_who_was_removed_on_another_server_is_no_member_here(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    await write(one, made(ROOM, 3, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+    await say(other, "a")  # Now both have the room in memory.
+    await write(one, made(ROOM, 5, EntryType.MEMBER_REMOVED, member="usr_bob"))
+
+    async def members(tx: LogTransaction) -> dict[str, RoomRole]:
+        await tx.load([ROOM], [], [])
+        state = tx.room(ROOM)
+        assert state is not None
+        return dict(state.members)
+
+    assert await other.log.commit(members) == {"usr_ana": RoomRole.OWNER}
+
+
+async def test_a_repetition_that_this_server_does_not_know_fails_no_batch_mate(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    await say(one, "a")
+
+    assert await say(other, "new", "a", "newer") == [4, 3, 5]
+    assert await texts(other) == ["text a", "text new", "text newer"]
+
+
+async def test_a_known_repetition_is_looked_up_and_not_tried(one: StoreUnderTest) -> None:
+    await say(one, "a")
+    runs: list[int] = []
+
+    assert await say(one, "a", runs=runs) == [3]
+    assert len(runs) == 1
+
+
+async def test_a_refusal_of_something_that_may_be_a_repetition_is_decided_on_what_is_stored(
+    one: StoreUnderTest, other: StoreUnderTest
+) -> None:
+    await say(one, "a")
+
+    async def refuses_what_is_new(tx: LogTransaction) -> int:
+        await tx.load([ROOM], [(ROOM, "dev_1", "a")], [])
+        earlier = tx.sent((ROOM, "dev_1", "a"))
+        return 0 if earlier is None else earlier.seq
+
+    await other.log.page(ROOM, limit=1)
+    assert await other.log.commit(refuses_what_is_new) == 3
+
+
+async def test_a_text_is_never_sealed_with_a_key_that_another_server_destroyed(place: Place) -> None:
+    async with opened(place, sealed=True) as one, opened(place, sealed=True) as other:
+        await create(one)
+        await say(one, "a")
+        await say(other, "b")
+        await write(one, made(ROOM, 5, EntryType.ROOM_ERASED))
+        await say(other, "c")
+        while job := (await one.database.read("SELECT id FROM storage_jobs WHERE finished_at IS NULL")):
+            await one.jobs.step(job[0][0])
+        await one.jobs.rotate(messages=True)  # Retires the key that `other` has in memory, and wraps with one that it has not.
+        await say(other, "d")
+
+        fresh = (await one.log.page(ROOM, after=5, limit=9)).entries
+        assert [entry.body for entry in fresh] == ["text c", "text d"]
+        assert await one.value("SELECT count(*) FROM room_keys WHERE retired_at IS NULL AND wrapped IS NOT NULL") == 1
+
+
+async def test_a_room_that_was_never_sealed_is_served_as_erased_from_the_commit_on(
+    one: StoreUnderTest, other: StoreUnderTest
+) -> None:
+    await say(one, "a", "b", "c")
+    await write(one, made(ROOM, 6, EntryType.MESSAGE_EDITED, target=3, body="better"))
+    await write(one, made(ROOM, 7, EntryType.REACTION_ADDED, target=4, emoji="👍"))
+    assert await told(other) == [("text a", "better", None), ("text c", None, None)]
+    await write(one, made(ROOM, 8, EntryType.ROOM_ERASED))
+    await say(one, "d")
+    at_once = (await other.log.page(ROOM, after=2, limit=20)).entries
+
+    assert await told(other) == [(None, None, 8)] * 2
+    assert [each.body for each in at_once] == [None] * 6 + ["text d"]
+    assert {(each.edited, each.reactions) for each in at_once} == {(None, None)}
+    await one.jobs.erase(ROOM)
+    assert (await other.log.page(ROOM, after=2, limit=20)).entries == at_once
+    assert await one.value("SELECT count(*) FROM entries WHERE body IS NOT NULL") == 1
+
+
+async def told(store: StoreUnderTest) -> list[tuple[str | None, str | None, int | None]]:
+    """Return body, edit and deletion of the first message, by its place, and of the third, by its cmid."""
+
+    async def look(tx: LogTransaction) -> list[Entry | None]:
+        await tx.load([ROOM], [(ROOM, "dev_1", "c")], [(ROOM, 3)])
+        return [tx.target((ROOM, 3)), tx.sent((ROOM, "dev_1", "c"))]
+
+    return [(each.body, each.edited.body if each.edited else None, each.deleted) for each in await store.log.commit(look) if each]
+
+
+async def test_a_session_begins_before_or_after_its_account_is_locked(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    for number in range(20):
+        user = f"usr_{number}"
+        await one.accounts.create_user(User(id=user, username=user, display_name="x"), "hash", 1)
+        device = Device(id=f"dev_{number}", name="x", created_at=1, last_seen_at=1)
+
+        async def lock(user: str = user) -> None:
+            await other.accounts.update_user(user, disabled_at=2)
+            await other.accounts.revoke_devices(user, None, 2)
+
+        await asyncio.gather(one.accounts.create_device(device, user, refresh_hash="r", password_hash="hash"), lock())
+        assert await one.accounts.devices(user) == []
+
+
+async def test_two_servers_keep_one_chain_of_the_audit_log(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    await asyncio.gather(*(store.audit.write([AuditEvent(action="x")] * 2) for store in (one, other) for _ in range(10)))
+
+    records = await one.audit.page(AuditQuery(after=0), limit=100)
+    assert [record.n for record in records] == list(range(1, 41))
+
+
+async def test_two_owners_who_demote_each_other_leave_one(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    for name in ("ana", "bob"):
+        await one.accounts.create_user(User(id=f"usr_{name}", username=name, display_name=name, role=Role.OWNER), None, 1)
+
+    done = await asyncio.gather(one.accounts.set_role("usr_ana", Role.MEMBER), other.accounts.set_role("usr_bob", Role.MEMBER))
+
+    assert sorted(done) == [False, True]
+
+
+async def test_two_servers_that_start_first_make_one_organisation_key(place: Place) -> None:
+    FileKeys(place.keys).create()  # All servers have the same key files.
+    one, other = await place.open(), await place.open()
+    try:
+        await asyncio.gather(one.keys.unlock(), other.keys.unlock())
+        assert one.keys.org_id == other.keys.org_id
+        assert await one.value("SELECT count(*) FROM org_keys") == 1
+    finally:
+        await one.database.close()
+        await other.database.close()
+
+
+# ── answers that are lost ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("entry", [EntryType.MESSAGE_SENT, EntryType.MEMBER_JOINED, EntryType.ROOM_CREATED])
+async def test_a_commit_whose_answer_is_lost_is_found_and_not_made_twice(
+    place: Place, postgres: Postgres, entry: EntryType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
+        await create(store)
+        await say(store, "a")
+        _swallow_the_commit(proxy, store, monkeypatch)
+        if entry is EntryType.MESSAGE_SENT:
+            runs: list[int] = []
+            assert await say(store, "b", runs=runs) == [4]
+            assert len(runs) == 1
+        elif entry is EntryType.MEMBER_JOINED:
+            await write(store, made(ROOM, 4, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+        else:
+            await create(store, "rm_2")
+
+        assert not proxy.swallow
+        assert await say(store, "c") == [5 if entry is not EntryType.ROOM_CREATED else 4]
+        assert (await store.log.page(ROOM, limit=1)).last_seq == await store.value(
+            f"SELECT count(*) FROM entries WHERE room_id = '{ROOM}'"
+        )
+        assert await store.value("SELECT count(*) FROM rooms WHERE kind = ''") == 0
+
+
+def _swallow_the_commit(proxy: TcpProxy, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose the answer to the next COMMIT, or to the next append that is a commit by itself."""
+    database = store.database
+    assert isinstance(database, PostgresDatabase)
+    call = database.call
+
+    async def lost_call(sql: str, *values: object) -> None:
+        proxy.swallow = lost.pop() if lost else False
+        await call(sql, *values)
+
+    execute = asyncpg.Connection.execute
+
+    async def lost_execute(self: object, query: str, *values: object, **more: object) -> object:
+        if query == "COMMIT" and lost:
+            proxy.swallow = lost.pop()
+        return await execute(self, query, *values, **more)
+
+    lost = [True]
+    monkeypatch.setattr(database, "call", lost_call)
+    monkeypatch.setattr(asyncpg.Connection, "execute", lost_execute)
+
+
+async def test_a_commit_that_was_not_made_is_made_once(one: StoreUnderTest, place: Place, postgres: Postgres) -> None:
+    """The server ends the connection before it did anything."""
+    await say(one, "a")
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'securechat'")
+
+    assert await say(one, "b") == [4]
+    assert await texts(one) == ["text a", "text b"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGKILL])
+async def test_under_restarts_of_the_server_everything_acknowledged_is_there_once(
+    one: StoreUnderTest, postgres: Postgres, number: int
+) -> None:
+    acknowledged: list[str] = []
+    stop = asyncio.Event()
+
+    async def talk() -> None:
+        count = 0
+        while not stop.is_set():
+            try:
+                await say(one, f"c{count}")
+            except Unavailable:
+                continue  # The client sends it again, with the same cmid.
+            acknowledged.append(f"text c{count}")
+            count += 1
+
+    talking = asyncio.create_task(talk())
+    for goal in (30, 60):
+        await reaches(lambda goal=goal: len(acknowledged) >= goal)  # type: ignore[misc]
+        await asyncio.to_thread(postgres.restart, number)
+    await reaches(lambda: len(acknowledged) >= 90)
+    stop.set()
+    await talking
+
+    assert await texts_all(one) == acknowledged
+
+
+async def reaches(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def texts_all(store: StoreUnderTest) -> list[str]:
+    rows = await store.database.read("SELECT body FROM entries WHERE type = 'message.sent' ORDER BY seq")
+    return [row[0] for row in rows]
+
+
+async def test_a_database_that_does_not_answer_ends_in_time_and_nothing_stays_in_memory(
+    place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_log, "DECIDE_S", 0.5)
+    monkeypatch.setattr(postgres_module, "CONNECT_S", 0.3)
+    monkeypatch.setitem(postgres_module._OPTIONS, "timeout", 0.3)
+    monkeypatch.setitem(postgres_module._OPTIONS, "command_timeout", 0.3)
+    async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
+        await create(store)
+        await say(store, "a")
+        proxy.vanish()
+        async with asyncio.timeout(8):
+            with pytest.raises(Unavailable) as caught:
+                await say(store, "b")
+        assert caught.value.retry_after_ms
+        with pytest.raises(Unavailable):
+            await store.accounts.account(user_id="usr_ana")
+        proxy.come_back()
+
+        assert await say(store, "c", "b") in ([4, 5], [5, 4])
+        assert sorted(await texts(store)) == ["text a", "text b", "text c"]
+
+
+async def test_a_cancelled_command_leaves_no_connection_in_the_middle(one: StoreUnderTest) -> None:
+    for _ in range(15):
+        task = asyncio.create_task(one.database.read("SELECT pg_sleep(3)"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait({task})
+    assert await asyncio.gather(*(one.database.read("SELECT 1") for _ in range(20))) == [[(1,)]] * 20
+
+
+async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_module, "CONNECT_S", 0.2)
+    monkeypatch.setitem(
+        postgres_module._OPTIONS, "server_settings", postgres_module._OPTIONS["server_settings"] | {"statement_timeout": "500"}
+    )
+    async with opened(place) as store:
+        busy = [asyncio.create_task(store.database.read("SELECT pg_sleep(5)")) for _ in range(10)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await store.database.read("SELECT 1")
+        assert {type(error) for error in await asyncio.gather(*busy, return_exceptions=True)} == {Unavailable}
+        assert await store.database.read("SELECT 1") == [(1,)]
+
+
+# ── the schema ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ROOM_OWNED = {"rooms": "id", "members": "room_id", "entries": "room_id", "reactions": "room_id", "room_keys": "room_id"}
+USER_OWNED = {
+    "users": "id", "devices": "user_id", "blocks": "user_id", "commands": "user_id", "reads": "user_id", "totp": "user_id",
+    "passkeys": "user_id", "recovery_codes": "user_id", "externals": "user_id",
+}  # fmt: skip
+BY_KEY = {"names": "key", "invites": "code", "links": "token_hash", "codes": "hash"}
+NOT_SPREAD = {"settings", "audit", "org_keys", "storage_jobs", "apps", "alembic_version"}
+
+
+async def test_every_key_contains_the_column_that_its_table_is_spread_by(one: StoreUnderTest) -> None:
+    keys = await one.database.read(
+        "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+        " WHERE i.indisunique AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace"
+    )
+    spread = ROOM_OWNED | USER_OWNED | BY_KEY
+
+    assert {table for table, _ in keys} == spread.keys() | NOT_SPREAD
+    for table, definition in keys:
+        columns = re.findall(r"\w+", definition.split("(", 1)[1].split(")", 1)[0])
+        assert table in NOT_SPREAD or spread[table] in columns, definition
+
+
+async def test_tables_of_rooms_and_users_have_sixteen_hash_partitions(one: StoreUnderTest) -> None:
+    rows = await one.database.read(
+        "SELECT p.partrelid::regclass::text, pg_get_partkeydef(p.partrelid),"
+        " (SELECT count(*) FROM pg_inherits h WHERE h.inhparent = p.partrelid) FROM pg_partitioned_table p"
+    )
+
+    assert {row[0]: (row[1], row[2]) for row in rows} == {
+        table: (f"HASH ({column})", 16) for table, column in (ROOM_OWNED | USER_OWNED).items()
+    }
+
+
+async def test_the_page_about_where_data_lies_names_every_table(one: StoreUnderTest) -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/data-placement.md").read_text()
+
+    for table, column in (ROOM_OWNED | USER_OWNED | BY_KEY).items():
+        assert f"create_distributed_table('{table}', '{column}'" in page
+    for table in NOT_SPREAD - {"alembic_version"}:
+        assert f"create_reference_table('{table}')" in page
+    assert isinstance(one.log, PostgresLog)

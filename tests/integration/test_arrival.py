@@ -1,0 +1,144 @@
+"""A client that comes while things happen: the store may wait between any two of its answers, and nothing is missed or heard too much."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR
+from securechat.gateway.listener import Listener
+from securechat.sdk.client import ChatClient
+from securechat.server.config import Settings
+from securechat.server.datadir import DataDir
+from securechat.server.wiring import Parts, build
+
+
+class World:
+    """A server in this process, whose store waits where a test says."""
+
+    def __init__(self, parts: Parts, port: int) -> None:
+        self.parts = parts
+        self.url = f"http://localhost:{port}"
+        self.perform = parts.dispatcher.perform
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def bot(self, name: str, *rooms: str) -> tuple[str, str]:
+        found = await self.perform(OPERATOR, c.BotCreate(username=name, rooms=list(rooms)), "")
+        return found.user.id, found.token
+
+    async def room(self, name: str) -> str:
+        return str((await self.perform(OPERATOR, c.RoomCreate(name=name, kind="public"), "")).id)
+
+    def wait_after(self, owner: Any, name: str) -> None:
+        """Let the next answer of a method be known to the store, and to nobody else until the test says so."""
+        original = getattr(owner, name)
+
+        async def waits(*arguments: Any, **more: Any) -> Any:
+            found = await original(*arguments, **more)
+            setattr(owner, name, original)
+            self.reached.set()
+            await self.go_on.wait()
+            return found
+
+        setattr(owner, name, waits)
+
+    async def arrive(self, token: str, meanwhile: Callable[[], Awaitable[Any]]) -> ChatClient:
+        """Connect, and do something while the server reads what `ready` will say."""
+        client = ChatClient(self.url, token)
+        coming = asyncio.create_task(client.__aenter__())
+        await asyncio.wait_for(self.reached.wait(), 5)
+        await meanwhile()
+        self.go_on.set()
+        await asyncio.wait_for(coming, 5)
+        return client
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with serving(tmp_path / "data") as (parts, port):
+        yield World(parts, port)
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[Parts, int]]:
+    data = DataDir(folder)
+    data.open()
+    settings = Settings(data_dir=str(folder))
+    parts = await build(lambda: settings, data, lambda: "")
+    listener = Listener(None, parts.gateway, frozenset)
+    try:
+        yield parts, await listener.listen("127.0.0.1", 0, None)
+    finally:
+        listener.stop_accepting()
+        parts.gateway.abort()
+        while parts.gateway.connections:
+            await asyncio.sleep(0)
+        await parts.database.close()
+        parts.passwords.close()
+        parts.session_layer.admission.close()
+        data.close()
+
+
+async def heard(client: ChatClient, count: int) -> list[str]:
+    """Return the next texts."""
+    found: list[str] = []
+    events = client.events()
+    while len(found) < count:
+        body = getattr(await asyncio.wait_for(anext(events), 5), "body", None)
+        found += [] if body is None else [str(body)]
+    return found
+
+
+async def test_what_is_said_while_the_rooms_are_read_is_heard(world: World) -> None:
+    room = await world.room("ops")
+    _, token = await world.bot("one", room)
+    _, other = await world.bot("two", room)
+    async with ChatClient(world.url, other) as speaker:
+        world.wait_after(world.parts.gateway._log_store, "heads")
+        client = await world.arrive(token, lambda: speaker.rooms[room].send("meanwhile"))
+        await speaker.rooms[room].send("after")
+
+        assert await heard(client, 2) == ["meanwhile", "after"]
+        await client.__aexit__(None, None, None)
+
+
+async def test_who_is_removed_while_the_rooms_are_read_hears_nothing_that_is_said_after_it(world: World) -> None:
+    room = await world.room("ops")
+    bot, token = await world.bot("one", room)
+    _, other = await world.bot("two", room)
+    async with ChatClient(world.url, other) as speaker:
+
+        async def meanwhile() -> None:
+            await world.perform(OPERATOR, c.MemberRemove(room=room, user=bot), "")
+            await speaker.rooms[room].send("secret")
+
+        world.wait_after(world.parts.gateway._log_store, "heads")
+        client = await world.arrive(token, meanwhile)
+        await speaker.rooms[room].send("secret")
+        (connection,) = world.parts.hub.connections_of(bot)
+
+        assert connection not in world.parts.hub._rooms[room]
+        await client.__aexit__(None, None, None)
+
+
+async def test_who_is_brought_into_a_room_meanwhile_hears_it(world: World) -> None:
+    room = await world.room("ops")
+    bot, token = await world.bot("one")
+    _, other = await world.bot("two", room)
+    async with ChatClient(world.url, other) as speaker:
+
+        async def meanwhile() -> None:
+            await world.perform(OPERATOR, c.MemberAdd(room=room, user=bot), "")
+            await speaker.rooms[room].send("hello")
+
+        world.wait_after(world.parts.gateway._log_store, "heads")
+        client = await world.arrive(token, meanwhile)
+        assert await heard(client, 1) == ["hello"]
+        await client.__aexit__(None, None, None)

@@ -1,0 +1,132 @@
+"""A real PostgreSQL for tests: Debian's package, a data folder of its own, fsync on, run by a user without rights."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from securechat.store.postgres import migrate_postgres
+from support.ports import free_port
+from support.running import wait_until
+
+SETTINGS = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+    "logging_collector": "off",
+    "listen_addresses": "127.0.0.1",
+}
+
+
+def programs() -> Path:
+    """Return the folder of PostgreSQL's programs, the newest version."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    assert found, "PostgreSQL is missing: run tools/services"
+    return found[-1].parent
+
+
+class Postgres:
+    """One PostgreSQL.
+
+    Attributes:
+        port: On loopback; the socket is in its folder.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="sc-pg-"))
+        self.port = free_port()
+        self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        if os.getuid() == 0:
+            shutil.chown(self.folder, self._user)
+        self._databases = 0
+        self._emptied = ""
+        self._run("initdb", "-D", str(self.folder / "data"), "-U", "securechat", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def url(self, database: str = "postgres", port: int | None = None) -> str:
+        """Return where a database is."""
+        return f"postgresql://securechat@127.0.0.1:{port or self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make an empty database and return its name."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        self.sql(f"CREATE DATABASE {name}")
+        return name
+
+    def emptied(self) -> str:
+        """Return the name of a database with the schema and nothing in it: the same one each time, which nobody may be using."""
+        if not self._emptied:
+            self._emptied = self.new_database()
+            asyncio.run(migrate_postgres(self.url(self._emptied)))
+        else:
+            tables = "SELECT string_agg('DELETE FROM ' || relname, ';') FROM pg_class WHERE relkind IN ('r', 'p')"
+            mine = " AND relnamespace = 'public'::regnamespace AND NOT relispartition AND relname <> 'alembic_version'"
+            self.sql(self.sql(tables + mine, self._emptied), self._emptied)
+        return self._emptied
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Execute a statement from outside and return what it prints."""
+        command = [str(programs() / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        command = [
+            str(programs() / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder), *options,
+        ]  # fmt: skip
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(self._as_user(command), stdout=log, stderr=log, cwd=self.folder)
+        wait_until(self._answers, "PostgreSQL answers", 30)
+
+    def stop(self, number: int = signal.SIGQUIT) -> None:
+        """End it: SIGQUIT is an immediate stop, as after a crash."""
+        if self._process is not None:
+            pid = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+            os.kill(pid, number)
+            self._process.wait(30)
+            self._process = None
+
+    def restart(self, number: int = signal.SIGQUIT) -> None:
+        """End it and start it again."""
+        self.stop(number)
+        self.start()
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        return (
+            subprocess.run([programs() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode == 0
+        )
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = self._as_user([str(programs() / program), *arguments])
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder)
+
+    def _as_user(self, command: list[str]) -> list[str]:
+        return ["setpriv", f"--reuid={self._user}", "--regid=postgres", "--clear-groups", *command] if os.getuid() == 0 else command
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """Run one."""
+    found = Postgres()
+    try:
+        yield found
+    finally:
+        found.close()
