@@ -235,3 +235,14 @@ async def test_two_public_rooms_do_not_share_a_name(stores: StoreUnderTest) -> N
 
     assert [room.name for room in await stores.log.browse(user_id="usr_ana", query="o", after="", limit=5)] == ["Ops"]
     assert await stores.log.lookup("usr_bob", "oPS") == ROOM
+
+
+async def test_a_name_that_fits_exactly_goes_before_one_that_fits_without_case(stores: StoreUnderTest) -> None:
+    await make_room(stores)
+    made = Entry(type=EntryType.ROOM_CREATED, room="rm_2", seq=1, at=1, user="usr_bob", kind="private", name="OPS", topic="")
+    await append(
+        stores, made, Entry(type=EntryType.MEMBER_JOINED, room="rm_2", seq=2, at=1, user="usr_bob", member="usr_bob", role="owner")
+    )
+
+    assert await stores.log.lookup("usr_bob", "Ops") == ROOM
+    assert await stores.log.lookup("usr_bob", "OPS") == await stores.log.lookup("usr_bob", "ops") == "rm_2"

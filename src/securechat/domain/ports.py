@@ -163,7 +163,7 @@ class LogStore(Protocol):
         """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
 
     async def lookup(self, user_id: str, name: str) -> str | None:
-        """Return the id of the room with this folded name that the user is in, else of a public one."""
+        """Return the id of the room with this name, else of one with this folded name: that the user is in, else public."""
 
     async def count_rooms(self, user_id: str) -> int:
         """Return how many rooms a user is in."""

@@ -89,8 +89,8 @@ class LogReads:
         rows = await self._db.read(
             "SELECT r.id FROM rooms r LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " WHERE r.name_key = ? AND (m.user_id IS NOT NULL OR r.kind = 'public')"
-            " ORDER BY m.user_id IS NULL, r.created_at LIMIT 1",
-            (user_id, name_key(name)),
+            " ORDER BY r.name <> ?, m.user_id IS NULL, r.created_at LIMIT 1",
+            (user_id, name_key(name), name),
         )
         return str(rows[0][0]) if rows else None
 
