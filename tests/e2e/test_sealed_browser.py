@@ -81,7 +81,7 @@ async def details(page: Page) -> Any:
 async def test_nothing_but_noise_is_on_the_wire_and_people_see_the_key(browser: Browser, server: RunningServer) -> None:
     async with person(browser) as ana, person(browser) as ben:
         wire = Wire(ana)
-        await set_up(ana, server)
+        await set_up(ana, server, pinned=False)
         await create_room(ana, "ops")
         await register(ben, server, "Ben", "ops")
         await write(ana, "the launch code is swordfish")
@@ -205,7 +205,7 @@ async def test_a_server_that_does_without_sealing_is_refused_once_it_was_sealed(
     browser: Browser, server: RunningServer, tmp_path: Path
 ) -> None:
     async with person(browser, size=PHONE) as ana:
-        await set_up(ana, server)
+        await set_up(ana, server, pinned=False)
         await expect(ana.get_by_role("button", name="Sealed", exact=True)).to_be_visible()
         server.stop()
         change_setting(server, session_layer="off")
@@ -254,12 +254,12 @@ async def test_a_server_that_is_set_up_anew_on_this_machine_is_another_server(
     browser: Browser, server: RunningServer, tmp_path: Path
 ) -> None:
     async with person(browser) as ana:
-        await set_up(ana, server)
+        await set_up(ana, server, pinned=False)
         await expect(ana.get_by_role("button", name="Sealed", exact=True)).to_be_visible()
         server.stop()
         fresh = RunningServer(tmp_path / "fresh", ports=(server.port, server.http_port)).start()
         try:
-            await set_up(ana, fresh)
+            await set_up(ana, fresh, pinned=False)
             await create_room(ana, "ops")
             await details(ana)
             assert await fingerprint(ana, "Fingerprint") == key_of(fresh)

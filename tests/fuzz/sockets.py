@@ -18,7 +18,8 @@ from securechat.domain.limits import LIMITS as CHAT_LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import RateLimited, Unauthorized
 from securechat.gateway import connection as gateway
-from securechat.gateway.connection import ClientConnection, Session
+from securechat.gateway.arrival import Arrival
+from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Caps, Connections, Pending
 from securechat.gateway.listener import _quiet
 from securechat.ops.metrics import Counters
@@ -41,9 +42,8 @@ class Server:
         self.connections = Connections(Pending(Caps()))
         self.draining = False
         self.charges = 0
-
-    def server_name(self) -> str:
-        return "fuzz"
+        self.server_name: Callable[[], str] = lambda: "fuzz"
+        self.key_root: Callable[[], str] = lambda: ""
 
     def mark(self, connection: ClientConnection) -> None:
         loop().call_soon(connection.flush)
@@ -51,12 +51,26 @@ class Server:
     async def answer(self, handshake: ServerHandshake, _address: str) -> list[bytes]:
         return handshake.answer()
 
-    async def authenticate(self, token: Secret) -> tuple[Principal, f.Ready]:
+    def note_refusal(self, *_values: object) -> None:
+        """Refusals are what is looked for."""
+
+    async def known(self, token: Secret) -> Principal:
         if token.reveal().startswith("no"):
             raise Unauthorized
-        return PRINCIPAL, f.Ready(user=cast("Any", {}), device="dev_1", rooms=[], resumed=True)
+        return PRINCIPAL
 
-    def attach(self, *_values: object) -> dict[str, str]:
+    def expect(self, *_values: object) -> None:
+        """Nothing changes."""
+
+    forget = expect
+
+    async def ready(self, _principal: Principal) -> f.Ready:
+        return f.Ready(user=cast("Any", {}), device="dev_1", rooms=[], resumed=True)
+
+    def attach(self, *_values: object) -> Arrival:
+        return Arrival()
+
+    def online_in(self, _rooms: object) -> dict[str, str]:
         return {}
 
     def detach(self, *_values: object) -> None:
@@ -166,7 +180,7 @@ def feed(data: bytes) -> None:
 async def _feed(flags: int, data: bytes) -> None:
     server = Server()
     handshake = ServerHandshake(IDENTITY, lambda _host: True, LIMITS, StillClock()) if flags & 1 else None
-    connection = ClientConnection(cast("Session", server), "192.0.2.1", handshake)
+    connection = ClientConnection(server, "192.0.2.1", handshake)
 
     def admit(_request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(), connection)

@@ -78,7 +78,7 @@ class SqlFactors:
             async with self._transaction() as transaction:
                 await claim(transaction, "passkey", passkey.id, passkey.user_id)
                 await transaction.execute(
-                    f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # nosec B608 - our own names
                     (
                         passkey.id, passkey.user_id, passkey.name, passkey.public_key, passkey.sign_count, passkey.created_at,
                         passkey.last_used_at,

@@ -12,9 +12,9 @@ def for_update(transaction: Transaction) -> str:
 
 async def lock_owners(transaction: Transaction) -> None:
     """Have every owner of the server stay one until the transaction ends."""
-    await transaction.execute("SELECT id FROM users WHERE role = 'owner' ORDER BY id" + for_update(transaction))
+    await transaction.execute("SELECT id FROM users WHERE role = 'owner' ORDER BY id" + for_update(transaction))  # nosec B608 - our own names
 
 
 async def lock_user(transaction: Transaction, user_id: str) -> None:
     """Let one transaction at a time decide on what belongs to a user, and keep the user as it is until then."""
-    await transaction.execute("SELECT id FROM users WHERE id = ?" + for_update(transaction), (user_id,))
+    await transaction.execute("SELECT id FROM users WHERE id = ?" + for_update(transaction), (user_id,))  # nosec B608 - our own names

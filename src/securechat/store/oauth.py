@@ -133,7 +133,7 @@ class SqlOAuth:
         async with self._db.transaction() as transaction:
             await transaction.execute("DELETE FROM codes WHERE expires_at < ?", (at - KEPT_MS,))
             await transaction.execute(
-                f"INSERT INTO codes ({_CODE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO codes ({_CODE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # nosec B608 - our own names
                 (
                     code.hash, code.app, _list(code.scopes), code.expires_at, code.user_id, code.redirect_uri, code.challenge,
                     code.user_code, code.decision, code.used_at, code.device_id, code.polled_at,
@@ -215,7 +215,7 @@ async def _insert_external(transaction: Transaction, record: ExternalRecord) -> 
     if not await claim_free(transaction, "external", _external_key(record.issuer, record.subject), record.user_id):
         return False
     rows = await transaction.execute(
-        f"INSERT INTO externals ({_EXTERNAL}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+        f"INSERT INTO externals ({_EXTERNAL}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",  # nosec B608 - our own names
         (
             record.id, record.user_id, record.issuer, record.subject, record.name, record.created_at, record.last_used_at,
         ),

@@ -300,7 +300,7 @@ class StorageJobs:
     async def _rewrap(self, transaction: Transaction, job: _Job) -> bool:
         newest = self._keys.org_version
         rows = await transaction.execute(
-            "SELECT room_id, version, org_version, wrapped FROM room_keys"
+            "SELECT room_id, version, org_version, wrapped FROM room_keys"  # nosec B608 - our own names
             " WHERE (room_id, version) > (?, ?) AND org_version <> ? AND wrapped IS NOT NULL ORDER BY room_id, version LIMIT ?"
             + for_update(transaction),
             (job.cursor_room, job.cursor_seq, newest, STEP_ROWS),
