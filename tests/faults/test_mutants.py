@@ -54,6 +54,7 @@ MUTANTS: Final[dict[str, tuple[Scenario, str]]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mutant", list(MUTANTS))
 async def test_a_broken_server_is_noticed(world: World, mutant: str) -> None:
     scenario, invariant = MUTANTS[mutant]

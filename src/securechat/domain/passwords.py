@@ -69,10 +69,13 @@ _WORD: Final = re.compile(r"^(.*?[a-z@$])[0-9!?.]*$", re.DOTALL)
 
 
 def is_common(password: Secret) -> bool:
-    """Return whether a password is one of the commonest, with or without digits behind it, or one character or a row of digits."""
+    """Return whether a password is one of the commonest, digits behind it or not, or a short row of digits or of one letter."""
     text = password.reveal().casefold()
     word = _WORD.match(text)
-    return text in _COMMON or (word is not None and word[1] in _COMMON) or len(set(text)) <= 2 or text in _ROW or text[::-1] in _ROW
+    is_word = text in _COMMON or (word is not None and word[1] in _COMMON)
+    is_row = len(text) <= _ROW_MAX and (text in _DIGITS or text[::-1] in _DIGITS or (text.isascii() and len(set(text)) == 1))
+    return is_word or is_row
 
 
-_ROW: Final = "0123456789" * 4
+_DIGITS: Final = "0123456789" * 4
+_ROW_MAX: Final = 16
