@@ -226,6 +226,15 @@ async def test_members_follow_the_log(stores: StoreUnderTest) -> None:
     assert (room.kind, room.members, room.last_seq) == (RoomKind.PUBLIC, {}, 4)
 
 
+async def test_where_rooms_are_and_who_is_in_them_is_told_for_many_at_once(stores: StoreUnderTest) -> None:
+    await make_room(stores)
+    await append(stores, entry(4), entry(5, EntryType.MEMBER_LEFT, member="usr_bob", user="usr_bob"))
+
+    assert await stores.log.newest([ROOM, "rm_none"]) == {ROOM: 5}
+    assert await stores.log.newest([]) == {}
+    assert await stores.log.rooms_of(["usr_ana", "usr_bob"]) == {"usr_ana": {ROOM}}
+
+
 async def test_two_public_rooms_do_not_share_a_name(stores: StoreUnderTest) -> None:
     await make_room(stores)
     other = Entry(type=EntryType.ROOM_CREATED, room="rm_2", seq=1, at=1, user="usr_ana", kind="public", name="OPS", topic="")

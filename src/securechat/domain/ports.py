@@ -168,6 +168,12 @@ class LogStore(Protocol):
     async def count_rooms(self, user_id: str) -> int:
         """Return how many rooms a user is in."""
 
+    async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
+        """Return the newest `seq` of each of these rooms that exists. Everything committed before the call is in it."""
+
+    async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
+        """Return the rooms of each of these users; who is in none is missing."""
+
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """Return the members of a room, by display name."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -35,17 +35,34 @@ FLAP_S: Final = 3.0
 """Who comes and goes all the time is shown at most once in this time, as what they are in the end."""
 
 
+class Follower(Protocol):
+    """Who brings entries here in the order of their rooms, and therefore wants to know which rooms matter."""
+
+    def follow(self, room_id: str, seq: int) -> None:
+        """Somebody hears this room from here on, and knows everything up to `seq`."""
+
+    def unfollow(self, room_id: str) -> None:
+        """Nobody hears this room any more."""
+
+    def settle(self) -> None:
+        """Nobody is expected any more."""
+
+
 class Hub:
     """Who listens to what on this server.
 
     Args:
         loop: For gathering presence.
         counters: What is counted.
+
+    Attributes:
+        follower: Who is told which rooms are heard here; none where one server commits everything and is in order anyway.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
         self._loop = loop
         self._counters = counters
+        self.follower: Follower | None = None
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
         self._newest: dict[str, int] = {}
         """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
@@ -74,6 +91,8 @@ class Hub:
             self._expected.pop(user_id, None)
         if not self._expected:
             self._newest = {room_id: seq for room_id, seq in self._newest.items() if room_id in self._rooms}
+            if self.follower is not None:
+                self.follower.settle()
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
         """Let a connection hear the rooms of its user, from the `seq` on after which its snapshot ends."""
@@ -106,6 +125,8 @@ class Hub:
             arrival.missed.append((room_id, seq, newest))
         else:
             self._floors.setdefault(room_id, {})[connection] = seq
+            if self.follower is not None:
+                self.follower.follow(room_id, seq)
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """Forget a connection."""
@@ -269,6 +290,47 @@ class Hub:
             del self._rooms[room_id]
             if not self._expected:
                 self._newest.pop(room_id, None)
+            if self.follower is not None:
+                self.follower.unfollow(room_id)
+
+    # ── several servers: what was missed ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a snapshot is being read: then every room may matter."""
+        return bool(self._expected)
+
+    def hears(self, room_id: str) -> bool:
+        """Return whether somebody here hears a room."""
+        return room_id in self._rooms
+
+    def rooms_of(self, user_id: str) -> tuple[set[str], set[str]]:
+        """Return (rooms that all connections of a user hear, rooms that one of them hears)."""
+        connections = self._users.get(user_id, {})
+        some = {room_id for room_id in self._rooms_of.get(user_id, ()) if room_id in self._rooms} if connections else set()
+        every = {room_id for room_id in some if all(each in self._rooms[room_id] for each in connections)}
+        return every, some
+
+    def admit(self, user_id: str, summary: RoomSummary) -> None:
+        """Let a user hear a room from `summary.last_seq` on: they joined, and the entry that said so did not come here."""
+        room_id, inside = summary.id, self._rooms.get(summary.id, {})
+        block = Block([SignalFrame(type="room.opened", summary=summary)])
+        for connection in [each for each in self._users.get(user_id, ()) if each not in inside]:
+            connection.push(block)
+            if connection in self._users.get(user_id, {}):  # One that was too slow has left by now.
+                self._enter(connection, room_id, summary.last_seq, Arrival())
+                self._rooms_of[user_id].add(room_id)
+
+    def expel(self, user_id: str, room_id: str) -> None:
+        """Let a user not hear a room any more: they are no member, and the entry that said so did not come here."""
+        inside = self._rooms.get(room_id, {})
+        leaving = [each for each in self._users.get(user_id, ()) if each in inside]
+        if leaving:
+            self._rooms_of[user_id].discard(room_id)
+        self._leave(room_id, leaving)
+        block = Block([SignalFrame(type="room.closed", room=room_id)])
+        for connection in leaving:
+            connection.push(block)
 
     # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
