@@ -429,8 +429,8 @@ async def test_a_database_that_does_not_answer_ends_in_time_and_nothing_stays_in
 ) -> None:
     monkeypatch.setattr(postgres_log, "DECIDE_S", 0.5)
     monkeypatch.setattr(postgres_module, "CONNECT_S", 0.3)
-    monkeypatch.setitem(postgres_module._OPTIONS, "timeout", 0.3)
-    monkeypatch.setitem(postgres_module._OPTIONS, "command_timeout", 0.3)
+    monkeypatch.setitem(postgres_module.OPTIONS, "timeout", 0.3)
+    monkeypatch.setitem(postgres_module.OPTIONS, "command_timeout", 0.3)
     async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
         await create(store)
         await say(store, "a")
@@ -459,7 +459,7 @@ async def test_a_cancelled_command_leaves_no_connection_in_the_middle(one: Store
 async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_module, "CONNECT_S", 0.2)
     monkeypatch.setitem(
-        postgres_module._OPTIONS, "server_settings", postgres_module._OPTIONS["server_settings"] | {"statement_timeout": "500"}
+        postgres_module.OPTIONS, "server_settings", postgres_module.OPTIONS["server_settings"] | {"statement_timeout": "500"}
     )
     async with opened(place) as store:
         busy = [asyncio.create_task(store.database.read("SELECT pg_sleep(5)")) for _ in range(10)]

@@ -67,9 +67,8 @@ class Log:
         return await self._answer("head", self.summary(user_id, room_id))
 
     async def heads(self, user_id: str) -> list[RoomSummary]:
-        return cast(
-            "Any", await self._answer("heads", [self.summary(user_id, room) for room in ROOMS if user_id in self.members[room]])
-        )
+        found = [self.summary(user_id, room) for room in ROOMS if user_id in self.members[room]]
+        return await self._answer("heads", found)
 
     async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
         return await self._answer("newest", {room: len(self.rooms[room]) for room in room_ids if room in self.rooms})

@@ -62,7 +62,9 @@ class TokenKeys:
         self._path = path
         self._overlap_s = overlap_s
         self._lock = threading.Lock()
+        self._stamp = 0
         if path.exists():
+            self._stamp = path.stat().st_mtime_ns
             self.keys = _read(path)
         else:
             self.keys = (_fresh(now),)
@@ -72,6 +74,18 @@ class TokenKeys:
     def signing(self) -> SigningKey:
         """The key that signs."""
         return self.keys[0]
+
+    def reload(self) -> None:
+        """Read the file again if somebody else wrote it.
+
+        Raises:
+            Shutdown: It is damaged; the keys stay as they are.
+        """
+        with self._lock:
+            stamp = self._path.stat().st_mtime_ns if self._path.exists() else self._stamp
+            if stamp != self._stamp:
+                self.keys = _read(self._path)
+                self._stamp = stamp
 
     def holds(self, key: SigningKey, now: float) -> bool:
         """Return whether a key verifies at this time."""
@@ -108,6 +122,7 @@ class TokenKeys:
             for key in keys
         ]  # fmt: skip
         write_private(self._path, msgspec.json.format(msgspec.json.encode(_File(keys=stored))))
+        self._stamp = self._path.stat().st_mtime_ns
 
 
 def _fresh(now: float) -> SigningKey:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
@@ -699,6 +699,26 @@ class MessageBus(Protocol):
 
     def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
         """Close connections of a user: of these devices, or all."""
+
+    def invalidate(self, what: str, key: str) -> None:
+        """Have the other servers forget what they keep in memory. Never waits.
+
+        Args:
+            what: A word of `STALE`.
+            key: Of whom.
+        """
+
+    def on_stale(self, what: str, forget: Callable[[str], None]) -> None:
+        """Call `forget` with the key when another server invalidates it; with an empty one when it may have and was not heard."""
+
+
+BLOCKS: Final = "blocks"
+"""Whom a user blocked."""
+SETTINGS: Final = "settings"
+"""Settings that are in the store, like the server's name."""
+ROLES: Final = "roles"
+"""Server roles of people who are connected; a change is a `Signal` as well."""
+STALE: Final = frozenset({BLOCKS, SETTINGS, ROLES})
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.roster import Presence, Roster
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block
 from securechat.protocol.frames import SignalFrame
@@ -57,12 +58,14 @@ class Hub:
 
     Attributes:
         follower: Who is told which rooms are heard here; none where one server commits everything and is in order anyway.
+        others: Who is online at other servers; none where there are none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
         self._loop = loop
         self._counters = counters
         self.follower: Follower | None = None
+        self.others: Roster | None = None
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
         self._newest: dict[str, int] = {}
         """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
@@ -152,18 +155,35 @@ class Hub:
         """Return whether a user has a connection here."""
         return user_id in self._users
 
-    def online_among(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """Return the presence of those who are online."""
-        return {user_id: "online" for user_id in user_ids if user_id in self._users}
+    def is_online_anywhere(self, user_id: str, room_id: str) -> bool:
+        """Return whether a member of a room has a connection to any server."""
+        return user_id in self._users or (self.others is not None and self.others.is_online(user_id, room_id))
 
     def online_in(self, rooms: Iterable[str]) -> dict[str, str]:
-        """Return who is online in these rooms."""
+        """Return who is online in these rooms, at any server."""
         found: dict[str, str] = {}
+        rooms = list(rooms)
         for room_id in rooms:
             for connection in self._rooms.get(room_id, ()):
                 if connection.principal is not None:
                     found[connection.principal.user_id] = "online"
+        if self.others is not None:
+            found |= dict.fromkeys(self.others.online_in(rooms), "online")
         return found
+
+    def present(self) -> Presence:
+        """Return who is online here: by room, user → True."""
+        found: Presence = {}
+        for user_id in self._users:
+            for room_id in self._rooms_of[user_id]:
+                found.setdefault(room_id, {})[user_id] = True
+        return found
+
+    def show_presence(self, presence: Presence) -> None:
+        """Show who came and went."""
+        for room_id, people in presence.items():
+            if people and room_id in self._rooms:
+                self._show_in_room(room_id, {user_id: "online" if online else "offline" for user_id, online in people.items()})
 
     # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,7 +207,7 @@ class Hub:
     def show(self, signal: Signal) -> None:
         """Send a signal to those whom it is for."""
         if isinstance(signal.payload, User):
-            self._change_role(signal.payload)
+            self.change_role(signal.payload)
         block = Block([_signal_frame(signal.payload)])
         audience = self._users.get(signal.user, {}) if signal.user else self._rooms.get(signal.room, {})
         for connection in tuple(audience):  # As in `_send`.
@@ -198,7 +218,7 @@ class Hub:
             else:
                 connection.push(block)
 
-    def _change_role(self, user: User) -> None:
+    def change_role(self, user: User) -> None:
         """Let a new server role hold on open connections at once."""
         for connection in self._users.get(user.id, ()):
             if connection.principal is not None and connection.principal.role is not user.role:
@@ -260,6 +280,7 @@ class Hub:
         if entering:
             self._rooms.setdefault(batch.room, {}).update(dict.fromkeys(entering))
             self._rooms_of[user_id].add(batch.room)
+            self._tell_others({batch.room: {user_id: True}})
 
     def _close(self, entry: Entry) -> None:
         user_id = entry.member or ""
@@ -270,6 +291,7 @@ class Hub:
         leaving = [each for each in connections if each in inside and floors.get(each, 0) < entry.seq]
         if len(leaving) == len(connections) and connections:
             self._rooms_of[user_id].discard(entry.room)
+            self._tell_others({entry.room: {user_id: False}})
         self._leave(entry.room, leaving)
         block = Block([SignalFrame(type="room.closed", room=entry.room)])
         for connection in leaving:
@@ -341,7 +363,7 @@ class Hub:
 
     def _show_presence(self) -> None:
         self._presence_timer = None
-        by_room: dict[str, dict[str, str]] = {}
+        by_room: Presence = {}
         now = self._loop.time()
         flapping = {user_id: None for user_id in self._presence if now - self._shown_at.get(user_id, -FLAP_S) < FLAP_S}
         for user_id in self._presence:
@@ -353,15 +375,25 @@ class Hub:
             self._shown_at[user_id] = now
             (self._shown.add if online else self._shown.discard)(user_id)
             for room_id in self._rooms_of.get(user_id, ()):
-                by_room.setdefault(room_id, {})[user_id] = "online" if online else "offline"
+                by_room.setdefault(room_id, {})[user_id] = online
             if not online:
                 self._rooms_of.pop(user_id, None)
         self._presence = flapping
         self._shown_at = {user_id: at for user_id, at in self._shown_at.items() if now - at < FLAP_S}
         if flapping:
             self._presence_timer = self._loop.call_later(PRESENCE_DELAY_S, self._show_presence)
-        for room_id, presence in by_room.items():
-            self._show_in_room(room_id, presence)
+        self._tell_others(by_room)
+        if self.others is not None:  # Who is online elsewhere was so before, and is so after.
+            others = self.others
+            by_room = {
+                room_id: {user_id: online for user_id, online in people.items() if not others.is_online(user_id, room_id)}
+                for room_id, people in by_room.items()
+            }
+        self.show_presence(by_room)
+
+    def _tell_others(self, presence: Presence) -> None:
+        if self.others is not None and presence:
+            self.others.tell(presence)
 
     def _show_in_room(self, room_id: str, presence: dict[str, str]) -> None:
         block = Block([SignalFrame(type="presence.changed", presence=presence)])

@@ -56,7 +56,9 @@ HEAD_BYTES: Final = 192 * 1024
 """What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
 """Of a listener without a gateway: what sends people elsewhere."""
-LOOK_AFTER_S: Final = 2.0
+LOOK_AFTER_S: Final = 1.5
+ENDED_MS: Final = 10_000
+"""How far back it is looked for sessions that ended without our being told, beside what was not looked at."""
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
 PATH: Final = b"/gateway"
@@ -97,7 +99,7 @@ class Gateway:
         pending: Connections on their way in; its caps are those of all connections.
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
-        ended: Returns (user id, device id) of the sessions that ended a moment ago.
+        ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
         note: Hears of what the audit log should remember. Does not wait, and does not raise.
     """
 
@@ -114,7 +116,7 @@ class Gateway:
         pending: Pending,
         server_name: Callable[[], str],
         session_layer: SessionLayer,
-        ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
+        ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]],
         note: Callable[[AuditEvent], None],
     ) -> None:
         self._hub = hub
@@ -141,6 +143,12 @@ class Gateway:
         self._limiter = limiter
         self.draining = False
         self._recheck = False
+        self._roles_stale = False
+        self._knew_ended_at = time.monotonic()
+
+    def recheck_roles(self, _user_id: str) -> None:
+        """Somebody's role may have changed without our being told."""
+        self._roles_stale = True
 
     def recheck(self) -> None:
         """The settings changed: see to it that whoever is connected would still be let in."""
@@ -251,6 +259,9 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             await self._close_ended()
+            if self._roles_stale:
+                self._roles_stale = False
+                await self._read_roles()
             if self._recheck:
                 self._recheck = False
                 await self._close_unenrolled()
@@ -260,11 +271,25 @@ class Gateway:
 
     async def _close_ended(self) -> None:
         """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
+        now = time.monotonic()
         try:
-            for user_id, device_id in await self._ended():
+            for user_id, device_id in await self._ended(ENDED_MS + int((now - self._knew_ended_at) * 1_000)):
                 self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=f.CloseCode.UNAUTHORIZED)
         except ChatError as error:
             log.warning("sessions that ended are not known now", extra={"code": error.code})
+        else:
+            self._knew_ended_at = now
+
+    async def _read_roles(self) -> None:
+        """Let the roles that the store knows hold on open connections."""
+        users = self._hub.users()
+        try:
+            for start in range(0, len(users), RECHECK_BATCH):
+                for user in await self._accounts.users(users[start : start + RECHECK_BATCH]):
+                    self._hub.change_role(user)
+        except ChatError as error:
+            self._roles_stale = True
+            log.warning("roles are not known now", extra={"code": error.code})
 
     async def _close_unenrolled(self) -> None:
         """Close connections of those whose role wants a second factor now, and who have none."""

@@ -65,6 +65,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         None, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; default: SQLite in the data folder. See docs/howto/postgresql.md."
     )
     database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(10, "Connections to PostgreSQL, at most.")
+    redis_url: Secret | None = _setting(
+        None,
+        "redis://[USER:PASSWORD@]HOST:PORT, rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster: for several"
+        " servers on one PostgreSQL. See docs/howto/several-servers.md.",
+    )
+    bus_key: Secret | None = _setting(
+        None, "What proves that a message on Redis is of one of our servers; the same on all: 32 characters or more, random."
+    )
     host: str = _setting("127.0.0.1", "Address to listen on with TLS; 0.0.0.0 for all.")
     port: Port = _setting(8443, "Port for the web client, REST and the gateway, with TLS 1.3.")
     http_port: Port = _setting(8080, "The same without TLS on loopback only, for a first look in a browser; 0 turns it off.")
@@ -297,6 +305,7 @@ def _contradictions(settings: Settings) -> list[str]:
     url = settings.database_url.reveal() if settings.database_url else ""
     if url and not url.startswith(("postgresql://", "postgres://")):
         found.append("database_url: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted")
+    found += _redis_mistakes(settings)
     for key in ("tls_cert", "tls_key", "acme_ca"):
         path = getattr(settings, key)
         if path and not Path(path).is_file():
@@ -330,6 +339,23 @@ def _contradictions(settings: Settings) -> list[str]:
     return found
 
 
+def _redis_mistakes(settings: Settings) -> list[str]:
+    """Check what belongs together for several servers."""
+    if settings.redis_url is None:
+        return []
+    found = []
+    parts = urllib.parse.urlsplit(settings.redis_url.reveal())
+    if parts.scheme not in {"redis", "rediss", "redis+cluster", "rediss+cluster"} or not parts.hostname:
+        found.append("redis_url: redis://HOST:PORT is wanted, or rediss://, redis+cluster://, rediss+cluster://")
+    if settings.database_url is None:
+        found.append("redis_url: several servers need database_url, too")
+    if settings.bus_key is None:
+        found.append("bus_key: redis_url needs it; make one with: openssl rand -hex 32")
+    elif len(settings.bus_key.reveal()) < BUS_KEY_MIN:
+        found.append(f"bus_key: at least {BUS_KEY_MIN} characters")
+    return found
+
+
 def _domain_mistakes(settings: Settings) -> list[str]:
     """Check what belongs together for a certificate by ACME."""
     found = []
@@ -356,5 +382,6 @@ def _domain_mistakes(settings: Settings) -> list[str]:
     return found
 
 
+BUS_KEY_MIN: Final = 32
 DOMAINS_MAX: Final = 100
 _DOMAIN: Final = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?![0-9]+$)[a-z0-9-]{2,63}")

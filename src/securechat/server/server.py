@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp
 
@@ -34,7 +34,7 @@ from securechat.gateway.listener import Listener, Proxies
 from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
-from securechat.ops.metrics import MetricsCollector
+from securechat.ops.metrics import Gauges, MetricsCollector
 from securechat.rest.admin import AdminApp
 from securechat.rest.app import RestApp
 from securechat.rest.redirect import ToHttps
@@ -42,10 +42,14 @@ from securechat.rest.static import StaticFiles
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.renewal import Renewal, in_daemon_thread
+from securechat.server.shared_files import SharedFiles
 from securechat.server.supervision import DEATHS_MAX, Supervisor
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts, build, caps_of
 from securechat.store.old_secrets import OLD_KEY, take_over
+
+if TYPE_CHECKING:
+    from securechat.store.session_locks import ServerLocks
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +75,7 @@ class Server:
         self._stop = asyncio.Event()
         self._stop_asked_at = 0.0
         self._broken: list[str] = []
+        self._fatal: Shutdown | None = None
         self._supervisor = Supervisor(self._given_up)
         self._auditor: Auditor | None = None
         self._health: Health | None = None
@@ -125,13 +130,14 @@ class Server:
             loop.add_signal_handler(number, self._asked_to_stop)
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
-        health = self._health = Health(
-            {"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
-        )
+        health = self._health = Health({"store": parts.maintenance.ping}, _worries(parts))
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")
             await take_over(parts.database, parts.secrets, data.keys / OLD_KEY)
+            if parts.shared_files is not None and parts.locks is not None:
+                await parts.shared_files.begin(alone=parts.locks.alone)
+            self._join_others(parts)
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
@@ -161,21 +167,56 @@ class Server:
             await self._stop.wait()
             await self._drain(parts, health, listeners)
         finally:
-            self._supervisor.cancel()
-            if keeping is not None:
-                await asyncio.wait({keeping})
-            if self._remembering:
-                await asyncio.wait(self._remembering)
-            await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
-            await parts.storage.stop()
-            await parts.database.close()
-            parts.passwords.close()
-            parts.session_layer.admission.close()
-            with contextlib.suppress(OSError):
-                data.admin_socket.unlink()
+            await self._close(parts, keeping)
         log.info("server stopped")
+        if self._fatal is not None:
+            raise self._fatal
         if self._broken:
             raise Shutdown(f"Ended: the work on {self._broken[0]} broke {DEATHS_MAX} times within a minute. See the log.", 1)
+
+    async def _close(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+        """End everything, in the reverse order of the start."""
+        if parts.redis is not None:
+            await parts.redis.leave()
+        self._supervisor.cancel()
+        if keeping is not None:
+            await asyncio.wait({keeping})
+        if self._remembering:
+            await asyncio.wait(self._remembering)
+        await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
+        await parts.storage.stop()
+        await parts.database.close()
+        if parts.locks is not None:
+            await parts.locks.leave()
+        parts.passwords.close()
+        parts.session_layer.admission.close()
+        with contextlib.suppress(OSError):
+            parts.data.admin_socket.unlink()
+
+    def _join_others(self, parts: Parts) -> None:
+        """Begin to hear what other servers say, before anybody here can miss it."""
+        if parts.locks is not None:
+            self._supervisor.supervise("server locks", partial(self._hold, parts.locks))
+        if parts.redis is not None and parts.sequencer is not None and parts.shared_files is not None:
+            self._supervisor.supervise("sequencer", parts.sequencer.run)
+            self._supervisor.supervise("bus", parts.redis.run)
+            self._supervisor.supervise("blocks", parts.accounts.keep_fresh)
+            self._supervisor.supervise("shared files", partial(self._compare_files, parts.shared_files))
+
+    async def _hold(self, locks: ServerLocks) -> None:
+        try:
+            await locks.run()
+        except Shutdown as error:
+            self._fatal = error
+            self._stop.set()
+
+    async def _compare_files(self, files: SharedFiles) -> None:
+        while True:
+            await asyncio.sleep(ROTATION_POLL_S)
+            try:
+                await files.look()
+            except (OSError, ChatError) as error:
+                log.warning("keys cannot be compared now", extra={"reason": str(error)})
 
     async def _listen(self, parts: Parts, health: Health) -> list[Listener]:
         settings = self.settings
@@ -213,6 +254,7 @@ class Server:
                 "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
                 "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
+                **_cluster_gauges(parts),
             },
             __version__,
         )
@@ -286,6 +328,10 @@ class Server:
             lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
         except Conflict:
             pass  # There are people already: they invite each other.
+        if parts.redis is not None:
+            lines.append(
+                f"  Servers  several, by way of Redis   {'this one leads' if parts.locks and parts.locks.leads else ''}".rstrip()
+            )
         lines.append(f"  Admin    unix:{parts.data.admin_socket}   (stop with Ctrl+C)")
         if parts.tls.source != "own-ca":
             state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
@@ -366,16 +412,52 @@ class Server:
     async def _rotate_token_keys(self, parts: Parts) -> None:
         while True:
             try:
-                await parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
-            except (OSError, ChatError) as error:
+                parts.token_keys.reload()
+                if parts.locks is None or parts.locks.leads:
+                    await parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
+            except (OSError, ChatError, Shutdown) as error:
                 log.warning("token key not rotated, the old one stays", extra={"reason": str(error)})
-            await asyncio.sleep(ROTATION_POLL_S)
+            await asyncio.sleep(ROTATION_POLL_S if parts.redis is None else RELOAD_POLL_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates
         parts.gateway.pending.caps = caps_of(settings)
         parts.gateway.recheck()
         logger.set_level(settings.log_level)
+
+
+def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
+    """Return what is looked at besides the store: it takes no traffic away, and needs somebody's care."""
+    found = {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
+    if parts.redis is not None and parts.shared_files is not None:
+        links, files = parts.redis.links, parts.shared_files
+        found |= {"redis": lambda: links.problem, "keys": lambda: files.problem}
+    return found
+
+
+def _cluster_gauges(parts: Parts) -> Gauges:
+    """Return what several servers are measured by."""
+    redis, sequencer = parts.redis, parts.sequencer
+    if redis is None or sequencer is None:
+        return {}
+    traffic, refusals, figures = redis.links.traffic, redis.refusals, sequencer.figures
+    return {
+        "bus_up": ("1 when all of Redis answers", lambda: float(not redis.links.problem)),
+        "bus_servers": ("Servers that are heard on the bus, this one included", lambda: redis.peers + 1),
+        "bus_leads": ("1 on the server that works on jobs", lambda: float(parts.locks is not None and parts.locks.leads)),
+        "bus_messages_sent": ("Messages sent to other servers", lambda: traffic.sent),
+        "bus_bytes_sent": ("Bytes of them", lambda: traffic.sent_bytes),
+        "bus_messages_received": ("Messages received, our own included", lambda: traffic.received),
+        "bus_messages_dropped": ("Messages that could not be sent", lambda: traffic.dropped),
+        "bus_losses": ("Times that a connection to Redis ended", lambda: traffic.losses),
+        "bus_messages_forged": ("Messages without a mark of our key", lambda: refusals.forged),
+        "bus_messages_repeated": ("Messages that came again, or too late", lambda: refusals.repeated),
+        "sequencer_rooms": ("Rooms that are followed", lambda: sequencer.followed),
+        "sequencer_entries_healed": ("Entries read from the log because they did not come", lambda: figures.healed),
+        "sequencer_entries_held": ("Entries that came before one that was to come first", lambda: figures.held),
+        "sequencer_entries_repeated": ("Entries that came again", lambda: figures.repeated),
+        "sequencer_memberships_healed": ("Memberships set right because the entry did not come", lambda: figures.memberships),
+    }
 
 
 def _stamp(path: Path) -> tuple[int, int]:

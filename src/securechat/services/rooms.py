@@ -32,7 +32,7 @@ class RoomService:
         log_store: Where rooms are read.
         accounts: Where people are read.
         new_id: Makes ids.
-        is_online: Whether a user has a connection.
+        is_online: Whether a user, who is a member of a room, has a connection.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RoomService:
         log_store: LogStore,
         accounts: AccountStore,
         new_id: Callable[[str], str],
-        is_online: Callable[[str], bool],
+        is_online: Callable[[str, str], bool],
     ) -> None:
         self._room_log = room_log
         self._log_store = log_store
@@ -215,7 +215,7 @@ class RoomService:
         found = await self._log_store.members(command.room)
         return c.Members(
             members=[
-                c.Member(user=user, role=role.value, presence="online" if self._is_online(user.id) else "offline")
+                c.Member(user=user, role=role.value, presence="online" if self._is_online(user.id, command.room) else "offline")
                 for user, role in found
             ]
         )

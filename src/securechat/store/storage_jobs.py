@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -80,14 +80,23 @@ class StorageJobs:
         sealing: Seals and opens.
         clock: For dates and pauses.
         audit: The audit log in the database.
+        leads: Whether this server works on jobs: one of several does.
     """
 
-    def __init__(self, database: Database, sealing: Sealing, clock: Clock, audit: SqlAudit | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sealing: Sealing,
+        clock: Clock,
+        audit: SqlAudit | None = None,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._db = database
         self._audit = audit or SqlAudit(database)
         self._sealing = sealing
         self._keys: KeyStore = sealing.keys
         self._clock = clock
+        self._leads = leads
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -199,7 +208,11 @@ class StorageJobs:
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if self._leads() else RETRY_S):
+                    await self._wake.wait()
+            if not self._leads():
+                continue  # The jobs of others are looked for as soon as this one leads.
             self._wake.clear()
             while not self._stopping.is_set() and (job := await self._first()) is not None:
                 began = self._clock.monotonic()
