@@ -323,11 +323,10 @@ class Server:
             f"SecureChat {__version__}   data {settings.data_dir}   db {kind}   registration {settings.registration}",
             f"  Chat     {self.public_url()}" + (f"   (or https://localhost:{self.port})" if self.http_port else ""),
         ]
-        try:
-            link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
-            lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
-        except Conflict:
-            pass  # There are people already: they invite each other.
+        if parts.locks is None or parts.locks.leads:  # A new link ends the one that another server told.
+            with contextlib.suppress(Conflict):  # There are people already: they invite each other.
+                link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
+                lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
         if parts.redis is not None:
             lines.append(
                 f"  Servers  several, by way of Redis   {'this one leads' if parts.locks and parts.locks.leads else ''}".rstrip()

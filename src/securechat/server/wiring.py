@@ -141,7 +141,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     counters = Counters()
     audit_store = SqlAudit(database, clock.now_ms)
     sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
-    storage = StorageJobs(database, sealing, clock, audit_store, leads)
+    storage = StorageJobs(database, sealing, clock, audit_store, leads if locks is not None else None)
     await storage.load()
     secrets = Secrets(sealing.keys)
     log_store = open_log(database, audit_store, sealing)

@@ -23,7 +23,7 @@ SERVING: Final = 0x5EC_5E4E
 LEADING: Final = 0x5EC_1EAD
 LOOK_S: Final = 2.0
 """Between two looks whether the connection lives, and whether there is nobody who leads."""
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 6.0
 """How long somebody else may be in the way at the start: one who is just being stopped, or looks whether they are alone."""
 RETRY_S: Final = 0.2
 

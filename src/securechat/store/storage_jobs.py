@@ -80,7 +80,7 @@ class StorageJobs:
         sealing: Seals and opens.
         clock: For dates and pauses.
         audit: The audit log in the database.
-        leads: Whether this server works on jobs: one of several does.
+        leads: Whether this server works on jobs, where they are several; None for the only one.
     """
 
     def __init__(
@@ -89,14 +89,15 @@ class StorageJobs:
         sealing: Sealing,
         clock: Clock,
         audit: SqlAudit | None = None,
-        leads: Callable[[], bool] = lambda: True,
+        leads: Callable[[], bool] | None = None,
     ) -> None:
         self._db = database
         self._audit = audit or SqlAudit(database)
         self._sealing = sealing
         self._keys: KeyStore = sealing.keys
         self._clock = clock
-        self._leads = leads
+        self._leads = leads or (lambda: True)
+        self._look_s = RETRY_S if leads else None
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -208,11 +209,10 @@ class StorageJobs:
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if self._leads() else RETRY_S):
-                    await self._wake.wait()
             if not self._leads():
-                continue  # The jobs of others are looked for as soon as this one leads.
+                await self._rest(RETRY_S)
+                continue
+            await self._look_again()
             self._wake.clear()
             while not self._stopping.is_set() and (job := await self._first()) is not None:
                 began = self._clock.monotonic()
@@ -222,9 +222,18 @@ class StorageJobs:
                 except Unavailable as error:
                     log.warning("a storage job waits", extra={"job": job.kind, "error": error.detail})
                     pause = RETRY_S
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._stopping.wait()
+                await self._rest(pause)
+
+    async def _look_again(self) -> None:
+        """Return when there may be a job. Where servers are several, another one may have added it: then it is looked at times."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._look_s):
+                await self._wake.wait()
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _first(self, erased: str = "") -> _Job | None:
         """Return the job that is next; with a room, the one that erases it."""
