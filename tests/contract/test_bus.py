@@ -14,6 +14,7 @@ import pytest
 
 from securechat.bus import redis as redis_module
 from securechat.bus.envelope import Stale, seal
+from securechat.bus.links import look
 from securechat.bus.local import LocalBus
 from securechat.bus.redis import RedisBus
 from securechat.bus.sequencer import Sequencer
@@ -22,6 +23,7 @@ from securechat.domain.commands import ReadState, RoomSummary
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import BLOCKS, MessageBus, RoomBatch, Signal, Typing
 from securechat.server.clock import SystemClock
+from support.ports import free_port
 from support.redis import RedisCluster, RedisNode, cluster, one_node
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -295,3 +297,10 @@ async def test_a_channel_that_moves_to_another_node_is_followed(nodes: RedisClus
             return len({batch.room for batch in two.receiver.got}) == 64
 
         await until(arrives)
+
+
+async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nodes: RedisCluster) -> None:
+    assert await look(node.url) == 1
+    assert await look(nodes.url) == 3
+    with pytest.raises(ConnectionError):
+        await look(f"redis://127.0.0.1:{free_port()}")

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,10 +24,11 @@ from websockets.typing import Subprotocol
 
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
+from support.ports import free_port
 from support.postgres import Postgres
 from support.postgres import running as running_postgres
 from support.redis import RedisNode, one_node
-from support.running import PASSWORD, RunningServer, wait_until
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 
 BUS_KEY = "0123456789abcdef0123456789abcdef"
 HEALED_S = 2.5
@@ -289,21 +293,21 @@ def _degraded(server: RunningServer) -> list[str]:
 
 @pytest.mark.timeout(120)
 def test_a_server_that_would_break_the_others_does_not_start(world: World, tmp_path: Path) -> None:
-    alone = RunningServer(tmp_path / "alone", settings={"database_url": world.settings["database_url"]})
-    with pytest.raises(AssertionError, match="one of the two has no redis_url"):
-        alone.start()
+    alone = {"database_url": world.settings["database_url"]}
+    assert "one of the two has no redis_url" in _refused(tmp_path / "alone", alone)
     shutil.copytree(world.one.data / "keys", tmp_path / "other" / "keys")
     (tmp_path / "other" / "keys" / "refresh-tokens.key").write_bytes(b"k" * 32)
-    other = RunningServer(tmp_path / "other", settings=world.settings)
-    with pytest.raises(AssertionError, match=r"keys of this server are not those of the others: .*refresh-tokens\.key"):
-        other.start()
-    for settings, said in (
-        ({"redis_url": "redis://localhost"}, "several servers need database_url"),
-        ({"redis_url": "http://localhost", "bus_key": BUS_KEY}, "redis_url: redis://HOST:PORT is wanted"),
-        ({"redis_url": "redis://localhost", "bus_key": "short"}, "bus_key: at least 32 characters"),
-    ):
-        with pytest.raises(AssertionError, match=said):
-            RunningServer(tmp_path / "wrong", settings=settings).start()
+    said = _refused(tmp_path / "other", world.settings)
+    assert "keys of this server are not those of the others: refresh-tokens.key." in said
+
+
+def _refused(data: Path, settings: dict[str, str], *flags: str) -> str:
+    config = data.parent / "config.json"
+    config.write_text(json.dumps({**settings, "port": free_port(), "http_port": free_port()}))
+    command = [SECURECHAT, "serve", "--data", str(data), "--config", str(config), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60, check=False)
+    assert done.returncode != 0
+    return done.stderr
 
 
 @pytest.mark.timeout(120)
@@ -318,8 +322,57 @@ def test_one_leads_and_when_it_ends_the_other_does(world: World) -> None:
     assert _metric(leader, "bus_leads") == 0
 
 
-def _metric(server: RunningServer, name: str) -> float:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.data / "admin.sock")), timeout=20) as http:
+@pytest.mark.timeout(120)
+async def test_several_workers_on_one_port_are_one_server(world: World, tmp_path: Path) -> None:
+    settings = {**world.settings, "database_url": world.postgres.url(world.postgres.new_database())}
+    server = await asyncio.to_thread(RunningServer(tmp_path / "data", "--workers", "2", settings=settings).start)
+    try:
+        assert "workers 2" in server.banner
+        assert server.process is not None
+        wait_until((server.data / "admin-1.sock").exists, "the second worker is there")
+        wait_until(
+            lambda: _metric(server, "bus_servers") == _metric(server, "bus_servers", "admin-1.sock") == 2, "they hear each other"
+        )
+        room = server.room("ops")
+        tokens = [server.bot(f"bot{number}", room) for number in range(12)]
+        async with contextlib.AsyncExitStack() as stack:
+            bots = [await stack.enter_async_context(connected(server, token)) for token in tokens]
+            shares = [_metric(server, "connections", socket) for socket in ("admin.sock", "admin-1.sock")]
+            assert sum(shares) == 12
+            assert min(shares) > 0
+            for number, bot in enumerate(bots):
+                await bot.ask("message.send", room=room, cmid=f"c{number}", body=f"{number}")
+            await until(lambda: all(len(bot.bodies(room)) == 12 for bot in bots))
+            assert len({tuple(bot.seqs(room)[-12:]) for bot in bots}) == 1
+            before = _children(server)
+            os.kill(before[1], signal.SIGKILL)
+            await until(lambda: len([bot for bot in bots if bot.close_code]) == shares[1])
+            await until(lambda: len(now := _children(server)) == 2 and now[0] == before[0])
+        wait_until(lambda: _answers(server, "admin-1.sock"), "the second worker is there again")
+        children = _children(server)
+        assert await asyncio.to_thread(server.stop) == 0
+        assert not any(Path(f"/proc/{child}").exists() for child in children)
+    finally:
+        server.stop()
+    alone = tmp_path / "alone"
+    assert "--workers needs database_url and redis_url" in _refused(alone, {}, "--workers", "2")
+
+
+def _children(server: RunningServer) -> list[int]:
+    assert server.process is not None
+    pid = server.process.pid
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def _answers(server: RunningServer, socket: str) -> bool:
+    try:
+        return _metric(server, "bus_servers", socket) == 2
+    except httpx.TransportError:
+        return False
+
+
+def _metric(server: RunningServer, name: str, socket: str = "admin.sock") -> float:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.data / socket)), timeout=20) as http:
         text = http.get("http://admin/metrics").text
     found = re.search(rf"^securechat_{name} ([0-9.e+-]+)$", text, re.MULTILINE)
     assert found, text

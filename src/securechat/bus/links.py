@@ -159,6 +159,26 @@ class _Link:
             self.empty.set()
 
 
+async def look(url: str) -> int:
+    """Return how many nodes there are, for a program that is no server; all of them answer.
+
+    Raises:
+        ConnectionError: One does not.
+    """
+    links = Links(url, [f"{number}".encode() for number in range(256)], lambda _channel, _message: None, lambda: None)
+    try:
+        async with asyncio.timeout(2 * ANSWER_S), links.placed() as placed:
+            for address in placed:
+                client = links.client(address)
+                try:
+                    await client.ping()
+                finally:
+                    await client.aclose(close_connection_pool=True)
+            return len(placed)
+    except _FAILURES as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+
+
 class Links:
     """All nodes.
 
@@ -216,7 +236,7 @@ class Links:
             while True:
                 self._look.clear()
                 try:
-                    async with asyncio.timeout(2 * ANSWER_S), self._placed() as placed:
+                    async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
                         self._arrange(placed)
                     pause = PAUSE_S
                 except _FAILURES as error:
@@ -235,7 +255,7 @@ class Links:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     @contextlib.asynccontextmanager
-    async def _placed(self) -> AsyncIterator[Mapping[Address, list[bytes]]]:
+    async def placed(self) -> AsyncIterator[Mapping[Address, list[bytes]]]:
         """Give the channels of each node."""
         if not self.is_cluster:
             parts = urlsplit(self._url)
@@ -261,12 +281,13 @@ class Links:
                 del self._links[address]
         for address, channels in placed.items():
             if address not in self._links:
-                link = _Link(self._client(address), channels, self._received, self.traffic, single=not self.is_cluster)
+                link = _Link(self.client(address), channels, self._received, self.traffic, single=not self.is_cluster)
                 self._links[address] = link
                 self._tasks[address] = asyncio.create_task(self._keep(address, link), name=f"redis {address[0]}:{address[1]}")
         self._by_channel = {channel: link for link in self._links.values() for channel in link.channels}
 
-    def _client(self, address: Address) -> Any:
+    def client(self, address: Address) -> Any:
+        """Return a client of one node, which does not try again by itself."""
         parts = urlsplit(self._url)
         user = parts.netloc.rpartition("@")[0]
         host = f"[{address[0]}]" if ":" in address[0] else address[0]

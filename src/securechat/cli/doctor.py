@@ -64,6 +64,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     folder = DataDir(settings.data_dir)
     yield from _folder(folder)
     yield from _database(settings, folder)
+    yield from _redis(settings)
     yield from _secrets(folder)
     yield from _identity(folder)
     yield from _audit(settings, folder)
@@ -112,6 +113,20 @@ def _database(settings: Settings, folder: DataDir) -> Iterator[Finding]:
         yield Finding("ok", "database", f"sqlite, schema {have} = code {HEAD}, WAL {size:.1f} MB")
     else:
         yield Finding("warn", "database", f"schema {have}, code {HEAD}", "securechat serve (migrates at start)")
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis_url is None:
+        return
+    from securechat.bus.links import look  # noqa: PLC0415 - the library takes memory, and few need it
+
+    try:
+        nodes = asyncio.run(look(settings.redis_url.reveal()))
+    except ConnectionError as error:
+        text = f"{error}; servers hear each other by way of the database, up to 2 s late"
+        yield Finding("warn", "redis", text, "start Redis, or correct redis_url")
+        return
+    yield Finding("ok", "redis", f"{nodes} node{'s' if nodes > 1 else ''}, all answer")
 
 
 def _secrets(folder: DataDir) -> Iterator[Finding]:

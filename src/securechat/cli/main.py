@@ -52,6 +52,10 @@ def serve(
     http_port: Annotated[int | None, typer.Option(help="Port without TLS, loopback only; 0 for none.", show_default="8080")] = None,
     public_url: Annotated[str | None, typer.Option(help="What people type to get here.", show_default=False)] = None,
     log_level: Annotated[str | None, typer.Option(help="TRACE DEBUG INFO WARN ERROR FATAL.", show_default="INFO")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes on one port; more than one need PostgreSQL and Redis.")
+    ] = 1,
+    worker: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the server. It makes its data folder, keys and certificate by itself."""
     from securechat.cli.serve import run  # noqa: PLC0415
@@ -59,7 +63,7 @@ def serve(
     flags: dict[str, Any] = {
         "data_dir": data, "host": host, "port": port, "http_port": http_port, "public_url": public_url, "log_level": log_level,
     }  # fmt: skip
-    run(config, flags)
+    run(config, flags, workers=workers, worker=worker)
 
 
 @app.command(rich_help_panel="Server")

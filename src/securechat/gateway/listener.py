@@ -511,7 +511,7 @@ class Proxies:
         return client_address(peer, headers, self.trusted, self.header)
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def _bind(host: str, port: int, *, shared: bool) -> list[socket.socket]:
     """Return a socket for each address of a host, IPv4 and IPv6, that this machine has.
 
     Raises:
@@ -529,6 +529,8 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
             continue
         try:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             each.bind(address)
@@ -579,18 +581,20 @@ class Listener:
         self._gateway = gateway if guarded else None
         self._proxies = proxies
 
-    async def listen(self, host: str, port: int, tls: TLSSource | None) -> int:
-        """Listen on an address and return the port.
+    async def listen(self, host: str, port: int, tls: TLSSource | None, *, shared: bool = False) -> int:
+        """Listen on an address and return the port; `shared` with other processes, over which the kernel spreads connections.
 
         Raises:
             OSError: The address is taken or not ours.
         """
         loop = asyncio.get_running_loop()
         if tls is not None:
-            sockets = await _bind(host, port)
+            sockets = await _bind(host, port, shared=shared)
             self._servers.append(Acceptor(sockets, self._make_shaken, tls, self._door))
             return int(sockets[0].getsockname()[1])
-        server = await aiofastnet.create_server(loop, self._make, host, port, backlog=1_024, reuse_address=True)
+        server = await aiofastnet.create_server(
+            loop, self._make, host, port, backlog=1_024, reuse_address=True, reuse_port=shared or None
+        )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 

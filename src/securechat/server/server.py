@@ -66,11 +66,17 @@ class Server:
     Args:
         config: The settings.
         announce: Gets the lines for a person, once the server is ready.
+        worker: Which of several processes on one port this one is, from 0; None for the only one.
+        workers: How many there are.
     """
 
-    def __init__(self, config: ConfigManager, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: ConfigManager, announce: Callable[[str], None], *, worker: int | None = None, workers: int = 1
+    ) -> None:
         self._config = config
         self._announce = announce
+        self._worker = worker
+        self._workers = workers
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._stop_asked_at = 0.0
@@ -110,9 +116,9 @@ class Server:
         """
         settings = self.settings
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and many texts.
-        data = DataDir(settings.data_dir)
+        data = DataDir(settings.data_dir, self._worker)
         data.open()
-        path = data.logs / "securechat.log" if settings.log_file else None
+        path = data.log if settings.log_file else None
         logger = Logger(
             level=settings.log_level, style=settings.log_style, path=path, max_bytes=settings.log_max_bytes, keep=settings.log_keep
         )
@@ -128,6 +134,8 @@ class Server:
         loop.set_exception_handler(quiet_about_strangers)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
+        if self._worker is not None:
+            loop.add_reader(sys.stdin.fileno(), self._parent_ended)
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
         health = self._health = Health({"store": parts.maintenance.ping}, _worries(parts))
@@ -261,18 +269,19 @@ class Server:
         public = Listener(rest.asgi, parts.gateway, origins, proxies)
         admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins, guarded=False)
         listeners = [public, admin]
+        shared = self._worker is not None
         try:
-            self.port = await public.listen(settings.host, settings.port, parts.tls)
+            self.port = await public.listen(settings.host, settings.port, parts.tls, shared=shared)
             if settings.http_port:
                 plain = public
                 if settings.tls_domains:
                     plain = Listener(self._to_https(parts, local=rest.asgi), parts.gateway, origins, proxies)
                     listeners.append(plain)
-                self.http_port = await plain.listen("127.0.0.1", settings.http_port, None)
+                self.http_port = await plain.listen("127.0.0.1", settings.http_port, None, shared=shared)
             if settings.redirect_port:
                 redirect = Listener(self._to_https(parts), None, origins, proxies)
                 listeners.append(redirect)
-                await redirect.listen(settings.host, settings.redirect_port, None)
+                await redirect.listen(settings.host, settings.redirect_port, None, shared=shared)
             with contextlib.suppress(FileNotFoundError):
                 parts.data.admin_socket.unlink()
             await admin.listen_unix(str(parts.data.admin_socket))
@@ -280,7 +289,7 @@ class Server:
             if settings.admin_listen:
                 scrape = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=False).asgi, None, origins, guarded=False)
                 host, _, port = settings.admin_listen.rpartition(":")
-                await scrape.listen(host or "127.0.0.1", int(port), None)
+                await scrape.listen(host or "127.0.0.1", int(port) + (self._worker or 0), None)
                 listeners.append(scrape)
         except PermissionError as error:
             raise Shutdown(
@@ -335,7 +344,10 @@ class Server:
         if parts.tls.source != "own-ca":
             state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
             lines.insert(2, f"  TLS      {state}   (securechat cert show)")
-        self._announce("\n".join(lines))
+        if self._workers > 1:
+            lines[0] += f"   workers {self._workers}"
+        if not self._worker:
+            self._announce("\n".join(lines))
         log.info("server ready", extra={"port": self.port, "http_port": self.http_port, "ready_s": round(took, 3)})
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
@@ -369,6 +381,11 @@ class Server:
         elif now - self._stop_asked_at > IMPATIENT_S:
             log.warning("stopping at once")
             sys.exit(130)
+
+    def _parent_ended(self) -> None:
+        """Nothing is ever written to us: this is the end of our standard input, and of who would stop us."""
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        self._asked_to_stop()
 
     def _reload(self, tls: TLSContext | None = None) -> None:
         if tls is not None and tls.source != "own-ca":
