@@ -115,6 +115,8 @@ class Parts:
     """The keys that all servers have in common; None for one server."""
 
 
+BUS_NAME: Final = "bus"
+"""Setting in the database: part of the names of channels, so that two databases may share one Redis."""
 AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_s=5)}
 """How many refusals are remembered: of one actor or address, and of all together."""
 
@@ -149,7 +151,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     maintenance = SqlMaintenance(database)
 
     hub = Hub(loop, counters)
-    bus, redis, sequencer = _bus(settings(), hub, log_store, clock)
+    bus, redis, sequencer = await _bus(settings(), hub, log_store, account_store, clock)
     auditor = await _auditor(settings, data, audit_store, clock, leads)
     room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
@@ -256,7 +258,9 @@ async def _locks(now: Settings) -> ServerLocks | None:
     return locks
 
 
-def _bus(now: Settings, hub: Hub, log_store: LogStore, clock: SystemClock) -> tuple[MessageBus, RedisBus | None, Sequencer | None]:
+async def _bus(
+    now: Settings, hub: Hub, log_store: LogStore, accounts: SqlAccounts, clock: SystemClock
+) -> tuple[MessageBus, RedisBus | None, Sequencer | None]:
     """Put together what stands between a commit and the hub: nothing, or the way to other servers and back."""
     if now.redis_url is None or now.bus_key is None:
         bus = LocalBus()
@@ -264,8 +268,13 @@ def _bus(now: Settings, hub: Hub, log_store: LogStore, clock: SystemClock) -> tu
         return bus, None, None
     from securechat.bus.redis import RedisBus  # noqa: PLC0415 - the library takes memory, and few servers need it
 
+    name = await accounts.setting(BUS_NAME)
+    if name is None:
+        name = new_id("bus")
+        await accounts.set_setting(BUS_NAME, name)
     hub.follower = sequencer = Sequencer(hub, log_store)
-    redis = RedisBus(now.redis_url.reveal(), now.bus_key.reveal().encode(), sequencer, clock)
+    key = now.bus_key.reveal().encode()
+    redis = RedisBus(now.redis_url.reveal(), key, sequencer, clock, prefix=f"securechat:{name}")
     hub.others = redis.elsewhere = Roster(hub.present, hub.is_online, hub.show_presence, redis.show_presence)
     return redis, redis, sequencer
 
