@@ -365,10 +365,7 @@ def _children(server: RunningServer) -> list[int]:
 
 
 def _answers(server: RunningServer, socket: str) -> bool:
-    try:
-        return _metric(server, "bus_servers", socket) == 2
-    except httpx.TransportError:
-        return False
+    return (server.data / socket).exists() and _metric(server, "bus_servers", socket) == 2
 
 
 def _metric(server: RunningServer, name: str, socket: str = "admin.sock") -> float:

@@ -91,6 +91,8 @@ class Workers:
             self._running[number] = process
             status = await self._end_of(process)
             del self._running[number]
+            with contextlib.suppress(OSError):
+                DataDir(self._settings.data_dir, number).admin_socket.unlink()  # One that was killed leaves it there.
             if self._stop.is_set():
                 return
             if first and time.monotonic() - began < STEADY_S and status:
