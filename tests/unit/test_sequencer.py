@@ -292,6 +292,30 @@ async def test_a_join_and_a_removal_that_got_lost_are_found_when_a_loss_is_suspe
         assert bob.at == {"rm_1": 2}
 
 
+async def test_a_membership_is_not_set_right_by_what_is_older_than_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+    async with servers(log, 1) as (server,):
+        await server.connect("usr_ana")
+        bob = await server.connect("usr_bob")
+        joined = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_bob")
+        asked: list[str] = []
+
+        async def head(user_id: str, room_id: str) -> RoomSummary:
+            summary = log.summary(user_id, room_id)
+            if not asked:  # What is on its way comes while the store answers.
+                server.sequencer.deliver([joined, log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_bob")])
+            asked.append(room_id)
+            return summary
+
+        monkeypatch.setattr(log, "head", head)
+        monkeypatch.setattr(log, "page", None)  # No gap is closed meanwhile.
+        server.sequencer._doubts.add(("usr_bob", "rm_0"))
+        server.sequencer.suspect()
+        await until(lambda: len(asked) > 1, server)
+        assert bob.at == {}
+
+
 async def test_a_second_connection_with_an_older_snapshot_still_hears_what_the_first_one_knew() -> None:
     log = Log()
     log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
