@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -131,3 +132,11 @@ def wait_until(condition: Any, what: str, within_s: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.02)
+
+
+async def wait_until_async(condition: Any, what: str, within_s: float = 15.0) -> None:
+    """As `wait_until`, and the loop goes on meanwhile."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        await asyncio.sleep(0.02)

@@ -15,6 +15,8 @@ HOPS_MAX: Final = 32
 """Addresses of a header that are looked at, from the right. More hops than this nobody has."""
 HEADERS: Final = {"x-forwarded-for": b"x-forwarded-for", "forwarded": b"forwarded"}
 """The headers that a proxy may write. Exactly one is believed: a proxy that writes one lets the other pass."""
+PROXY_PROTOCOL: Final = "proxy-protocol"
+"""What stands in the place of a header when the proxy passes TLS on, and sees none."""
 
 
 @lru_cache(maxsize=8_192)

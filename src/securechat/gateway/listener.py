@@ -24,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from securechat.auth.addresses import Network, client_address, peer_in, source_of
+from securechat.auth.addresses import PROXY_PROTOCOL, Network, client_address, peer_in, source_of
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
@@ -308,10 +308,14 @@ class FrontProtocol(HttpToolsProtocol):
     _head_bytes = 0
     shaken: Callable[[], None] = staticmethod(_nothing)
     """Called when the TLS handshake is done."""
+    announced = ""
+    """Whose connection it is, if a proxy said so before TLS began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
+        if self.announced:
+            self.client = (self.announced, 0)
         # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
         # be somebody else's.
         self.shaken()
@@ -467,7 +471,7 @@ class Proxies:
 
     Attributes:
         trusted: Their networks.
-        header: What they write: a key of `auth.addresses.HEADERS`.
+        header: What they write: a key of `auth.addresses.HEADERS`, or `PROXY_PROTOCOL`.
     """
 
     trusted: tuple[Network, ...] = ()
@@ -477,12 +481,18 @@ class Proxies:
         """Return whether a peer is one of them."""
         return bool(self.trusted) and any(peer_in(peer, network) for network in self.trusted)
 
+    def announces(self, peer: str) -> bool:
+        """Return whether a peer is a proxy that says before TLS whose connection it is."""
+        return self.header == PROXY_PROTOCOL and self.trust(peer)
+
     def source(self, peer: str) -> str:
         """Return by what a peer is counted: its source; nothing for a proxy, which stands for many."""
         return "" if self.trust(peer) else source_of(peer)
 
     def client(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return whose request it is."""
+        if self.header == PROXY_PROTOCOL:
+            return peer  # That was said when the connection began: no header is believed.
         return client_address(peer, headers, self.trusted, self.header)
 
 
@@ -563,7 +573,9 @@ class Listener:
         loop = asyncio.get_running_loop()
         if tls is not None:
             sockets = await _bind(host, port)
-            self._servers.append(Acceptor(sockets, self._make_shaken, tls, self._door))
+            self._servers.append(
+                Acceptor(sockets, self._make_shaken, tls, self._door, lambda peer: self._proxies().announces(peer))
+            )
             return int(sockets[0].getsockname()[1])
         server = await aiofastnet.create_server(loop, self._make, host, port, backlog=1_024, reuse_address=True)
         self._servers.append(server)
@@ -600,9 +612,10 @@ class Listener:
         pending.enter(key)
         return once(partial(pending.leave, key))
 
-    def _make_shaken(self, shaken: Callable[[], None]) -> Any:
+    def _make_shaken(self, shaken: Callable[[], None], announced: str) -> Any:
         protocol = self._make()
         protocol.shaken = shaken
+        protocol.announced = announced
         return protocol
 
     def _make(self) -> Any:

@@ -130,8 +130,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: list[str] = _setting(
         [], "Addresses or CIDR blocks of proxies in front of the server: only they may say whose request it is.", reload=True
     )
-    proxy_header: Literal["x-forwarded-for", "forwarded"] = _setting(
-        "x-forwarded-for", "The header in which they say it; the other one is ignored.", reload=True
+    proxy_header: Literal["x-forwarded-for", "forwarded", "proxy-protocol"] = _setting(
+        "x-forwarded-for",
+        "Where they say it: in this header, all others are ignored; or by the PROXY protocol, when they pass TLS on.",
+        reload=True,
     )
     rates: dict[str, Rate] = _setting(
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True

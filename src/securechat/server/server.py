@@ -53,6 +53,8 @@ WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
 ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
+SETTLE_S: Final = 2.0
+"""The last records of the audit log are stored within this time, or 15 % of the drain time."""
 """A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
 
@@ -162,12 +164,7 @@ class Server:
             await self._drain(parts, health, listeners)
         finally:
             self._supervisor.cancel()
-            if keeping is not None:
-                await asyncio.wait({keeping})
-            if self._remembering:
-                await asyncio.wait(self._remembering)
-            await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
-            await parts.storage.stop()
+            await self._settle(parts, keeping)
             await parts.database.close()
             parts.passwords.close()
             parts.session_layer.admission.close()
@@ -308,6 +305,19 @@ class Server:
         parts.gateway.drain(int(budget * 1000))
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
+
+    async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+        """Write what is left to write, unless the store hangs: nobody waits for that."""
+        try:
+            async with asyncio.timeout(max(SETTLE_S, self.settings.drain_s * 0.15)):
+                if keeping is not None:
+                    await asyncio.wait({keeping})
+                if self._remembering:
+                    await asyncio.wait(self._remembering)
+                await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
+                await parts.storage.stop()
+        except TimeoutError:
+            log.error("ended without the last audit records: the store does not answer")  # noqa: TRY400 - no traceback helps
 
     def _given_up(self, name: str) -> None:
         """End the process in good order: something that the server needs cannot be kept alive, a new process perhaps can."""
