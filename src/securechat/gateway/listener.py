@@ -177,9 +177,11 @@ class Gateway:
 
     async def ready(self, principal: Principal) -> f.Ready:
         """See `Session.ready`."""
+        # Asked again: what ends a session from here on finds the connection among those that are expected.
+        device = await self._accounts.device(principal.device_id)
         account = await self._accounts.account(user_id=principal.user_id)
-        if account is None:
-            raise Unauthorized
+        if device is None or device.revoked or account is None or account.user.disabled:
+            raise Unauthorized("The session has ended.")
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
         return f.Ready(
             user=account.user,
@@ -226,8 +228,9 @@ class Gateway:
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
         """See `Session.attach`."""
+        arrival = self._hub.attach(connection, user_id, rooms)
         self.connections.known(connection)
-        return self._hub.attach(connection, user_id, rooms)
+        return arrival
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """See `Session.detach`."""
