@@ -56,6 +56,8 @@ HEAD_BYTES: Final = 192 * 1024
 """What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
 """Of a listener without a gateway: what sends people elsewhere."""
+ANSWER_S: Final = 30.0
+"""Whoever asked reads some of a large answer within this time, or the connection ends."""
 LOOK_AFTER_S: Final = 2.0
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
@@ -301,7 +303,7 @@ def _nothing() -> None:
 
 
 class FrontProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
+    """HTTP/1.1 with a deadline for the head and for readers of answers, and a door to the gateway."""
 
     gateway: Gateway | None
     origins: Callable[[], frozenset[str]]
@@ -309,6 +311,7 @@ class FrontProtocol(HttpToolsProtocol):
     _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _answer_timer: asyncio.TimerHandle | None = None
     shaken: Callable[[], None] = staticmethod(_nothing)
     """Called when the TLS handshake is done."""
 
@@ -364,13 +367,29 @@ class FrontProtocol(HttpToolsProtocol):
         if self.gateway is not None and answered and self._head_timer is None and not self.transport.is_closing():
             self.gateway.http.rest(self)
 
+    def pause_writing(self) -> None:
+        """The peer reads more slowly than it is answered: it has a moment to go on, since it holds a place that others want."""
+        super().pause_writing()
+        self._answer_timer = self.loop.call_later(ANSWER_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It goes on."""
+        super().resume_writing()
+        self._stop_answer_timer()
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
+
     def make_way(self) -> None:
         """See `Kept`. Not closed: that takes as long as its peer likes."""
         self.loop.call_soon(self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the deadline."""
+        """Stop the deadlines."""
         self._stop_timer()
+        self._stop_answer_timer()
         if self.gateway is not None:
             self.gateway.http.leave(self)
         super().connection_lost(exc)
@@ -381,6 +400,7 @@ class FrontProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the transport to picows, with the head that was read."""
         self._stop_timer()
+        self._stop_answer_timer()
         self.connections.discard(self)
         if self.gateway is not None:
             self.gateway.http.leave(self)
@@ -439,7 +459,9 @@ class FrontProtocol(HttpToolsProtocol):
             return _refuse(HTTPStatus.BAD_REQUEST)
         if request.headers.get("Sec-WebSocket-Version") != "13":
             return _refuse(HTTPStatus.UPGRADE_REQUIRED)
-        if origin is not None and origin != own and origin not in self.origins():
+        # A browser says where its page is from. What brings cookies and does not say so is none of our clients.
+        foreign = request.headers.get("Cookie") is not None if origin is None else origin != own and origin not in self.origins()
+        if foreign:
             return _refuse(HTTPStatus.FORBIDDEN)
         subprotocol = gateway.session_layer.choose(offered)
         if subprotocol is None:
