@@ -1,6 +1,6 @@
 """One port for the web client, REST and the gateway.
 
-`FrontProtocol` is uvicorn's HTTP/1.1 protocol with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
+`FrontProtocol` is HTTP/1.1 (`LimitedHttp`) with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
 picows on the same transport. No code of ours runs per byte.
 """
 
@@ -40,6 +40,7 @@ from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
 from securechat.gateway.hub import Hub
+from securechat.gateway.limited_http import LimitedHttp
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
@@ -52,12 +53,8 @@ log = logging.getLogger(__name__)
 
 HEAD_S: Final = 5.0
 """A request head has to be there within this time."""
-HEAD_BYTES: Final = 192 * 1024
-"""What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
 """Of a listener without a gateway: what sends people elsewhere."""
-ANSWER_S: Final = 30.0
-"""Whoever asked reads some of a large answer within this time, or the connection ends."""
 LOOK_AFTER_S: Final = 2.0
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
@@ -302,16 +299,14 @@ def _nothing() -> None:
     pass
 
 
-class FrontProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with a deadline for the head and for readers of answers, and a door to the gateway."""
+class FrontProtocol(LimitedHttp):
+    """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
 
     gateway: Gateway | None
     origins: Callable[[], frozenset[str]]
     proxies: Callable[[], Proxies]
     _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _answer_timer: asyncio.TimerHandle | None = None
     shaken: Callable[[], None] = staticmethod(_nothing)
     """Called when the TLS handshake is done."""
 
@@ -334,15 +329,6 @@ class FrontProtocol(HttpToolsProtocol):
             self._pending_key = key
         self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
 
-    def data_received(self, data: bytes) -> None:
-        """Count what comes before the end of a head: the parser has no limit of its own."""
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.transport.abort()
-                return
-        super().data_received(data)
-
     def on_message_begin(self) -> None:
         """Start it again for each request of a connection that is kept."""
         super().on_message_begin()
@@ -354,7 +340,6 @@ class FrontProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._stop_timer()
-        self._head_bytes = 0
         if self.client:
             # Only now are the headers known that say for whom a trusted proxy speaks; each request of a connection has its own.
             self.scope["client"] = (self.proxies().client(self.client[0], self.headers), self.client[1])
@@ -367,29 +352,13 @@ class FrontProtocol(HttpToolsProtocol):
         if self.gateway is not None and answered and self._head_timer is None and not self.transport.is_closing():
             self.gateway.http.rest(self)
 
-    def pause_writing(self) -> None:
-        """The peer reads more slowly than it is answered: it has a moment to go on, since it holds a place that others want."""
-        super().pause_writing()
-        self._answer_timer = self.loop.call_later(ANSWER_S, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """It goes on."""
-        super().resume_writing()
-        self._stop_answer_timer()
-
-    def _stop_answer_timer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
-
     def make_way(self) -> None:
         """See `Kept`. Not closed: that takes as long as its peer likes."""
         self.loop.call_soon(self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the deadlines."""
+        """Stop the deadline."""
         self._stop_timer()
-        self._stop_answer_timer()
         if self.gateway is not None:
             self.gateway.http.leave(self)
         super().connection_lost(exc)
@@ -400,7 +369,7 @@ class FrontProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the transport to picows, with the head that was read."""
         self._stop_timer()
-        self._stop_answer_timer()
+        self.stop_answer_timer()
         self.connections.discard(self)
         if self.gateway is not None:
             self.gateway.http.leave(self)
