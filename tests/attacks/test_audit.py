@@ -66,7 +66,7 @@ LOCKS: Final = sorted((ROOT / "requirements").glob("*.txt"))
 def test_118_every_locked_package_has_one_version_and_its_hashes(lock: Path) -> None:
     wanted = re.split(r"\n(?=[A-Za-z])", re.sub(r"(?m)^\s*#.*\n?", "", lock.read_text()).strip())
 
-    assert len(wanted) > 10
+    assert len(wanted) >= 2
     for each in wanted:
         assert re.match(r"[A-Za-z0-9._\[\],-]+==[^\s=*]+ (; .*)?\\\n", each), each[:80]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", each), each[:80]

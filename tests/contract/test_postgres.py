@@ -471,21 +471,20 @@ async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place,
 
 
 async def test_113_a_transaction_that_is_left_open_is_ended_and_its_connection_comes_back(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = postgres_module._OPTIONS["server_settings"]
     assert int(options["idle_in_transaction_session_timeout"]) <= 10_000
     monkeypatch.setitem(postgres_module._OPTIONS, "server_settings", options | {"idle_in_transaction_session_timeout": "300"})
     async with opened(place) as store:
         await create(store)
-        leaks = [await store.database._pool.acquire() for _ in range(10)]
-        for each in leaks:
-            await each.execute("BEGIN; SELECT * FROM rooms FOR UPDATE")
+        for _ in range(10):  # Every connection that there may be.
+            leaked = await store.database._pool.acquire()
+            await leaked.execute("BEGIN; SELECT * FROM rooms FOR SHARE")
+        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
         async with asyncio.timeout(5):
-            while not all(each.is_closed() for each in leaks):
+            while await asyncio.to_thread(postgres.sql, left, place.name) != "0":
                 await asyncio.sleep(0.02)
-        for each in leaks:
-            await store.database._pool.release(each)
 
         assert await store.database.read("SELECT count(*) FROM rooms") == [(1,)]
         assert await store.database.read("SHOW idle_in_transaction_session_timeout") == [("300ms",)]
