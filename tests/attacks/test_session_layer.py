@@ -97,11 +97,11 @@ def _count_signatures(pair: v.Pair) -> Callable[[], int]:
     asked: list[bytes] = []
     original = identity.sign
 
-    def sign(context: bytes, digest: bytes) -> bytes:
-        asked.append(context)
-        return original(context, digest)
+    def sign(_context: bytes, _digest: bytes) -> bytes:
+        asked.append(_context)
+        return original(_context, _digest)
 
-    identity.sign = sign  # type: ignore[method-assign]
+    setattr(identity, "sign", sign)  # noqa: B010 - a method of this one
     return lambda: len(asked)
 
 

@@ -365,7 +365,7 @@ def test_115u_no_key_that_others_can_read_is_used(tmp_path: Path) -> None:
 def test_115v_no_key_that_is_missing_weak_or_of_another_kind_is_used(tmp_path: Path) -> None:
     keys = _run_once(tmp_path)
     (identity,) = keys.glob("identity-*.pem")
-    spoiled = {
+    spoiled: dict[Path, list[bytes | None]] = {
         identity: [pem(new_key("rsa1024")), None],
         keys / "access-tokens.json": [b'{"keys":[]}'],
         keys / "refresh-tokens.key": [b"short"],

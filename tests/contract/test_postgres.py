@@ -478,6 +478,7 @@ async def test_113_a_transaction_that_is_left_open_is_ended_and_its_connection_c
     monkeypatch.setitem(postgres_module._OPTIONS, "server_settings", options | {"idle_in_transaction_session_timeout": "300"})
     async with opened(place) as store:
         await create(store)
+        assert isinstance(store.database, PostgresDatabase)
         for _ in range(10):  # Every connection that there may be.
             leaked = await store.database._pool.acquire()
             await leaked.execute("BEGIN; SELECT * FROM rooms FOR SHARE")
