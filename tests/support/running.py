@@ -35,7 +35,12 @@ class RunningServer:
     """`securechat serve` as its own process, on free ports."""
 
     def __init__(
-        self, data: Path, *flags: str, settings: dict[str, Any] | None = None, ports: tuple[int, int] | None = None
+        self,
+        data: Path,
+        *flags: str,
+        settings: dict[str, Any] | None = None,
+        ports: tuple[int, int] | None = None,
+        program: Sequence[str] = (SECURECHAT,),
     ) -> None:
         self.data = data
         self.port, self.http_port = ports or (free_port(), free_port())
@@ -44,7 +49,7 @@ class RunningServer:
         self.config = data.parent / f"{data.name}.json"
         rates = {name: {"burst": 100_000, "per_s": 100_000} for name in DEFAULT_RATES}
         self.config.write_text(json.dumps({"rates": rates} | (settings or {})))
-        self._command = [SECURECHAT, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
+        self._command = [*program, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
         self._command += ["--config", str(self.config), *flags]
         self.process: subprocess.Popen[str] | None = None
         self.banner = ""

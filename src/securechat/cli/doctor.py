@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import resource
@@ -67,7 +68,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     yield from _secrets(folder)
     yield from _identity(folder)
     yield from _audit(settings, folder)
-    yield _storage(settings, folder)
+    yield from _storage(settings, folder)
     yield from _certificate(settings, folder)
     yield _files_limit(settings)
     yield from _server(settings, folder)
@@ -133,13 +134,19 @@ def _identity(folder: DataDir) -> Iterator[Finding]:
     yield Finding("ok", "identity", "the keys by which clients know this server can be used")
 
 
-def _storage(settings: Settings, folder: DataDir) -> Finding:
-    if settings.at_rest == "off":
-        return Finding("ok", "storage", "messages are not encrypted at rest (setting at_rest)")
+def _storage(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+    if folder.admin_socket.exists():
+        with contextlib.suppress(ChatError, Shutdown):  # `_server` says that it does not answer.
+            found: c.Storage = Operator(folder.root).perform(c.StorageStatus())
+            if found.problem:
+                yield Finding("warn", "storage", found.problem, "securechat storage status")
     keys = Path(settings.at_rest_keys) if settings.at_rest_keys else folder.keys
-    if keys.resolve().is_relative_to(folder.root.resolve()):
-        return Finding("warn", "storage", "encrypted, and the key lies beside the data", "set at_rest_keys to a folder elsewhere")
-    return Finding("ok", "storage", f"encrypted at rest, keys in {settings.at_rest_keys}")
+    if settings.at_rest == "off":
+        yield Finding("ok", "storage", "messages are not encrypted at rest (setting at_rest)")
+    elif keys.resolve().is_relative_to(folder.root.resolve()):
+        yield Finding("warn", "storage", "encrypted, and the key lies beside the data", "set at_rest_keys to a folder elsewhere")
+    else:
+        yield Finding("ok", "storage", f"encrypted at rest, keys in {settings.at_rest_keys}")
 
 
 def _audit(settings: Settings, folder: DataDir) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ def status(*, data: Data = None, json: Json = False) -> None:
         say(f"job                 {_told(job)}")
     if not found.running and any(job.finished_at is None for job in found.jobs):
         say("Jobs go on while the server runs: securechat serve")
+    if found.problem:
+        say(f"PROBLEM             {found.problem}")
 
 
 @storage.command("rotate")

@@ -48,11 +48,11 @@ DEFAULT_RATES: Final = {
     "consent.code": Rate(burst=10, per_s=0.1),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
-    "handshake.address": Rate(burst=200, per_s=20),
+    "handshake.address": Rate(burst=600, per_s=20),
     "room": Rate(burst=600, per_s=150),
     "mention_all": Rate(burst=3, per_s=1 / 60),
     "address": Rate(burst=3_000, per_s=600),
-    "connect.address": Rate(burst=300, per_s=30),
+    "connect.address": Rate(burst=600, per_s=30),
     "connect.account": Rate(burst=60, per_s=2),
 }
 

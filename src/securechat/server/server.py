@@ -128,7 +128,12 @@ class Server:
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
         health = self._health = Health(
-            {"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
+            {"store": parts.maintenance.ping},
+            {
+                "tls": lambda: parts.desk.problem,
+                "identity": lambda: parts.identities.problem,
+                "storage": lambda: parts.storage.problem,
+            },
         )
         keeping: asyncio.Task[None] | None = None
         try:
@@ -208,6 +213,7 @@ class Server:
                 "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
                 "certificate_expiry_timestamp_seconds": ("When the TLS certificate ends, in Unix time", parts.tls.expiry),
                 "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
+                "storage_job_problem": ("1 when a storage job waits or broke", lambda: float(bool(parts.storage.problem))),
                 "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
             },
