@@ -79,6 +79,7 @@ class Operator:
 
         Raises:
             NotFound: There is none.
+            Ambiguous: Several fit.
         """
         if name.startswith("rm_"):
             return name

@@ -241,16 +241,22 @@ class ChatClient(Commands):
     async def room(self, name_or_id: str) -> Room:
         """Find a room among one's own, by id or name, or a public one by name; `@name` is the direct room with somebody.
 
+        A name that is written exactly goes before one that fits without case; then one's own rooms before the public ones.
+
         Raises:
             NotFound: There is none.
+            Ambiguous: Several fit; the detail lists them with their ids.
         """
         wanted = name_or_id.removeprefix("#")
-        for room in self.rooms.values():
-            if wanted == room.id or wanted.casefold() == room.name.casefold():
-                return room
+        if wanted in self.rooms:
+            return self.rooms[wanted]
+        named = [room for room in self.rooms.values() if room.name == wanted]
+        if len(named) == 1:
+            return named[0]
         if wanted.startswith("@"):
             return await self.direct((await self.find_user(wanted)).id)
-        return await self.lookup_room(wanted)
+        found = await self.lookup_room(wanted)
+        return self.rooms.get(found.id, found)
 
     async def log_out(self) -> None:
         """Sign this device out: end its session on the server, forget the stored tokens, close.
