@@ -10,7 +10,7 @@ from securechat.cli.durations import seconds_of
 from securechat.cli.line_table import LINES, Misused, Quit, help_text, line, to_limit, to_seq
 from securechat.cli.output import columns, note, say, table, when
 from securechat.cli.show import printable, room_name
-from securechat.cli.signin import NO_SESSION
+from securechat.cli.signin import no_session
 from securechat.domain import commands as c
 from securechat.domain.accounts import Device, Role
 from securechat.domain.limits import LIMITS
@@ -230,7 +230,7 @@ async def _revoke(mode: LineMode, rest: str) -> None:
 @line("account", "/logout", "sign this terminal out, and leave")
 async def _logout(mode: LineMode, _rest: str) -> None:
     if os.environ.get("SECURECHAT_TOKEN"):
-        note(f"error: {NO_SESSION}")
+        note(f"error: {no_session()}")
         return
     await mode.client.outbox.flush()
     await mode.screen.mark()

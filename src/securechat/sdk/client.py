@@ -24,6 +24,7 @@ from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized
+from securechat.program import program
 from securechat.protocol import frames as f
 from securechat.protocol.codec import encode_msgpack
 from securechat.sdk.backoff import Backoff
@@ -138,7 +139,7 @@ class ChatClient(Commands):
             url, ca = found.url, ca or found.ca
             self._tokens = ProfileToken(found, profile)
         if not url:
-            raise LoginRequired("No server: set SECURECHAT_URL, or run: securechat login URL")
+            raise LoginRequired(f"No server: set SECURECHAT_URL, or run: {program()} login URL")
         self.url = check_url(url)
         self.ca = ca
         self._tls = tls_context(self.url, ca)
@@ -485,7 +486,7 @@ class ChatClient(Commands):
                 self._tokens.refused()
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
             if frame.id == "auth" and frame.code == EnrolmentRequired.code:
-                raise LoginRequired(f"{frame.detail} Run: securechat login, or open the web client.")
+                raise LoginRequired(f"{frame.detail} Run: {program()} login, or open the web client.")
             if frame.id.startswith("resume ") and frame.id not in self._answers:
                 self._asked.clear()
             answer = self._answers.get(frame.id)

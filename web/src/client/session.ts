@@ -2,12 +2,15 @@
 
 import type { SessionReply, User } from "../protocol/messages";
 import { exclusive } from "./locks";
+import { recall, remember } from "./memory";
 import { Refused, SignedOut } from "./problem";
 import type { Rest } from "./rest";
 
 /** A token is not used in its last seconds: it could end on the way. */
 const MARGIN_MS = 15_000;
 const SECOND_TRY_MS = 1_000;
+/** Says that this browser has a session: its cookie cannot be seen from here. */
+const HINT = "securechat-session";
 
 const wait = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
@@ -32,6 +35,7 @@ export class Session {
     this.mustEnrol = reply.enrol ?? false;
     this.token = reply.access_token;
     this.endsAt = this.now() + reply.expires_in * 1_000;
+    remember(HINT, "1");
   }
 
   /**
@@ -57,17 +61,23 @@ export class Session {
   forget(): void {
     this.token = "";
     this.user = null;
+    remember(HINT, null);
   }
 
   /** All tabs share one cookie, and a refresh token works once: so one tab at a time. */
   private async refresh(): Promise<string> {
+    // Who never signed in here is not worth a request that is refused.
+    if (!this.user && recall(HINT) === null) throw new SignedOut();
     return exclusive("securechat-refresh", async () => {
       try {
         this.adopt(await this.rest.refresh());
       } catch (error) {
         if (!isUnauthorized(error)) throw error;
         // Where there are no locks, another tab may just have used the cookie; its successor is there a moment later.
-        if (!this.user) throw new SignedOut();
+        if (!this.user) {
+          this.forget();
+          throw new SignedOut();
+        }
         await wait(SECOND_TRY_MS);
         await this.refreshAgain();
       }

@@ -9,6 +9,8 @@ const KEPT = 20;
 export interface Announcement {
   id: number;
   text: string;
+  /** What somebody wrote, as they wrote it: to be read out as words. */
+  body?: string;
 }
 
 export class Announcer {
@@ -21,12 +23,12 @@ export class Announcer {
   constructor(private readonly now: () => number = Date.now) {}
 
   /** Announce a message, or count it towards "5 new messages in …". */
-  message(text: string, where: string): void {
+  message(who: string, body: string, where: string): void {
     const now = this.now();
     this.recent = this.recent.filter((at) => now - at < WINDOW_MS);
     if (this.recent.length < SINGLY && !this.timer) {
       this.recent.push(now);
-      this.say(text);
+      this.say(`${who}: `, body);
       return;
     }
     this.held += 1;
@@ -37,8 +39,11 @@ export class Announcer {
     }, WINDOW_MS);
   }
 
-  say(text: string): void {
+  say(text: string, body?: string): void {
     this.lastId += 1;
-    this.spoken.value = [...this.spoken.value.slice(-KEPT + 1), { id: this.lastId, text }];
+    this.spoken.value = [
+      ...this.spoken.value.slice(-KEPT + 1),
+      { id: this.lastId, text, ...(body !== undefined && { body }) },
+    ];
   }
 }

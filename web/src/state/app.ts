@@ -23,6 +23,8 @@ export type Screen =
 
 export class App {
   readonly screen: Signal<Screen> = signal({ kind: "loading" });
+  /** What people call this server: the page says it, later the connection does. */
+  readonly serverName: Signal<string>;
   readonly security: Security;
   readonly access: Access;
   private readonly session: Session;
@@ -32,6 +34,8 @@ export class App {
   private readonly pins = pinsOf(location.hash);
 
   constructor(private readonly api: Rest = rest) {
+    const named = document.querySelector<HTMLMetaElement>('meta[name="application-name"]');
+    this.serverName = signal(named?.content || "SecureChat");
     this.session = new Session(api);
     this.security = new Security(api, () => this.session.accessToken());
     this.access = new Access(api, () => this.session.accessToken());
@@ -152,6 +156,7 @@ export class App {
   private leave(wasIn: boolean): void {
     const { value } = this.screen;
     this.session.forget();
+    if (value.kind === "chat") this.serverName.value = value.chat.serverName.value;
     this.screen.value = { kind: "signed_out", wasIn };
     if (value.kind === "chat") value.chat.stop();
   }

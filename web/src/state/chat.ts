@@ -229,10 +229,8 @@ export class Chat implements Listener {
     if (entry.room !== this.activeId.value) return;
     if (entry.user !== me && !this.blocked.value.has(entry.user)) {
       const room = this.rooms.value.get(entry.room);
-      this.announcer.message(
-        `${this.people.name(entry.user)}: ${entry.body ?? ""}`,
-        room ? titleOf(room) : "this room",
-      );
+      const where = room ? titleOf(room) : "this room";
+      this.announcer.message(this.people.name(entry.user), entry.body ?? "", where);
     }
     this.scheduleMark();
   }
