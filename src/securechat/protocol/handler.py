@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from securechat.domain.choices import with_choices
+from securechat.domain.commands import COMMANDS
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import decode_hook
 from securechat.errors import InvalidInput, ProtocolViolation, TooDeep
@@ -124,7 +125,7 @@ _ID_JSON: Final = msgspec.json.Decoder(_JustId)
 _ID_MSGPACK: Final = msgspec.msgpack.Decoder(_JustId)
 _OP_JSON: Final = msgspec.json.Decoder(_JustOp)
 _OP_MSGPACK: Final = msgspec.msgpack.Decoder(_JustOp)
-_KINDS: Final[dict[str, type]] = {str(kind.__struct_config__.tag): kind for kind in CLIENT_FRAMES}
+_KINDS: Final[dict[str, type]] = {str(kind.__struct_config__.tag): kind for kind in COMMANDS}
 
 
 def _id_of(raw: msgspec.Raw, *, text: bool) -> str:
