@@ -12,12 +12,11 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from securechat.domain.choices import with_choices
-from securechat.domain.commands import COMMANDS
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import decode_hook
 from securechat.errors import InvalidInput, ProtocolViolation, TooDeep
 from securechat.protocol.codec import Encoding
-from securechat.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
+from securechat.protocol.frames import CLIENT_FRAMES, COMMANDS, SERVER_FRAMES
 
 F = TypeVar("F")
 

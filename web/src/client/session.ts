@@ -22,6 +22,7 @@ export class Session {
   private token = "";
   private endsAt = 0;
   private refreshing: Promise<string> | null = null;
+  private leaving: Promise<void> | null = null;
 
   constructor(
     private readonly rest: Rest,
@@ -54,8 +55,9 @@ export class Session {
 
   async logout(): Promise<void> {
     const token = await this.accessToken();
-    await this.rest.logout(token);
-    this.forget();
+    const left = this.rest.logout(token).then(() => this.forget());
+    this.leaving = left.catch(() => {});
+    await left;
   }
 
   forget(): void {
@@ -66,6 +68,8 @@ export class Session {
 
   /** All tabs share one cookie, and a refresh token works once: so one tab at a time. */
   private async refresh(): Promise<string> {
+    // The server ends the connection before it answers a logout: nothing is asked for again until that is known.
+    await this.leaving;
     // Who never signed in here is not worth a request that is refused.
     if (!this.user && recall(HINT) === null) throw new SignedOut();
     return exclusive("securechat-refresh", async () => {

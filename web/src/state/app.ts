@@ -140,7 +140,12 @@ export class App {
         random: Math.random,
         now: Date.now,
       },
-      () => (this.session.mustEnrol ? this.toEnrolment() : this.leave(true)),
+      () => {
+        const { value } = this.screen;
+        if (value.kind !== "chat" || value.chat !== chat) return;
+        if (this.session.mustEnrol) this.toEnrolment();
+        else this.leave(true);
+      },
     );
     this.screen.value = { kind: "chat", chat };
     await chat.start();
