@@ -192,4 +192,6 @@ async def test_a_command_that_nobody_knows_is_not_sent(line: str, sent: str | No
     assert room.posted == ([] if sent is None else [sent])
     assert bool(notes) == (sent is None)
     if line == "/rol 2":
-        assert notes == ["error: there is no /rol here, and nothing was sent. Do you mean /roll? To send it as a message: //rol"]
+        assert notes == [
+            "error: there is no /rol here, and nothing was sent. Do you mean /roll?\n       //rol sends it as a message."
+        ]

@@ -35,7 +35,7 @@ Name = Annotated[str, typer.Option(help="Display name.", show_default=False)]
 @user.command("list")
 def user_list(
     words: Annotated[
-        str, typer.Argument(metavar="[WORDS]", help="Only those of whose names they begin words.", show_default=False)
+        str, typer.Argument(metavar="WORDS", help="Only those of whose names they begin words.", show_default=False)
     ] = "",
     *,
     data: Data = None,

@@ -153,8 +153,8 @@ class LineMode:
         if f"/{word}" in bots:
             return
         near = difflib.get_close_matches(f"/{word}", [*(each.split()[0] for each in LINES), *bots], 1)
-        meant = f"Do you mean {near[0]}?" if near else "/help lists what there is, /commands what the bots here answer to."
-        raise Misused(f"there is no /{word} here, and nothing was sent. {meant} To send it as a message: //{word}")
+        meant = f"Do you mean {near[0]}?" if near else "/help lists what there is."
+        raise Misused(f"there is no /{word} here, and nothing was sent. {meant}\n       //{word} sends it as a message.")
 
 
 def _tell_refusal(sent: asyncio.Future[c.Sent]) -> None:

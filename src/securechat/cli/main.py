@@ -149,7 +149,7 @@ def login(
     url: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SERVER|LINK]",
+            metavar="SERVER|LINK",
             help="The server, for example https://chat.example.org; or its setup link, an invitation, or a link for a new "
             "password. Asked for when left out: a link is a secret.",
             show_default=False,

@@ -310,9 +310,9 @@ class Server:
         if settings.public_url or settings.tls_domains or is_loopback(settings.host):
             return ""
         return (
-            f"It listens on {settings.host}, and links begin with {self.public_url()}, which others cannot open.\n"
-            f"           Say how they reach this one: --public-url https://{socket.gethostname()}:{self.port}"
-            "   (or public_url in the configuration)"
+            f"Links begin with {self.public_url()}, which nobody else can open.\n"
+            f"           It listens on {settings.host} for others: say how they get here, for example\n"
+            f"           --public-url https://{socket.gethostname()}:{self.port} (public_url in a configuration)"
         )
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:

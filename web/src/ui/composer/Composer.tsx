@@ -252,18 +252,18 @@ export function Composer({ room, members, field }: Props) {
           <div class="composing composing-question">
             <Icon name="alert" size={16} />
             <span>
-              Nobody here answers to <strong>/{unanswered.value}</strong>, and nothing was sent.
+              Nobody here answers to <strong>/{unanswered.value}</strong>, and nothing was sent.{" "}
+              <button
+                type="button"
+                class="link-button"
+                onClick={() => {
+                  deliver(text.replace(CONTROL, "").trim());
+                  area.current?.focus();
+                }}
+              >
+                Send it as a message
+              </button>
             </span>
-            <button
-              type="button"
-              class="link-button"
-              onClick={() => {
-                deliver(text.replace(CONTROL, "").trim());
-                area.current?.focus();
-              }}
-            >
-              Send it as a message
-            </button>
           </div>
         )}
       </div>
