@@ -59,9 +59,9 @@ class Unit:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A machine on which everything is where the units expect it."""
-    for folder in ("opt/securechat/.venv", "opt/securechat-bots", "etc/securechat/bots", "var/lib/securechat"):
+    for folder in ("opt/securechat", "opt/securechat-bots", "etc/securechat/bots", "var/lib/securechat"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "opt/securechat/.venv/bin").symlink_to(Path(SECURECHAT).parent)
+    (tmp_path / "opt/securechat/.venv").symlink_to(Path(SECURECHAT).parents[1])
     return tmp_path
 
 
