@@ -182,6 +182,13 @@ class NameTaken(Conflict):
     title = "This name is taken"
 
 
+class Ambiguous(Conflict):
+    """Several fit. The detail lists them, each with an id that fits alone."""
+
+    code = "ambiguous"
+    title = "Several fit"
+
+
 class TooLarge(ChatError):
     """Larger than a limit told in `hello`."""
 

@@ -74,6 +74,12 @@ def peer_in(peer: str, network: Network) -> bool:
     return found is not None and _within(found, (network,))
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host."""
+    found = _parsed(host)
+    return host == "localhost" or (found is not None and found.is_loopback)
+
+
 def host_of(authority: str) -> str | None:
     """Return the name or address in `host[:port]`, in lower case; empty for none, None when it is nothing of the kind."""
     try:

@@ -13,11 +13,12 @@ import typer
 
 from securechat import __version__
 from securechat.errors import ChatError, Shutdown, Unauthorized
+from securechat.program import program
 
 app = typer.Typer(
     name="securechat",
     help="SecureChat: a chat server that starts with one command, its clients, and everything to run it.\n\n"
-    "Begin with [bold]securechat serve[/bold]; chat in a terminal with [bold]securechat chat[/bold].",
+    f"Begin with [bold]{program()} serve[/bold]; chat in a terminal with [bold]{program()} chat[/bold].",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="rich",
@@ -157,7 +158,7 @@ def login(
     url: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SERVER|LINK]",
+            metavar="SERVER|LINK",
             help="The server, for example https://chat.example.org; or its setup link, an invitation, or a link for a new "
             "password. Asked for when left out: a link is a secret.",
             show_default=False,

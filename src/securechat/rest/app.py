@@ -253,7 +253,7 @@ async def _read_command(route: Route, request: Request) -> c.Command:
     try:
         return msgspec.convert(fields, route.command, strict=not from_text, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
-        raise invalid_input(error) from error
+        raise invalid_input(error, route.command) from error
 
 
 async def _read_body(request: Request) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
+from securechat.domain.choices import with_choices
 from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
@@ -192,6 +193,10 @@ class ConfigManager:
         self._listeners: list[Callable[[Settings], None]] = []
         self.settings, self.origin = self._load()
 
+    def told(self) -> dict[str, Any]:
+        """Return what holds now and where each value comes from, for whoever operates the server."""
+        return {"settings": self.settings, "origin": self.origin}
+
     def on_change(self, listener: Callable[[Settings], None]) -> None:
         """Call `listener` after each successful reload."""
         self._listeners.append(listener)
@@ -230,7 +235,8 @@ class ConfigManager:
                     values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
                     origin[key] = source
                 except msgspec.ValidationError as error:
-                    mistakes.append(f"{key}: {str(error).partition(' - at')[0]} (from {source})")
+                    words = with_choices(str(error), FIELDS[key].type).partition(" - at")[0]
+                    mistakes.append(f"{key}: {words} (from {source})")
         if "rates" in values:
             values["rates"] = {**DEFAULT_RATES, **values["rates"]}
         settings = Settings(**values)

@@ -11,7 +11,9 @@ import contextlib
 import gc
 import logging
 import resource
+import shlex
 import signal
+import socket
 import sys
 import time
 import urllib.parse
@@ -24,7 +26,7 @@ from starlette.types import ASGIApp
 
 from securechat import __version__
 from securechat.auth import passkeys
-from securechat.auth.addresses import networks
+from securechat.auth.addresses import is_loopback, networks
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent, Result
@@ -35,6 +37,7 @@ from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
 from securechat.ops.metrics import MetricsCollector
+from securechat.program import program
 from securechat.rest.admin import AdminApp
 from securechat.rest.app import RestApp
 from securechat.rest.redirect import ToHttps
@@ -181,7 +184,7 @@ class Server:
 
     async def _listen(self, parts: Parts, health: Health) -> list[Listener]:
         settings = self.settings
-        static = StaticFiles(WEB)
+        static = StaticFiles(WEB, lambda: parts.accounts.server_name)
 
         def origins() -> frozenset[str]:
             return frozenset(
@@ -220,7 +223,7 @@ class Server:
             __version__,
         )
         public = Listener(rest.asgi, parts.gateway, origins, proxies)
-        admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins, guarded=False)
+        admin = Listener(AdminApp(parts.dispatcher, metrics, health, settings=self._config.told).asgi, None, origins, guarded=False)
         listeners = [public, admin]
         try:
             self.port = await public.listen(settings.host, settings.port, parts.tls)
@@ -239,7 +242,7 @@ class Server:
             await admin.listen_unix(str(parts.data.admin_socket))
             parts.data.admin_socket.chmod(0o600)
             if settings.admin_listen:
-                scrape = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=False).asgi, None, origins, guarded=False)
+                scrape = Listener(AdminApp(parts.dispatcher, metrics, health).asgi, None, origins, guarded=False)
                 host, _, port = settings.admin_listen.rpartition(":")
                 await scrape.listen(host or "127.0.0.1", int(port), None)
                 listeners.append(scrape)
@@ -286,15 +289,34 @@ class Server:
         ]
         try:
             link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
-            lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
+            lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: {self._call('setup-link')})")
         except Conflict:
             pass  # There are people already: they invite each other.
         lines.append(f"  Admin    unix:{parts.data.admin_socket}   (stop with Ctrl+C)")
         if parts.tls.source != "own-ca":
             state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
-            lines.insert(2, f"  TLS      {state}   (securechat cert show)")
+            lines.insert(2, f"  TLS      {state}   ({self._call('cert show')})")
+        if trouble := self._unreachable():
+            lines.insert(2, f"  Warning  {trouble}")
+            log.warning("public_url is not set: links that others get lead nowhere", extra={"host": settings.host})
         self._announce("\n".join(lines))
         log.info("server ready", extra={"port": self.port, "http_port": self.http_port, "ready_s": round(took, 3)})
+
+    def _call(self, command: str) -> str:
+        """Return how an operator calls a command for this server."""
+        is_elsewhere = self._config.origin.get("data_dir", "environment") != "environment"
+        return f"{program()} {command}" + (f" --data {shlex.quote(self.settings.data_dir)}" if is_elsewhere else "")
+
+    def _unreachable(self) -> str:
+        """Return a word about links that lead others nowhere: the server listens for them and does not know its name."""
+        settings = self.settings
+        if settings.public_url or settings.tls_domains or is_loopback(settings.host):
+            return ""
+        return (
+            f"Links begin with {self.public_url()}, which nobody else can open.\n"
+            f"           It listens on {settings.host} for others: say how they get here, for example\n"
+            f"           --public-url https://{socket.gethostname()}:{self.port} (public_url in a configuration)"
+        )
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
         """Stop within `drain_s`, whatever hangs."""
