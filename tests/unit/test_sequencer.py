@@ -136,7 +136,7 @@ class Server:
     async def connect(self, user: str) -> Listener:
         listener = Listener(self.log, user)
         connection = cast("ClientConnection", listener)
-        self.hub.expect(connection, user)
+        self.hub.expect(connection, user, listener.principal.device_id)
         try:
             heads = await self.log.heads(user)
             arrival = self.hub.attach(connection, user, {head.id: head.last_seq for head in heads})
@@ -323,7 +323,7 @@ async def test_a_second_connection_with_an_older_snapshot_still_hears_what_the_f
     async with servers(log, 1) as (server,):
         bob = Listener(log, "usr_bob")
         connection = cast("ClientConnection", bob)
-        server.hub.expect(connection, "usr_bob")
+        server.hub.expect(connection, "usr_bob", bob.principal.device_id)
         snapshot = await log.heads("usr_bob")
         log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_bob")  # Its message is never to come.
         ana = await server.connect("usr_ana")

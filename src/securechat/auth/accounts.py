@@ -14,7 +14,7 @@ from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.tokens import LINK, new_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
-from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username
+from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username, fits
 from securechat.domain.audit import AuditEvent, Detail, by, mark_of
 from securechat.domain.ids import USER, new_code
 from securechat.domain.ports import BLOCKS, SETTINGS, AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
@@ -257,13 +257,13 @@ class AccountService:
         return c.Users(users=found)
 
     async def find_users(self, who: Principal, command: c.UserFind) -> c.Users:
-        """Find users by the beginning of a name."""
+        """Find users by the beginnings of words of their names."""
+        query = command.query.removeprefix("@").casefold()
         if who.role is Role.GUEST:
-            key = command.query.removeprefix("@").casefold()
-            people = sorted((await self._known_to(who)).values(), key=lambda user: user.username)
-            near = [user for user in people if user.username.startswith(key) or user.display_name.casefold().startswith(key)]
+            people = sorted((await self._known_to(who)).values(), key=lambda user: (user.username != query, user.username))
+            near = [user for user in people if fits(user, query)]
             return c.Users(users=[user for user in near if not user.disabled][: command.limit])
-        found = await self._accounts.find_users(prefix=command.query.removeprefix("@"), limit=command.limit)
+        found = await self._accounts.find_users(query=query, limit=command.limit)
         return c.Users(users=[user for user in found if not user.disabled])
 
     async def block(self, who: Principal, command: c.UserBlock) -> c.Done:
@@ -300,7 +300,7 @@ class AccountService:
 
     async def list_users(self, _who: Principal, command: c.UserList) -> c.UserPage:
         """List accounts."""
-        users = await self._accounts.find_users(prefix="", after=command.cursor, limit=command.limit + 1)
+        users = await self._accounts.find_users(after=command.cursor, limit=command.limit + 1)
         more = len(users) > command.limit
         users = users[: command.limit]
         return c.UserPage(users=users, next_cursor=users[-1].username if more else None)
@@ -393,7 +393,7 @@ class AccountService:
     async def load(self) -> None:
         """Read at start what is asked for without waiting: the server's name and every block. `keep_fresh` hears of changes."""
         self.server_name = await self._accounts.setting(SERVER_NAME) or DEFAULT_NAME
-        for user in await self._accounts.find_users(prefix="", limit=1_000_000):
+        for user in await self._accounts.find_users(limit=1_000_000):
             found = await self._accounts.blocks(user.id)
             if found:
                 self._blocks[user.id] = frozenset(found)

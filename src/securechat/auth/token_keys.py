@@ -15,7 +15,7 @@ from joserfc.jwk import OKPKey
 
 from securechat.domain.ids import new_id
 from securechat.errors import Conflict, Shutdown
-from securechat.files import write_private
+from securechat.files import read_private, write_private
 
 KEY: Final = "key"
 """The prefix of a key id."""
@@ -55,7 +55,7 @@ class TokenKeys:
         now: Seconds since 1970.
 
     Raises:
-        Shutdown: The file is damaged.
+        Shutdown: The file is damaged, or others can read it.
     """
 
     def __init__(self, path: Path, *, overlap_s: float, now: float) -> None:
@@ -131,7 +131,7 @@ def _fresh(now: float) -> SigningKey:
 
 def _read(path: Path) -> tuple[SigningKey, ...]:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
+        found = msgspec.json.decode(read_private(path), type=_File)
         keys = tuple(SigningKey(key.id, key.created_at, key.retired_at, OKPKey.import_key(key.private)) for key in found.keys)
     except (msgspec.DecodeError, ValueError) as error:
         raise Shutdown(

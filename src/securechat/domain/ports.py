@@ -162,8 +162,11 @@ class LogStore(Protocol):
     async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
         """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
 
-    async def lookup(self, user_id: str, name: str) -> str | None:
-        """Return the id of the room with this name, else of one with this folded name: that the user is in, else public."""
+    async def lookup(self, user_id: str, name: str) -> list[str]:
+        """Return the ids of the rooms that a name fits best, oldest first: more than one when nothing tells them apart.
+
+        A name that fits exactly goes before one that fits without case, then a room that the user is in before a public one.
+        """
 
     async def count_rooms(self, user_id: str) -> int:
         """Return how many rooms a user is in."""
@@ -230,8 +233,8 @@ class AccountStore(Protocol):
     async def users(self, user_ids: Collection[str]) -> list[User]:
         """Return those that exist, in no order."""
 
-    async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
-        """Return accounts whose username or display name begins with `prefix`, by username."""
+    async def find_users(self, *, query: str = "", after: str = "", limit: int) -> list[User]:
+        """Return accounts that `domain.accounts.fits` finds, the one with exactly this username first, then by username."""
 
     async def count_users(self) -> int:
         """Return how many accounts there are, bots not counted."""

@@ -21,7 +21,8 @@ from securechat.domain.commands import ReadState, RoomSummary
 from securechat.domain.entries import CHANGES_AUDIENCE, PAGE_BYTES, Entry, EntryType, pieces
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
-from securechat.gateway.arrival import Arrival
+from securechat.errors import Unauthorized
+from securechat.gateway.arrival import Arrival, Expected
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.roster import Presence, Roster
 from securechat.ops.metrics import Counters
@@ -71,8 +72,8 @@ class Hub:
         """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
         self._floors: dict[str, dict[ClientConnection, int]] = {}
         """By room: what a connection knows already. A floor goes when delivery has passed it."""
-        self._expected: dict[str, dict[ClientConnection, dict[str, tuple[int, RoomSummary | None]]]] = {}
-        """By user: connections whose snapshot is being read, and what changed since: (`seq`, the room or None for left)."""
+        self._expected: dict[str, dict[ClientConnection, Expected]] = {}
+        """By user: connections whose snapshot is being read, and what happened since."""
         self._users: dict[str, dict[ClientConnection, None]] = {}
         self._rooms_of: dict[str, set[str]] = {}
         self._presence: dict[str, None] = {}
@@ -82,9 +83,9 @@ class Hub:
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def expect(self, connection: ClientConnection, user_id: str) -> None:
-        """Note from now on what changes for a user, whose rooms are about to be read for this connection."""
-        self._expected.setdefault(user_id, {})[connection] = {}
+    def expect(self, connection: ClientConnection, user_id: str, device_id: str) -> None:
+        """Note from now on what happens to a session, whose user's rooms are about to be read for this connection."""
+        self._expected.setdefault(user_id, {})[connection] = Expected(device_id)
 
     def forget(self, connection: ClientConnection, user_id: str) -> None:
         """Do not expect the connection any more."""
@@ -98,11 +99,17 @@ class Hub:
                 self.follower.settle()
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
-        """Let a connection hear the rooms of its user, from the `seq` on after which its snapshot ends."""
-        changed = self._expected.get(user_id, {}).get(connection, {})
-        arrival = Arrival()
+        """Let a connection hear the rooms of its user, from the `seq` on after which its snapshot ends.
+
+        Raises:
+            Unauthorized: Its session ended meanwhile.
+        """
+        expected = self._expected.get(user_id, {}).get(connection)
+        if expected is not None and expected.ended:
+            raise Unauthorized("The session has ended.")
+        arrival = Arrival(role=expected.role if expected is not None else None)
         places = dict(rooms)
-        for room_id, (seq, summary) in changed.items():
+        for room_id, (seq, summary) in expected.rooms.items() if expected is not None else ():
             if summary is None:
                 if places.get(room_id, seq) < seq:
                     del places[room_id]
@@ -219,13 +226,17 @@ class Hub:
                 connection.push(block)
 
     def change_role(self, user: User) -> None:
-        """Let a new server role hold on open connections at once."""
+        """Let a new server role hold on open connections at once, and on those that are being let in."""
+        for expected in self._expected.get(user.id, {}).values():
+            expected.role = user.role
         for connection in self._users.get(user.id, ()):
             if connection.principal is not None and connection.principal.role is not user.role:
                 connection.principal = msgspec.structs.replace(connection.principal, role=user.role)
 
     def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
-        """Close connections of a user: of these devices, or all."""
+        """Close connections of a user: of these devices, or all; those that are being let in, too."""
+        for expected in self._expected.get(user_id, {}).values():
+            expected.ended = expected.ended or device_ids is None or expected.device in device_ids
         for connection in list(self._users.get(user_id, ())):
             if device_ids is None or (connection.principal is not None and connection.principal.device_id in device_ids):
                 # In the next turn: who ended their own session gets the answer first.
@@ -267,8 +278,8 @@ class Hub:
         user_id = entry.member or ""
         summary = batch.opened.get(user_id)
         if summary is not None:
-            for changed in self._expected.get(user_id, {}).values():
-                changed[entry.room] = (entry.seq, summary)
+            for expected in self._expected.get(user_id, {}).values():
+                expected.rooms[entry.room] = (entry.seq, summary)
         inside = self._rooms.get(batch.room, {})
         entering = [each for each in self._users.get(user_id, ()) if each not in inside]  # Others know of it from their snapshot.
         if summary is not None:
@@ -284,8 +295,8 @@ class Hub:
 
     def _close(self, entry: Entry) -> None:
         user_id = entry.member or ""
-        for changed in self._expected.get(user_id, {}).values():
-            changed[entry.room] = (entry.seq, None)
+        for expected in self._expected.get(user_id, {}).values():
+            expected.rooms[entry.room] = (entry.seq, None)
         inside, floors = self._rooms.get(entry.room, {}), self._floors.get(entry.room, {})
         connections = self._users.get(user_id, {})
         leaving = [each for each in connections if each in inside and floors.get(each, 0) < entry.seq]

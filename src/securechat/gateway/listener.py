@@ -1,6 +1,6 @@
 """One port for the web client, REST and the gateway.
 
-`FrontProtocol` is uvicorn's HTTP/1.1 protocol with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
+`FrontProtocol` is HTTP/1.1 (`LimitedHttp`) with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
 picows on the same transport. No code of ours runs per byte.
 """
 
@@ -24,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from securechat.auth.addresses import Network, client_address, peer_in, source_of
+from securechat.auth.addresses import PROXY_PROTOCOL, Network, client_address, peer_in, source_of
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
@@ -40,6 +40,7 @@ from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
 from securechat.gateway.hub import Hub
+from securechat.gateway.limited_http import LimitedHttp
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
@@ -52,8 +53,6 @@ log = logging.getLogger(__name__)
 
 HEAD_S: Final = 5.0
 """A request head has to be there within this time."""
-HEAD_BYTES: Final = 192 * 1024
-"""What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
 """Of a listener without a gateway: what sends people elsewhere."""
 LOOK_AFTER_S: Final = 1.5
@@ -185,9 +184,11 @@ class Gateway:
 
     async def ready(self, principal: Principal) -> f.Ready:
         """See `Session.ready`."""
+        # Asked again: what ends a session from here on finds the connection among those that are expected.
+        device = await self._accounts.device(principal.device_id)
         account = await self._accounts.account(user_id=principal.user_id)
-        if account is None:
-            raise Unauthorized
+        if device is None or device.revoked or account is None or account.user.disabled:
+            raise Unauthorized("The session has ended.")
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
         return f.Ready(
             user=account.user,
@@ -234,8 +235,9 @@ class Gateway:
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
         """See `Session.attach`."""
+        arrival = self._hub.attach(connection, user_id, rooms)
         self.connections.known(connection)
-        return self._hub.attach(connection, user_id, rooms)
+        return arrival
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """See `Session.detach`."""
@@ -322,7 +324,7 @@ def _nothing() -> None:
     pass
 
 
-class FrontProtocol(HttpToolsProtocol):
+class FrontProtocol(LimitedHttp):
     """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
 
     gateway: Gateway | None
@@ -330,13 +332,16 @@ class FrontProtocol(HttpToolsProtocol):
     proxies: Callable[[], Proxies]
     _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
     shaken: Callable[[], None] = staticmethod(_nothing)
     """Called when the TLS handshake is done."""
+    announced = ""
+    """Whose connection it is, if a proxy said so before TLS began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
+        if self.announced:
+            self.client = (self.announced, 0)
         # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
         # be somebody else's.
         self.shaken()
@@ -353,15 +358,6 @@ class FrontProtocol(HttpToolsProtocol):
             self._pending_key = key
         self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
 
-    def data_received(self, data: bytes) -> None:
-        """Count what comes before the end of a head: the parser has no limit of its own."""
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.transport.abort()
-                return
-        super().data_received(data)
-
     def on_message_begin(self) -> None:
         """Start it again for each request of a connection that is kept."""
         super().on_message_begin()
@@ -373,7 +369,6 @@ class FrontProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._stop_timer()
-        self._head_bytes = 0
         if self.client:
             # Only now are the headers known that say for whom a trusted proxy speaks; each request of a connection has its own.
             self.scope["client"] = (self.proxies().client(self.client[0], self.headers), self.client[1])
@@ -403,6 +398,7 @@ class FrontProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the transport to picows, with the head that was read."""
         self._stop_timer()
+        self.stop_answer_timer()
         self.connections.discard(self)
         if self.gateway is not None:
             self.gateway.http.leave(self)
@@ -461,7 +457,9 @@ class FrontProtocol(HttpToolsProtocol):
             return _refuse(HTTPStatus.BAD_REQUEST)
         if request.headers.get("Sec-WebSocket-Version") != "13":
             return _refuse(HTTPStatus.UPGRADE_REQUIRED)
-        if origin is not None and origin != own and origin not in self.origins():
+        # A browser says where its page is from. What brings cookies and does not say so is none of our clients.
+        foreign = request.headers.get("Cookie") is not None if origin is None else origin != own and origin not in self.origins()
+        if foreign:
             return _refuse(HTTPStatus.FORBIDDEN)
         subprotocol = gateway.session_layer.choose(offered)
         if subprotocol is None:
@@ -492,7 +490,7 @@ class Proxies:
 
     Attributes:
         trusted: Their networks.
-        header: What they write: a key of `auth.addresses.HEADERS`.
+        header: What they write: a key of `auth.addresses.HEADERS`, or `PROXY_PROTOCOL`.
     """
 
     trusted: tuple[Network, ...] = ()
@@ -502,12 +500,18 @@ class Proxies:
         """Return whether a peer is one of them."""
         return bool(self.trusted) and any(peer_in(peer, network) for network in self.trusted)
 
+    def announces(self, peer: str) -> bool:
+        """Return whether a peer is a proxy that says before TLS whose connection it is."""
+        return self.header == PROXY_PROTOCOL and self.trust(peer)
+
     def source(self, peer: str) -> str:
         """Return by what a peer is counted: its source; nothing for a proxy, which stands for many."""
         return "" if self.trust(peer) else source_of(peer)
 
     def client(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return whose request it is."""
+        if self.header == PROXY_PROTOCOL:
+            return peer  # That was said when the connection began: no header is believed.
         return client_address(peer, headers, self.trusted, self.header)
 
 
@@ -590,7 +594,9 @@ class Listener:
         loop = asyncio.get_running_loop()
         if tls is not None:
             sockets = await _bind(host, port, shared=shared)
-            self._servers.append(Acceptor(sockets, self._make_shaken, tls, self._door))
+            self._servers.append(
+                Acceptor(sockets, self._make_shaken, tls, self._door, lambda peer: self._proxies().announces(peer))
+            )
             return int(sockets[0].getsockname()[1])
         server = await aiofastnet.create_server(
             loop, self._make, host, port, backlog=1_024, reuse_address=True, reuse_port=shared or None
@@ -629,9 +635,10 @@ class Listener:
         pending.enter(key)
         return once(partial(pending.leave, key))
 
-    def _make_shaken(self, shaken: Callable[[], None]) -> Any:
+    def _make_shaken(self, shaken: Callable[[], None], announced: str) -> Any:
         protocol = self._make()
         protocol.shaken = shaken
+        protocol.announced = announced
         return protocol
 
     def _make(self) -> Any:

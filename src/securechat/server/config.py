@@ -21,6 +21,7 @@ from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
+from securechat.domain.choices import with_choices
 from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
@@ -48,11 +49,11 @@ DEFAULT_RATES: Final = {
     "consent.code": Rate(burst=10, per_s=0.1),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
-    "handshake.address": Rate(burst=200, per_s=20),
+    "handshake.address": Rate(burst=600, per_s=20),
     "room": Rate(burst=600, per_s=150),
     "mention_all": Rate(burst=3, per_s=1 / 60),
     "address": Rate(burst=3_000, per_s=600),
-    "connect.address": Rate(burst=300, per_s=30),
+    "connect.address": Rate(burst=600, per_s=30),
     "connect.account": Rate(burst=60, per_s=2),
 }
 
@@ -138,8 +139,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: list[str] = _setting(
         [], "Addresses or CIDR blocks of proxies in front of the server: only they may say whose request it is.", reload=True
     )
-    proxy_header: Literal["x-forwarded-for", "forwarded"] = _setting(
-        "x-forwarded-for", "The header in which they say it; the other one is ignored.", reload=True
+    proxy_header: Literal["x-forwarded-for", "forwarded", "proxy-protocol"] = _setting(
+        "x-forwarded-for",
+        "Where they say it: in this header, all others are ignored; or by the PROXY protocol, when they pass TLS on.",
+        reload=True,
     )
     rates: dict[str, Rate] = _setting(
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
@@ -198,6 +201,10 @@ class ConfigManager:
         self._listeners: list[Callable[[Settings], None]] = []
         self.settings, self.origin = self._load()
 
+    def told(self) -> dict[str, Any]:
+        """Return what holds now and where each value comes from, for whoever operates the server."""
+        return {"settings": self.settings, "origin": self.origin}
+
     def on_change(self, listener: Callable[[Settings], None]) -> None:
         """Call `listener` after each successful reload."""
         self._listeners.append(listener)
@@ -236,7 +243,8 @@ class ConfigManager:
                     values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
                     origin[key] = source
                 except msgspec.ValidationError as error:
-                    mistakes.append(f"{key}: {str(error).partition(' - at')[0]} (from {source})")
+                    words = with_choices(str(error), FIELDS[key].type).partition(" - at")[0]
+                    mistakes.append(f"{key}: {words} (from {source})")
         if "rates" in values:
             values["rates"] = {**DEFAULT_RATES, **values["rates"]}
         settings = Settings(**values)

@@ -11,7 +11,9 @@ import contextlib
 import gc
 import logging
 import resource
+import shlex
 import signal
+import socket
 import sys
 import time
 import urllib.parse
@@ -24,7 +26,7 @@ from starlette.types import ASGIApp
 
 from securechat import __version__
 from securechat.auth import passkeys
-from securechat.auth.addresses import networks
+from securechat.auth.addresses import is_loopback, networks
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent, Result
@@ -35,6 +37,7 @@ from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
 from securechat.ops.metrics import Gauges, MetricsCollector
+from securechat.program import program
 from securechat.rest.admin import AdminApp
 from securechat.rest.app import RestApp
 from securechat.rest.redirect import ToHttps
@@ -57,6 +60,8 @@ WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
 ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
+SETTLE_S: Final = 2.0
+"""The last records of the audit log are stored within this time, or 15 % of the drain time."""
 """A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
 
@@ -187,12 +192,7 @@ class Server:
         if parts.redis is not None:
             await parts.redis.leave()
         self._supervisor.cancel()
-        if keeping is not None:
-            await asyncio.wait({keeping})
-        if self._remembering:
-            await asyncio.wait(self._remembering)
-        await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
-        await parts.storage.stop()
+        await self._settle(parts, keeping)
         await parts.database.close()
         if parts.locks is not None:
             await parts.locks.leave()
@@ -228,7 +228,7 @@ class Server:
 
     async def _listen(self, parts: Parts, health: Health) -> list[Listener]:
         settings = self.settings
-        static = StaticFiles(WEB)
+        static = StaticFiles(WEB, lambda: parts.accounts.server_name)
 
         def origins() -> frozenset[str]:
             return frozenset(
@@ -260,6 +260,7 @@ class Server:
                 "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
                 "certificate_expiry_timestamp_seconds": ("When the TLS certificate ends, in Unix time", parts.tls.expiry),
                 "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
+                "storage_job_problem": ("1 when a storage job waits or broke", lambda: float(bool(parts.storage.problem))),
                 "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
                 **_cluster_gauges(parts),
@@ -267,7 +268,7 @@ class Server:
             __version__,
         )
         public = Listener(rest.asgi, parts.gateway, origins, proxies)
-        admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins, guarded=False)
+        admin = Listener(AdminApp(parts.dispatcher, metrics, health, settings=self._config.told).asgi, None, origins, guarded=False)
         listeners = [public, admin]
         shared = self._worker is not None
         try:
@@ -287,7 +288,7 @@ class Server:
             await admin.listen_unix(str(parts.data.admin_socket))
             parts.data.admin_socket.chmod(0o600)
             if settings.admin_listen:
-                scrape = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=False).asgi, None, origins, guarded=False)
+                scrape = Listener(AdminApp(parts.dispatcher, metrics, health).asgi, None, origins, guarded=False)
                 host, _, port = settings.admin_listen.rpartition(":")
                 await scrape.listen(host or "127.0.0.1", int(port) + (self._worker or 0), None)
                 listeners.append(scrape)
@@ -335,20 +336,37 @@ class Server:
         if parts.locks is None or parts.locks.leads:  # A new link ends the one that another server told.
             with contextlib.suppress(Conflict):  # There are people already: they invite each other.
                 link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
-                lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
-        if parts.redis is not None:
-            lines.append(
-                f"  Servers  several, by way of Redis   {'this one leads' if parts.locks and parts.locks.leads else ''}".rstrip()
-            )
+                lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: {self._call('setup-link')})")
+        if parts.locks is not None and parts.redis is not None:
+            lines.append(f"  Servers  several, by way of Redis{'; this one leads' if parts.locks.leads else ''}")
         lines.append(f"  Admin    unix:{parts.data.admin_socket}   (stop with Ctrl+C)")
         if parts.tls.source != "own-ca":
             state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
-            lines.insert(2, f"  TLS      {state}   (securechat cert show)")
+            lines.insert(2, f"  TLS      {state}   ({self._call('cert show')})")
+        if trouble := self._unreachable():
+            lines.insert(2, f"  Warning  {trouble}")
+            log.warning("public_url is not set: links that others get lead nowhere", extra={"host": settings.host})
         if self._workers > 1:
             lines[0] += f"   workers {self._workers}"
         if not self._worker:
             self._announce("\n".join(lines))
         log.info("server ready", extra={"port": self.port, "http_port": self.http_port, "ready_s": round(took, 3)})
+
+    def _call(self, command: str) -> str:
+        """Return how an operator calls a command for this server."""
+        is_elsewhere = self._config.origin.get("data_dir", "environment") != "environment"
+        return f"{program()} {command}" + (f" --data {shlex.quote(self.settings.data_dir)}" if is_elsewhere else "")
+
+    def _unreachable(self) -> str:
+        """Return a word about links that lead others nowhere: the server listens for them and does not know its name."""
+        settings = self.settings
+        if settings.public_url or settings.tls_domains or is_loopback(settings.host):
+            return ""
+        return (
+            f"Links begin with {self.public_url()}, which nobody else can open.\n"
+            f"           It listens on {settings.host} for others: say how they get here, for example\n"
+            f"           --public-url https://{socket.gethostname()}:{self.port} (public_url in a configuration)"
+        )
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
         """Stop within `drain_s`, whatever hangs."""
@@ -365,6 +383,19 @@ class Server:
         parts.gateway.drain(int(budget * 1000))
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
+
+    async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+        """Write what is left to write, unless the store hangs: nobody waits for that."""
+        try:
+            async with asyncio.timeout(max(SETTLE_S, self.settings.drain_s * 0.15)):
+                if keeping is not None:
+                    await asyncio.wait({keeping})
+                if self._remembering:
+                    await asyncio.wait(self._remembering)
+                await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
+                await parts.storage.stop()
+        except TimeoutError:
+            log.error("ended without the last audit records: the store does not answer")  # noqa: TRY400 - no traceback helps
 
     def _given_up(self, name: str) -> None:
         """End the process in good order: something that the server needs cannot be kept alive, a new process perhaps can."""
@@ -444,7 +475,11 @@ class Server:
 
 def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
     """Return what is looked at besides the store: it takes no traffic away, and needs somebody's care."""
-    found = {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
+    found = {
+        "tls": lambda: parts.desk.problem,
+        "identity": lambda: parts.identities.problem,
+        "storage": lambda: parts.storage.problem,
+    }
     if parts.redis is not None and parts.shared_files is not None:
         links, files = parts.redis.links, parts.shared_files
         found |= {"redis": lambda: links.problem, "keys": lambda: files.problem}

@@ -96,15 +96,16 @@ class LogReads:
             user_id,
         )
 
-    async def lookup(self, user_id: str, name: str) -> str | None:
+    async def lookup(self, user_id: str, name: str) -> list[str]:
         """See `LogStore.lookup`."""
         rows = await self._db.read(
-            "SELECT r.id FROM rooms r LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
+            "SELECT r.id, r.name <> ?, m.user_id IS NULL FROM rooms r"
+            " LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " WHERE r.name_key = ? AND (m.user_id IS NOT NULL OR r.kind = 'public')"
-            " ORDER BY r.name <> ?, m.user_id IS NULL, r.created_at LIMIT 1",
-            (user_id, name_key(name), name),
+            " ORDER BY 2, 3, r.created_at",
+            (name, user_id, name_key(name)),
         )
-        return str(rows[0][0]) if rows else None
+        return [str(row[0]) for row in rows if row[1:3] == rows[0][1:3]]
 
     async def read_state(self, user_id: str, room_id: str) -> tuple[int, int]:
         """See `LogStore.read_state`."""

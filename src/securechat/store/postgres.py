@@ -292,9 +292,10 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
         connections: How many there may be; at least 3, since a commit may read while it has one.
 
     Raises:
-        Shutdown: It does not answer, refuses us, or was made by a newer SecureChat.
+        Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
     try:
+        await _require_durable(url)
         await migrate_postgres(url)
         pool = await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **OPTIONS)
     except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
@@ -334,6 +335,17 @@ async def read_all(url: str, sql: str) -> list[Row]:
         raise ValueError(f"The database cannot be read: {_reason(error)}") from error
 
 
+async def _require_durable(url: str) -> None:
+    """Refuse a database that answers before it has written: what SecureChat acknowledges is on the disk."""
+    connection = await asyncpg.connect(url, **OPTIONS)
+    try:
+        lost = [name for name in _DURABLE if await connection.fetchval("SELECT current_setting($1)", name) == "off"]
+    finally:
+        await connection.close(timeout=1)
+    if lost:
+        raise Shutdown(f"PostgreSQL would lose messages in a power cut: {', '.join(lost)} is off. Switch it on in postgresql.conf.")
+
+
 async def migrate_postgres(url: str) -> str | None:
     """Bring the schema to this version, one server at a time; return the revision that was there before."""
     connection = await asyncpg.connect(url, **OPTIONS)
@@ -365,6 +377,7 @@ def _reason(error: BaseException) -> str:
     return f"{error}" or type(error).__name__
 
 
+_DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
 OPTIONS: Final[dict[str, Any]] = {
     "timeout": CONNECT_S,
     "command_timeout": COMMAND_S,
