@@ -119,7 +119,7 @@ async def test_people_are_spread_and_lose_nothing_when_servers_drain_and_die(
             await asyncio.wait_for(asyncio.gather(*talking), 60)
             said = {f"bot{number} {each}" for number in range(PEOPLE) for each in range(SENDS)}
             for reader in readers:
-                await wait_until_async(lambda reader=reader: said <= set(reader.bodies.values()), "everything arrives", 30)  # type: ignore[misc]
+                await wait_until_async(lambda reader=reader: said <= set(reader.bodies.values()), "everything arrives", 30)
             left = connections(three[2])
             three[0].start()
             wait_until(lambda: connections(three[0]) == 0, "it is back")
