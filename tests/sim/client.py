@@ -156,6 +156,7 @@ class SimClient:
         self._numbers = itertools.count(1)
         self._cmids = itertools.count(1)
         self._outbox: dict[tuple[str, str], tuple[str, str, str]] = {}
+        self._under_way: set[tuple[str, str]] = set()
         self.sent: list[tuple[str, str, str, int]] = []
         """(room, cmid, body, seq) of what was acknowledged."""
         self._waiting: dict[str, Callable[[Any], None]] = {}
@@ -309,6 +310,7 @@ class SimClient:
         fields: dict[str, Any] = {"room": room, "cmid": cmid, "attempt": attempt, "conn": self._conn, "body_sha": digest(body)}
 
         def answered(answer: Any) -> None:
+            self._under_way.discard((room, cmid))
             if answer is None:
                 self._diary.add(self.name, "send", "info", **fields)
             elif answer["op"] == "error":
@@ -322,12 +324,13 @@ class SimClient:
                 del self._outbox[room, cmid]
                 self.sent.append((room, cmid, body, answer["data"]["seq"]))
 
+        self._under_way.add((room, cmid))
         self._diary.add(self.name, "send", "invoke", **fields)
         self._waiting[attempt] = answered
         self._put([{"op": "message.send", "id": attempt, "room": room, "cmid": cmid, "body": body}])
 
     def _retry(self, room: str, cmid: str, body: str) -> None:
-        if self.ready and (room, cmid) in self._outbox:
+        if self.ready and (room, cmid) in self._outbox and (room, cmid) not in self._under_way:
             self._attempt(room, cmid, body)
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────

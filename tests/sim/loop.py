@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import warnings
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -236,8 +237,10 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def kill(self) -> None:
         """End the process now: nothing of it runs any more, and nothing that is cleaned up afterwards matters to anybody."""
         self.dead = True
-        for task in list(self.tasks):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with suppress(RuntimeError):  # It is the one that runs now, or it awaits something while it is closed.
-                task.get_coro().close()  # type: ignore[union-attr]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What had not begun is never awaited.
+            for task in list(self.tasks):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                with suppress(RuntimeError):  # It awaits something while it is closed.
+                    task.get_coro().close()  # type: ignore[union-attr]
         self.tasks.clear()

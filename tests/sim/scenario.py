@@ -104,7 +104,8 @@ class Run:
         self._talking = True
         self._troubled = True
         self._disk_failed = False
-        self._open_asks = 0
+        self._open_asks: dict[object, None] = {}
+        """Commands of the operator without an answer yet."""
         self._down_until = 0.0
 
     @property
@@ -127,7 +128,7 @@ class Run:
     def _play(self) -> None:
         self.server.start()
         self._people()
-        talk_s = self.rng.uniform(6.0, 14.0)
+        talk_s = self.rng.uniform(4.0, 9.0)
         self._plan(talk_s)
         self.loop.call_later(0.2, self._keep_up)
         self.timeline.run(lambda: False, talk_s)
@@ -146,7 +147,10 @@ class Run:
     def _people(self) -> None:
         rng = self.rng
         square, den, corner = (self.people.rooms[name] for name in ("square", "den", "corner"))
+        away = set(rng.sample(["ana-laptop", "ben-phone", "cleo", "dan", "eve"], rng.choice([0, 1, 2, 2, 3])))
         for name, account in self.people.accounts.items():
+            if name in away:
+                continue
             traits = Traits(rng.random() < 0.5, rng.random() < 0.35, rng.choice([0.2, 0.5, 3.0]))
             start = [corner] if account.name == OUTSIDER else [square, den] if account.name != "dan" else [square, corner]
             chance_ = random.Random(f"{self.seed} {name}")
@@ -217,8 +221,10 @@ class Run:
     # ── what the operator does ───────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, command: Any, subject: str, room: str, done: Callable[[], None] = lambda: None) -> None:
+        ask = object()
+
         def answered(result: Any) -> None:
-            self._open_asks -= 1
+            self._open_asks.pop(ask, None)
             if not isinstance(result, ChatError):
                 action = str(type(command).__struct_config__.tag)
                 if action != "member.add":  # Who is in it already is let in without a word.
@@ -227,7 +233,7 @@ class Run:
                 done()
 
         if self.server.ask(command, answered, self.loop):
-            self._open_asks += 1
+            self._open_asks[ask] = None
 
     def _remove(self, user: str, room: str) -> None:
         since = self.timeline.now
@@ -247,7 +253,9 @@ class Run:
 
     def _revoke(self, what: str) -> None:
         if what in {"device.revoke", "session.delete"}:
-            gone, by = self.clients["ana-laptop"], self.clients["ana-phone" if what == "device.revoke" else "ana-laptop"]
+            gone, by = self.clients.get("ana-laptop"), self.clients.get("ana-phone" if what == "device.revoke" else "ana-laptop")
+            if gone is None or by is None:
+                return
 
             def done(answer: Any) -> None:
                 if answer is not None and answer["op"] == "reply":
@@ -259,7 +267,9 @@ class Run:
                 by.command(what, done, **fields)
             return
         name = "ben-phone" if what == "user.disable" else "cleo"
-        victim = self.clients[name]
+        victim = self.clients.get(name)
+        if victim is None:
+            return
         command: Any = c.UserDisable(user=victim.user) if what == "user.disable" else c.BotRevoke(user=victim.user)
         self._ask(command, victim.user, "", lambda: self._signed_out([victim]))
 
@@ -275,9 +285,9 @@ class Run:
         rng = self.rng
         self._let_in = []
         kinds: list[tuple[Callable[[], None], float, int]] = [
-            (self._crash, 0.5, 2),
-            (self._crash_at_a_step, 0.4, 2),
-            (self._restart, 0.2, 1),
+            (self._crash, 0.45, 1),
+            (self._crash_at_a_step, 0.45, 2),
+            (self._restart, 0.15, 1),
             (self._full_disk, 0.15, 1),
             (self._failing_disk, 0.15, 1),
             (self._slow_disk, 0.2, 2),
@@ -306,6 +316,7 @@ class Run:
         if self.server.ended and self.timeline.now >= self._down_until:
             if not self.server.loop.dead:
                 problem = self.server.reap()
+                self._open_asks.clear()
                 if problem and not self._disk_failed:
                     self.trouble.append(f"L: the server ended by itself: {problem}")
             self.server.start()
@@ -316,7 +327,7 @@ class Run:
         power = rng.random() < 0.6
         self.server.kill(power=power, tear=power and rng.random() < 0.5, silent=rng.random() < 0.3)
         self._down_until = self.timeline.now + rng.choice([0.0, 0.3, 2.0])
-        self._open_asks = 0
+        self._open_asks.clear()  # Nobody will ever know.
 
     def _crash(self) -> None:
         if not self.server.loop.dead:
@@ -373,7 +384,7 @@ class Run:
     def _slow_reader(self) -> None:
         wire = self._victim().wire
         if wire is not None:
-            wire.slow_bps = self.rng.choice([500.0, 5_000.0])
+            wire.slow_bps = self.rng.choice([4_000.0, 20_000.0])
             self.loop.call_later(self.rng.uniform(1.0, 6.0), setattr, wire, "slow_bps", 0.0)
 
     def _jump(self) -> None:
@@ -381,7 +392,7 @@ class Run:
 
     def _membership(self) -> None:
         rng = self.rng
-        client = self.clients[rng.choice(["ana-phone", "ben-phone", "cleo", "dan"])]
+        client = self.clients[rng.choice([name for name in ("ana-phone", "ben-phone", "cleo", "dan") if name in self.clients])]
         room = self.people.rooms[rng.choice(["den", "den", "hall"])]
         if room in client.rooms:
             self._remove(client.user, room)
@@ -419,7 +430,7 @@ class Run:
         if not self.server.ready:
             return "the server is not ready"
         newest = self._newest()
-        found = [f"{self._open_asks} commands of the operator open"] if self._open_asks else []
+        found = [f"{len(self._open_asks)} commands of the operator open"] if self._open_asks else []
         for name, client in self.clients.items():
             behind = {room: (client.last.get(room, 0), newest[room]) for room in client.rooms if client.last.get(room, 0) < newest.get(room, 0)}
             if not client.over and (not client.ready or client.unanswered or behind):

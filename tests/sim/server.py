@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import signal
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -33,6 +34,7 @@ from securechat.server.config import DEFAULT_RATES, ConfigManager
 from securechat.server.server import Server
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts
+from securechat.store import opening as opening_module
 from securechat.store import sqlite as sqlite_module
 from securechat.store.sqlite import SqliteDatabase
 from sim.disk import NAME, Disk, Life
@@ -56,7 +58,7 @@ class Journal(logging.Handler):
     """Lines of the log that a healthy server does not write."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.ERROR)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -120,8 +122,10 @@ _real_build: Final = server_module.build
 
 def replace_edges() -> None:
     """Put the simulation in place of what the real server meets outside. Once per process."""
-    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger().addHandler(JOURNAL)
+    warnings.simplefilter("always")
+    warnings.showwarning = lambda message, *_where: JOURNAL.lines.append(f"warning: {message}")
     document = rest_module.document()
     page = docs.page(document)
     changes: list[tuple[Any, str, Any]] = [
@@ -131,6 +135,7 @@ def replace_edges() -> None:
         (Listener, "listen_unix", _listen_unix),
         (Listener, "stop_accepting", _stop_accepting),
         (sqlite_module, "apsw", _Apsw()),
+        (opening_module, "migrate", lambda _path: None),
         (TLSContext, "load", lambda _self: None),
         (IdentityKey, "load", staticmethod(cache(IdentityKey.load))),
         (server_module, "Logger", _NoLogger),

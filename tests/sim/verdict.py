@@ -11,6 +11,7 @@ import msgspec
 from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
 from securechat.store.audit import read_chain
+from sim.population import OUTSIDER
 from sim.recorder import NONCES
 from sim.scenario import Run
 from support import checker
@@ -57,8 +58,8 @@ def _outsiders(run: Run) -> list[Violation]:
                 if told.room == room and since + LATE_S < told.written < until:
                     found.append(Violation("I6", f"{client.name} heard {told.kind} of {room}, {told.written - since:.2f} s after it left"))
     secret = run.people.rooms["den"].encode()
-    outsider = run.clients["eve"]
-    if any(secret in each for each in outsider.seen.raw):
+    outsider = run.clients.get(OUTSIDER)
+    if outsider is not None and any(secret in each for each in outsider.seen.raw):
         found.append(Violation("I6", f"{outsider.name} heard of a room that it never was in"))
     return found
 
