@@ -13,7 +13,6 @@ import warnings
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final
 
@@ -23,6 +22,8 @@ Stall = tuple[float, float]
 """(until it begins, until it is told): seconds that a thread takes."""
 STEPS_MAX: Final = 2_000_000
 """More steps than any run takes: past it something runs in circles without time passing."""
+
+CLOSES_MAX: Final = 100
 
 
 class Deadlock(Exception):
@@ -237,10 +238,23 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def kill(self) -> None:
         """End the process now: nothing of it runs any more, and nothing that is cleaned up afterwards matters to anybody."""
         self.dead = True
+        running = events._get_running_loop()
+        events._set_running_loop(self)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # What had not begun is never awaited.
             for task in list(self.tasks):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(RuntimeError):  # It awaits something while it is closed.
-                    task.get_coro().close()  # type: ignore[union-attr]
+                _close(task.get_coro())
         self.tasks.clear()
+        events._set_running_loop(running)
+
+
+def _close(coroutine: Any) -> None:
+    """Close a coroutine, however often it awaits something while it is closed."""
+    for _ in range(CLOSES_MAX):
+        try:
+            coroutine.close()
+        except RuntimeError:
+            continue
+        return
+    raise AssertionError(f"{coroutine} cannot be closed")

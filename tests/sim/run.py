@@ -46,10 +46,10 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     began = chance.real_monotonic()
     server.replace_edges()
     recorder.install()
-    if asked.mutant:
-        mutants.MUTANTS[asked.mutant]()
     disk = Disk()
     people = populate(disk, folder / "people")
+    if asked.mutant:
+        mutants.MUTANTS[asked.mutant]()
     gc.collect()
     gc.freeze()
     gc.disable()  # What is collected when must not depend on what ran before.

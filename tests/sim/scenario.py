@@ -101,6 +101,7 @@ class Run:
         self.acked: list[tuple[str, str, str]] = []
         self.ended: list[Ended] = []
         self.membership = Membership()
+        self._over = False
         self._talking = True
         self._troubled = True
         self._disk_failed = False
@@ -313,6 +314,8 @@ class Run:
 
     def _keep_up(self) -> None:
         """Start the server again when it is down, as whoever watches over it would."""
+        if self._over:
+            return
         if self.server.ended and self.timeline.now >= self._down_until:
             if not self.server.loop.dead:
                 problem = self.server.reap()
@@ -439,6 +442,7 @@ class Run:
 
     def _end(self) -> None:
         """Have everybody leave, look whether anything stays, and stop the server."""
+        self._over = True
         for client in self.clients.values():
             client.leave()
         server, parts = self.server, self.server.parts
