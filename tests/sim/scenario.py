@@ -19,6 +19,7 @@ from sim.disk import Disk
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.population import OUTSIDER, Failed, Population
+from securechat.store.sqlite import SqliteDatabase
 from sim.server import JOURNAL, STOP_S, SimServer
 
 BEGINS_S: Final = 1_100.0
@@ -129,7 +130,7 @@ class Run:
     def _play(self) -> None:
         self.server.start()
         self._people()
-        talk_s = self.rng.uniform(4.0, 9.0)
+        talk_s = self.rng.uniform(3.0, 7.0)
         self._plan(talk_s)
         self.loop.call_later(0.2, self._keep_up)
         self.timeline.run(lambda: False, talk_s)
@@ -148,7 +149,7 @@ class Run:
     def _people(self) -> None:
         rng = self.rng
         square, den, corner = (self.people.rooms[name] for name in ("square", "den", "corner"))
-        away = set(rng.sample(["ana-laptop", "ben-phone", "cleo", "dan", "eve"], rng.choice([0, 1, 2, 2, 3])))
+        away = set(rng.sample(["ana-laptop", "ben-phone", "cleo", "dan", "eve"], rng.choice([0, 1, 2, 3, 3, 3])))
         for name, account in self.people.accounts.items():
             if name in away:
                 continue
@@ -407,24 +408,18 @@ class Run:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _newest(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for client in self.clients.values():
-            for room, seq in client.last.items():
-                found[room] = max(found.get(room, 0), seq)
-            for room, _, _, seq in client.sent:
-                found[room] = max(found.get(room, 0), seq)
-        return found
+        assert self.server.parts is not None
+        assert isinstance(self.server.parts.database, SqliteDatabase)
+        return dict(self.server.parts.database.rows("SELECT room_id, max(seq) FROM entries GROUP BY room_id"))
 
     def _settled(self) -> bool:
         if not self.server.ready or self._open_asks:
             return False
-        newest = None
-        for client in self.clients.values():
-            if client.over:
-                continue
-            if not client.ready or client.unanswered:
-                return False
-            newest = newest or self._newest()
+        clients = [client for client in self.clients.values() if not client.over]
+        if not all(client.ready and not client.unanswered and client.wire is not None and not client.wire.deaf for client in clients):
+            return False
+        newest = self._newest()
+        for client in clients:
             if any(client.last.get(room, 0) < newest.get(room, 0) for room in client.rooms):
                 return False
         return True

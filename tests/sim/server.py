@@ -27,8 +27,6 @@ from securechat.domain.commands import Command
 from securechat.errors import ChatError
 from securechat.gateway import connection as connection_module
 from securechat.gateway.listener import Listener
-from securechat.rest import app as rest_module
-from securechat.rest import docs
 from securechat.server import server as server_module
 from securechat.server.config import DEFAULT_RATES, ConfigManager
 from securechat.server.server import Server
@@ -126,11 +124,7 @@ def replace_edges() -> None:
     logging.getLogger().addHandler(JOURNAL)
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, *_where: JOURNAL.lines.append(f"warning: {message}")
-    document = rest_module.document()
-    page = docs.page(document)
     changes: list[tuple[Any, str, Any]] = [
-        (rest_module, "document", lambda: document),
-        (docs, "page", lambda _document: page),
         (Listener, "listen", _listen),
         (Listener, "listen_unix", _listen_unix),
         (Listener, "stop_accepting", _stop_accepting),
@@ -139,7 +133,9 @@ def replace_edges() -> None:
         (TLSContext, "load", lambda _self: None),
         (IdentityKey, "load", staticmethod(cache(IdentityKey.load))),
         (server_module, "Logger", _NoLogger),
-        (server_module, "StaticFiles", lambda _folder: SimpleNamespace(respond=None)),
+        (server_module, "StaticFiles", lambda _folder: None),
+        (server_module, "RestApp", lambda *_parts: SimpleNamespace(asgi=None)),  # Nobody here speaks HTTP but for the upgrade.
+        (server_module, "AdminApp", lambda *_parts, **_how: SimpleNamespace(asgi=None)),
         (server_module, "passkeys", SimpleNamespace(load=lambda: None)),
         (server_module, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None, set_threshold=lambda *_counts: None)),
         (server_module, "resource", SimpleNamespace(setrlimit=lambda *_limits: None, RLIMIT_CORE=0)),
