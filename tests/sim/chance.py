@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import cryptography.hazmat.primitives.asymmetric.x25519 as x25519
+from cryptography.hazmat.primitives.asymmetric import x25519
 
 EPOCH_S: Final = 1_800_000_000.0
 """What a wall clock shows when the monotonic one shows 0."""

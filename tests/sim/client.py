@@ -256,7 +256,7 @@ class SimClient:
     def again(self, op: str, room: str, cmid: str, body: str) -> None:
         """Send a known cmid once more: `repeat` with its text, `conflict` with another."""
         attempt = str(next(self._numbers))
-        fields = {"room": room, "cmid": cmid, "attempt": attempt, "conn": self._conn, "body_sha": digest(body)}
+        fields: dict[str, Any] = {"room": room, "cmid": cmid, "attempt": attempt, "conn": self._conn, "body_sha": digest(body)}
         self._diary.add(self.name, op, "invoke", **fields)
 
         def answered(answer: Any) -> None:
@@ -281,7 +281,9 @@ class SimClient:
                 return
             page = answer["data"]
             seqs = [entry["seq"] for entry in page["entries"]]
-            torn = seqs != list(range(seqs[0], seqs[0] + len(seqs))) or seqs[-1] != page["last_seq"] if seqs else page["last_seq"] > 0
+            torn = (
+                seqs != list(range(seqs[0], seqs[0] + len(seqs))) or seqs[-1] != page["last_seq"] if seqs else page["last_seq"] > 0
+            )
             self._diary.add(
                 self.name, "fetch", room=room, attempt=attempt, conn=self._conn, seq=page["last_seq"], code="torn" if torn else ""
             )

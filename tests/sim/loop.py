@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 import warnings
 from asyncio import events
 from collections import deque
@@ -77,9 +76,9 @@ class Timeline:
                         continue
                     if loop is not current:
                         current = loop
-                        events._set_running_loop(loop)  # type: ignore[arg-type]
+                        events._set_running_loop(loop)
                         clocks.offset = loop.offset
-                    handle._run()  # type: ignore[attr-defined]
+                    handle._run()
                     self.steps += 1
                     loop.steps += 1
                     if loop.steps == loop.ends_at:
@@ -103,12 +102,15 @@ class Timeline:
             clocks.offset = 0.0
 
 
-class ProcessLoop(asyncio.AbstractEventLoop):
+_Base: Any = asyncio.AbstractEventLoop
+"""Half of it is about sockets and processes, which there are none of here."""
+
+
+class ProcessLoop(_Base):  # type: ignore[misc]
     """The event loop of one simulated process.
 
     Args:
         timeline: Shared by all.
-        chance: For how long threads take.
 
     Attributes:
         dead: Whether the process has ended.
@@ -120,9 +122,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         work: Does what was handed to a thread, in place of calling it: it may take time, or fail.
     """
 
-    def __init__(self, timeline: Timeline, chance: random.Random) -> None:
+    def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self._chance = chance
         self.dead = False
         self.offset = 0.0
         self.steps = 0
@@ -144,7 +145,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             self._timeline.soon(handle)
         return handle
 
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    call_soon_threadsafe = call_soon
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         return self.call_at(clocks.now + delay, callback, *args, context=context)
@@ -215,7 +216,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         try:
             outcome: Any = self.work(lambda: func(*args))
             failed = False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as a thread does: whoever waits gets it
             outcome, failed = error, True
         self.call_later(after, self._told, future, outcome, failed)
 

@@ -321,5 +321,3 @@ class Transport(asyncio.Transport):
 
     def get_protocol(self) -> Any:
         return self._protocol
-
-

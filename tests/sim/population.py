@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from securechat.domain import commands as c
 from securechat.domain.secret import Secret
@@ -67,7 +67,7 @@ def populate(disk: Disk, root: Path) -> Population:
     data.close()
     timeline = Timeline()
     server = SimServer(timeline, disk, root, random.Random("population"), calm("population"))
-    operator = ProcessLoop(timeline, random.Random(0))
+    operator = ProcessLoop(timeline)
     server.start()
     wait(timeline, lambda: server.ready, server)
 
@@ -90,12 +90,13 @@ def populate(disk: Disk, root: Path) -> Population:
         bot = ask(c.BotCreate(username=name))
         users[name] = bot.user.id
         accounts[name] = Account(name, bot.user.id, "", bot.token)
+    described: dict[str, tuple[Literal["public", "private"], tuple[str, ...]]] = {
+        "square": ("public", MEMBERS), "den": ("private", MEMBERS[:3]), "hall": ("public", ()), "corner": ("private", ("dan", OUTSIDER)),
+    }  # fmt: skip
     rooms = {
         name: ask(c.RoomCreate(name=name, kind=kind, members=[users[each] for each in members])).id
-        for name, kind, members in (
-            ("square", "public", MEMBERS), ("den", "private", MEMBERS[:3]), ("hall", "public", ()), ("corner", "private", ("dan", "eve")),
-        )
-    }  # fmt: skip
+        for name, (kind, members) in described.items()
+    }
     timeline.run(lambda: False, 5.0)
     idle = Counter(task.get_name() for task in server.loop.tasks)
     server.ask_to_stop()

@@ -16,7 +16,7 @@ from shutil import rmtree
 
 sys.path[:0] = [str(Path(__file__).parent.parent)]
 
-from sim import chance
+from sim import chance  # noqa: E402 - found only now
 
 SHM = Path("/dev/shm")
 
@@ -39,10 +39,10 @@ def main() -> int:
 
 def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     # Only now: these modules keep the clocks and the sources of chance that they find.
-    from sim import recorder, scenario, server, verdict
-    from sim.disk import Disk
-    from sim.population import populate
-    from support import checker, mutants
+    from sim import recorder, scenario, server, verdict  # noqa: PLC0415
+    from sim.disk import Disk  # noqa: PLC0415
+    from sim.population import populate  # noqa: PLC0415
+    from support import checker, mutants  # noqa: PLC0415
 
     began = chance.real_monotonic()
     server.replace_edges()
@@ -66,7 +66,7 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
         starts += run.server.starts
         done += 1
         if asked.trace:
-            print(json.dumps({"seed": seed, "trace": verdict.fingerprint(run)}), flush=True)
+            print(json.dumps({"seed": seed, "trace": verdict.fingerprint(run)}))
         if asked.story:
             for record in run.diary.records:
                 print(record)
@@ -74,7 +74,9 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
         if violations:
             failed += 1
             what = checker.summary(violations)
-            print(json.dumps({"seed": seed, "what": what, "faults": run.faults, "complaints": server.JOURNAL.lines[:5]}), flush=True)
+            print(
+                json.dumps({"seed": seed, "what": what, "faults": run.faults, "complaints": server.JOURNAL.lines[:5]}), flush=True
+            )
         rmtree(folder / "run")
         del run
         if done % 50 == 0:
@@ -83,7 +85,17 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
             break
     took = chance.real_monotonic() - began
     print(
-        json.dumps({"seeds": done, "failed": failed, "steps": steps, "messages": messages, "starts": starts, "took_s": round(took, 2), "cpu_s": round(time.process_time(), 2)}),
+        json.dumps(
+            {
+                "seeds": done,
+                "failed": failed,
+                "steps": steps,
+                "messages": messages,
+                "starts": starts,
+                "took_s": round(took, 2),
+                "cpu_s": round(time.process_time(), 2),
+            }
+        ),
         flush=True,
     )
     return 1 if failed else 0

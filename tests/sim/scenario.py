@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from securechat.domain import commands as c
 from securechat.errors import ChatError
+from securechat.store.sqlite import SqliteDatabase
 from sim import chance
 from sim.client import Diary, SimClient, Traits
 from sim.disk import Disk
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.population import OUTSIDER, Failed, Population
-from securechat.store.sqlite import SqliteDatabase
 from sim.server import JOURNAL, STOP_S, SimServer
 
 BEGINS_S: Final = 1_100.0
@@ -94,7 +94,7 @@ class Run:
         weather = Weather(random.Random(f"{seed} net"), latency, window, rng.choice([65_536, 8_192]), rng.choice([0.0, 0.1, 0.5]))
         self.server = SimServer(self.timeline, disk, folder, random.Random(f"{seed} disk"), weather)
         self.server.commit_s = rng.choice([(0.0005, 0.003), (0.005, 0.04), (0.05, 0.3)])
-        self.loop = ProcessLoop(self.timeline, random.Random(0))
+        self.loop = ProcessLoop(self.timeline)
         self.diary = Diary()
         self.clients: dict[str, SimClient] = {}
         self.trouble: list[str] = []
@@ -156,7 +156,9 @@ class Run:
             traits = Traits(rng.random() < 0.5, rng.random() < 0.35, rng.choice([0.2, 0.5, 3.0]))
             start = [corner] if account.name == OUTSIDER else [square, den] if account.name != "dan" else [square, corner]
             chance_ = random.Random(f"{self.seed} {name}")
-            client = SimClient(name, account, self.server, self.loop, self.diary, chance_, traits, start if rng.random() < 0.7 else ())
+            client = SimClient(
+                name, account, self.server, self.loop, self.diary, chance_, traits, start if rng.random() < 0.7 else ()
+            )
             self.clients[name] = client
             self.loop.call_later(rng.uniform(0.05, 0.6), client.connect)
             pause = rng.choice([0.3, 0.8, 2.0]) if name != OUTSIDER else 2.0
@@ -249,6 +251,8 @@ class Run:
     _let_in: list[tuple[str, str, float]]
 
     def _add(self, user: str, room: str) -> None:
+        if not self._troubled:
+            return
         self._let_in.append((user, room, self.timeline.now))
         self.membership.maybe_in(user, room, self.timeline.now)
         self._ask(c.MemberAdd(room=room, user=user), user, room)
@@ -357,7 +361,7 @@ class Run:
         self._disk_failed = True
         self.diary.add("disk", "refusing")
         setattr(life, how, True)
-        self.loop.call_later(seconds, setattr, life, how, False)
+        self.loop.call_later(seconds, setattr, life, how, False)  # noqa: FBT003 - `setattr` takes no names
 
     def _slow_disk(self) -> None:
         usual = self.server.commit_s
@@ -416,13 +420,12 @@ class Run:
         if not self.server.ready or self._open_asks:
             return False
         clients = [client for client in self.clients.values() if not client.over]
-        if not all(client.ready and not client.unanswered and client.wire is not None and not client.wire.deaf for client in clients):
+        if not all(
+            client.ready and not client.unanswered and client.wire is not None and not client.wire.deaf for client in clients
+        ):
             return False
         newest = self._newest()
-        for client in clients:
-            if any(client.last.get(room, 0) < newest.get(room, 0) for room in client.rooms):
-                return False
-        return True
+        return not any(client.last.get(room, 0) < newest.get(room, 0) for client in clients for room in client.rooms)
 
     def _why_not(self) -> str:
         if not self.server.ready:
@@ -430,7 +433,11 @@ class Run:
         newest = self._newest()
         found = [f"{len(self._open_asks)} commands of the operator open"] if self._open_asks else []
         for name, client in self.clients.items():
-            behind = {room: (client.last.get(room, 0), newest[room]) for room in client.rooms if client.last.get(room, 0) < newest.get(room, 0)}
+            behind = {
+                room: (client.last.get(room, 0), newest[room])
+                for room in client.rooms
+                if client.last.get(room, 0) < newest.get(room, 0)
+            }
             if not client.over and (not client.ready or client.unanswered or behind):
                 found.append(f"{name} ready={client.ready} unanswered={client.unanswered} behind={behind}")
         return "; ".join(found)
@@ -487,7 +494,9 @@ class Run:
         names: dict[str, int] = {}
         for task in self.server.loop.tasks:
             name = task.get_name()
-            names[name if name in self.people.idle else "another"] = names.get(name if name in self.people.idle else "another", 0) + 1
+            names[name if name in self.people.idle else "another"] = (
+                names.get(name if name in self.people.idle else "another", 0) + 1
+            )
         found += [
             f"I11: {count} tasks '{name}' instead of {self.people.idle.get(name, 0)}"
             for name, count in sorted(names.items())

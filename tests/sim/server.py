@@ -28,6 +28,7 @@ from securechat.errors import ChatError
 from securechat.gateway import connection as connection_module
 from securechat.gateway.listener import Listener
 from securechat.server import server as server_module
+from securechat.server import wiring
 from securechat.server.config import DEFAULT_RATES, ConfigManager
 from securechat.server.server import Server
 from securechat.server.tls import TLSContext
@@ -115,7 +116,7 @@ async def _build(*args: Any) -> Parts:
     return parts
 
 
-_real_build: Final = server_module.build
+_real_build: Final = wiring.build
 
 
 def replace_edges() -> None:
@@ -176,7 +177,7 @@ class SimServer:
         self.root = root
         self._chance = chance
         self.weather = weather
-        self.loop = ServerLoop(timeline, chance)
+        self.loop = ServerLoop(timeline)
         self.loop.dead = True
         self.life = Life()
         self.door: Listener | None = None
@@ -195,7 +196,7 @@ class SimServer:
         """Start it."""
         self.starts += 1
         self.life = self._disk.life = Life()
-        self.loop = ServerLoop(self._timeline, self._chance)
+        self.loop = ServerLoop(self._timeline)
         self.loop.owner = self
         self.loop.offset = self.offset
         self.loop.takes = self._takes

@@ -47,16 +47,18 @@ def fingerprint(run: Run) -> str:
 
 def _outsiders(run: Run) -> list[Violation]:
     """I6 for what is no entry: who was surely out of a room heard nothing of it."""
-    found = []
+    found: list[Violation] = []
     spans = [*run.membership.spans, *((user, room, at, float("inf")) for (user, room), at in run.membership.out.items())]
     by_user: dict[str, list[tuple[str, float, float]]] = {}
     for user, room, since, until in spans:
         by_user.setdefault(user, []).append((room, since, until))
-    for client in run.clients.values():
-        for room, since, until in by_user.get(client.user, ()):
-            for told in client.seen.told:
-                if told.room == room and since + LATE_S < told.written < until:
-                    found.append(Violation("I6", f"{client.name} heard {told.kind} of {room}, {told.written - since:.2f} s after it left"))
+    found += [
+        Violation("I6", f"{client.name} heard {told.kind} of {room}, {told.written - since:.2f} s after it left")
+        for client in run.clients.values()
+        for room, since, until in by_user.get(client.user, ())
+        for told in client.seen.told
+        if told.room == room and since + LATE_S < told.written < until
+    ]
     secret = run.people.rooms["den"].encode()
     outsider = run.clients.get(OUTSIDER)
     if outsider is not None and any(secret in each for each in outsider.seen.raw):
@@ -82,9 +84,13 @@ def _audit(run: Run, rows: list[checker.Row]) -> list[Violation]:
     found = [Violation("I12", f"{each.kind}: {each.text}") for each in report.findings if each.kind != "clock"]
     recorded = Counter((each.action, each.subject, each.room) for each in read_chain(data.database) if each.result == "done")
     missing = Counter(run.acked) - recorded
-    found += [Violation("I12", f"{action} of {subject} {room} was acknowledged and is not recorded") for action, subject, room in missing]
+    found += [
+        Violation("I12", f"{action} of {subject} {room} was acknowledged and is not recorded") for action, subject, room in missing
+    ]
     removed = Counter(("member.remove", row.member, row.room) for row in rows if row.kind == "member.removed")
     for what in sorted({*removed, *(each for each in recorded if each[0] == "member.remove")}):
         if removed[what] != recorded[what]:
-            found.append(Violation("I12", f"{' '.join(what)} happened {removed[what]} times and is recorded {recorded[what]} times"))
+            found.append(
+                Violation("I12", f"{' '.join(what)} happened {removed[what]} times and is recorded {recorded[what]} times")
+            )
     return found

@@ -295,7 +295,9 @@ def _fifo(world: _World) -> None:
     order: dict[tuple[str, str], int] = {}
     answers: defaultdict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
     tries: Counter[tuple[str, str, str]] = Counter()
-    refusing = any(record.op == "refusing" or (record.op == "send" and record.phase == "info" and record.code) for record in world.history)
+    refusing = any(
+        record.op == "refusing" or (record.op == "send" and record.phase == "info" and record.code) for record in world.history
+    )
     for place, record in enumerate(world.history):
         if record.op != "send":
             continue
