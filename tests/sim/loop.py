@@ -190,6 +190,8 @@ class ProcessLoop(_Base):  # type: ignore[misc]
         self.problems.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if self.dead:
+            return  # What is left of a process that ended says nothing any more.
         if self._handler is None:
             self.default_exception_handler(context)
         else:

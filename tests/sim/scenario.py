@@ -20,7 +20,7 @@ from sim.disk import Disk
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.population import OUTSIDER, Failed, Population
-from sim.server import JOURNAL, STOP_S, SimServer
+from sim.server import JOURNAL, STOP_S, SimServer, narrow
 
 BEGINS_S: Final = 1_100.0
 CONVERGE_S: Final = 60.0
@@ -86,6 +86,7 @@ class Run:
         self.rng = random.Random(f"{seed} plan")
         chance.reseed(f"{seed} secrets")
         JOURNAL.lines.clear()
+        narrow(random.Random(f"{seed} limits"))
         shutil.copytree(people.root, folder)
         self.timeline = Timeline(BEGINS_S)
         rng = self.rng
@@ -411,10 +412,16 @@ class Run:
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _newest(self) -> dict[str, int]:
+    def _wanted(self) -> dict[str, dict[str, int]]:
+        """Return user → room → the newest `seq` there, as it is stored."""
         assert self.server.parts is not None
         assert isinstance(self.server.parts.database, SqliteDatabase)
-        return dict(self.server.parts.database.rows("SELECT room_id, max(seq) FROM entries GROUP BY room_id"))
+        found: dict[str, dict[str, int]] = {}
+        for user, room, seq in self.server.parts.database.rows(
+            "SELECT m.user_id, m.room_id, (SELECT max(seq) FROM entries e WHERE e.room_id = m.room_id) FROM members m"
+        ):
+            found.setdefault(user, {})[room] = seq
+        return found
 
     def _settled(self) -> bool:
         if not self.server.ready or self._open_asks:
@@ -424,20 +431,16 @@ class Run:
             client.ready and not client.unanswered and client.wire is not None and not client.wire.deaf for client in clients
         ):
             return False
-        newest = self._newest()
-        return not any(client.last.get(room, 0) < newest.get(room, 0) for client in clients for room in client.rooms)
+        wanted = self._wanted()
+        return not any(_behind(client, wanted) for client in clients)
 
     def _why_not(self) -> str:
         if not self.server.ready:
             return "the server is not ready"
-        newest = self._newest()
+        wanted = self._wanted()
         found = [f"{len(self._open_asks)} commands of the operator open"] if self._open_asks else []
         for name, client in self.clients.items():
-            behind = {
-                room: (client.last.get(room, 0), newest[room])
-                for room in client.rooms
-                if client.last.get(room, 0) < newest.get(room, 0)
-            }
+            behind = _behind(client, wanted)
             if not client.over and (not client.ready or client.unanswered or behind):
                 found.append(f"{name} ready={client.ready} unanswered={client.unanswered} behind={behind}")
         return "; ".join(found)
@@ -503,3 +506,10 @@ class Run:
             if count > self.people.idle.get(name, 0)
         ]
         return found
+
+
+def _behind(client: SimClient, wanted: dict[str, dict[str, int]]) -> dict[str, tuple[int, int]]:
+    """Return the rooms of a client in which it does not hold the newest: what it holds, and what there is."""
+    rooms = wanted.get(client.user, {})
+    behind = {room: (client.last.get(room, 0), seq) for room, seq in rooms.items() if client.last.get(room, 0) < seq}
+    return behind | {room: (client.last.get(room, 0), 0) for room in client.rooms - rooms.keys()}

@@ -24,8 +24,10 @@ from securechat.auth.passwords import Passwords
 from securechat.crypto.identity import IdentityKey
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.commands import Command
+from securechat.domain.limits import LIMITS
 from securechat.errors import ChatError
 from securechat.gateway import connection as connection_module
+from securechat.gateway import message_queue
 from securechat.gateway.listener import Listener
 from securechat.server import server as server_module
 from securechat.server import wiring
@@ -33,6 +35,8 @@ from securechat.server.config import DEFAULT_RATES, ConfigManager
 from securechat.server.server import Server
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts
+from securechat.services import history as history_module
+from securechat.services import room_log as room_log_module
 from securechat.store import opening as opening_module
 from securechat.store import sqlite as sqlite_module
 from securechat.store.sqlite import SqliteDatabase
@@ -145,6 +149,19 @@ def replace_edges() -> None:
     for owner, name, value in changes:
         setattr(owner, name, value)
     Passwords.__init__.__kwdefaults__ = {"time_cost": 1, "memory_kib": 8}
+
+
+def narrow(chance: random.Random) -> None:
+    """Draw limits that are reached a hundred times as often as the real ones: what is rare is looked at, too."""
+    waiting = chance.random() < 0.25
+    changes: list[tuple[Any, str, Any]] = [
+        (message_queue, "_BYTES_MAX", 6_000 if waiting else LIMITS.queue_bytes),
+        (message_queue, "_BLOCKS_MAX", 8 if waiting else LIMITS.queue_blocks),
+        (history_module, "CATCH_UP_PAGE", chance.choice([50, 50, 2])),
+        (room_log_module, "BATCH_MAX", chance.choice([2_000, 2_000, 2])),
+    ]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
 
 
 class ServerLoop(ProcessLoop):
