@@ -91,6 +91,8 @@ class Wire:
         self.deaf = False
         """Nothing arrives any more, on either side, and nobody is told."""
         self.over = False
+        self.on_the_way = 0
+        """Pieces that the server has not got yet, also of a client that is gone."""
         self.slow_bps = 0.0
         """The client reads at most so many bytes per second; 0 for all that comes."""
 
@@ -132,14 +134,14 @@ class Wire:
             pieces = [data[:place], data[place:]]
         for piece in pieces:
             self._to_server_at = self._arrives_at(self._to_server_at)
-            self._server.call_at(self._to_server_at, self._at_server, piece)
+            self._bring(piece)
 
     def hang_up(self) -> None:
         """End from the client's side."""
         if self.over:
             return
         self._to_server_at = self._arrives_at(self._to_server_at)
-        self._server.call_at(self._to_server_at, self._at_server, b"")
+        self._bring(b"")
         self.vanish()
 
     def vanish(self) -> None:
@@ -147,7 +149,12 @@ class Wire:
         self._receive = lambda _data, _written: None
         self._lost = lambda _why: None
 
+    def _bring(self, data: bytes) -> None:
+        self.on_the_way += 1
+        self._server.call_at(self._to_server_at, self._at_server, data)
+
     def _at_server(self, data: bytes) -> None:
+        self.on_the_way -= 1
         if not self.deaf and not self.over:
             self.transport.arrived(data)
 

@@ -424,7 +424,7 @@ class Run:
         return found
 
     def _settled(self) -> bool:
-        if not self.server.ready or self._open_asks:
+        if not self.server.at_rest or self._open_asks:
             return False
         clients = [client for client in self.clients.values() if not client.over]
         if not all(
@@ -437,6 +437,8 @@ class Run:
     def _why_not(self) -> str:
         if not self.server.ready:
             return "the server is not ready"
+        if not self.server.at_rest:
+            return "the server is not at rest"
         wanted = self._wanted()
         found = [f"{len(self._open_asks)} commands of the operator open"] if self._open_asks else []
         for name, client in self.clients.items():

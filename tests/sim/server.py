@@ -227,6 +227,13 @@ class SimServer:
         return self.door is not None and not self.loop.dead
 
     @property
+    def at_rest(self) -> bool:
+        """Whether nothing is on its way to it, and it is done with everything that came."""
+        if not self.ready or self.parts is None or any(wire.on_the_way for wire in self.wires):
+            return False
+        return self.parts.room_log._running is None and not self.parts.dispatcher._tasks
+
+    @property
     def ended(self) -> bool:
         """Whether the process is gone, by itself or by force."""
         return self.loop.dead or self._task is None or self._task.done()
@@ -244,7 +251,7 @@ class SimServer:
     def reap(self) -> str:
         """Put away a process that ended by itself; return what it ended with, if not in good order."""
         error = self._task.exception() if self._task is not None and self._task.done() and not self._task.cancelled() else None
-        self._over(tear=None, keep=True)
+        self.kill(power=False, tear=False, silent=False)
         return "" if error is None else repr(error)
 
     def kill(self, *, power: bool, tear: bool, silent: bool) -> None:
