@@ -95,7 +95,7 @@ def noticed() -> Iterator[dict[str, Future[Lines]]]:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("mutant", list(MUTANTS))
-def test_a_broken_server_is_noticed(noticed: dict[str, Future[Lines]], mutant: str) -> None:
+def test_a_server_broken_on_purpose_is_noticed_in_few_seeds(noticed: dict[str, Future[Lines]], mutant: str) -> None:
     *failed, summary = noticed[mutant].result(100)
     assert failed, f"{summary['seeds']} seeds, and nobody noticed"
     what = failed[-1]["what"]
