@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +21,9 @@ from sim.chance import clocks
 from sim.loop import ProcessLoop
 from sim.network import Wire
 from sim.server import HOST, SimServer
-from support.history import Phase, Record, digest
+from sim.story import Account, Diary, Seen, Told, Traits
+from sim.websocket import frame_of, next_frame
+from support.history import Phase, digest
 
 CLEAR: Final = "securechat.v1.clear"
 SEALED: Final = "securechat.v1"
@@ -34,52 +35,6 @@ LOOK_S: Final = 3.0
 UNKNOWN: Final = frozenset({"draining", "unavailable"})
 
 
-class Diary:
-    """What clients asked for and were told, in order."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.acknowledged = 0
-
-    def add(self, client: str, op: str, phase: Phase = "ok", **fields: Any) -> None:
-        """Append a record, now."""
-        if op == "send" and phase == "ok":
-            self.acknowledged += 1
-        self.records.append(Record(t_mono=round(clocks.now, 6), client=client, op=op, phase=phase, **fields))
-
-
-@dataclass(frozen=True)
-class Account:
-    """Whose client it is.
-
-    Attributes:
-        name: Of the user.
-        user: Id.
-        device: Id; empty where nobody asks.
-        token: For `auth`.
-    """
-
-    name: str
-    user: str
-    device: str
-    token: str
-
-
-@dataclass
-class Traits:
-    """How a client is.
-
-    Attributes:
-        packed: MessagePack instead of JSON.
-        sealed: The sealed sub-protocol.
-        patience: Seconds before it connects again, at most.
-    """
-
-    packed: bool = False
-    sealed: bool = False
-    patience: float = 0.5
-
-
 class _SessionClock:
     @staticmethod
     def monotonic() -> float:
@@ -88,30 +43,6 @@ class _SessionClock:
     @staticmethod
     def now_ms() -> int:
         return int(clocks.wall() * 1_000)
-
-
-@dataclass
-class _Told:
-    """A frame that names a room and is no entry."""
-
-    kind: str
-    room: str
-    written: float
-
-
-@dataclass
-class Seen:
-    """What the diary has no place for.
-
-    Attributes:
-        told: Signals, each with its room and the time it left the server.
-        events: (time it left the server, room, seq).
-        raw: Every message in the clear, for who must not hear of a room.
-    """
-
-    told: list[_Told] = field(default_factory=list)
-    events: list[tuple[float, str, int]] = field(default_factory=list)
-    raw: list[bytes] = field(default_factory=list)
 
 
 class SimClient:
@@ -358,16 +289,8 @@ class SimClient:
                 self._frame(2, record)
 
     def _frame(self, opcode: int, payload: bytes) -> None:
-        """Write a WebSocket frame, masked with zeros."""
-        size = len(payload)
-        if size < 126:
-            head = bytes((0x80 | opcode, 0x80 | size))
-        elif size < 65_536:
-            head = bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big")
-        else:
-            head = bytes((0x80 | opcode, 0xFF)) + size.to_bytes(8, "big")
         if self.wire is not None:
-            self.wire.send(head + b"\0\0\0\0" + payload)
+            self.wire.send(frame_of(opcode, payload))
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -392,7 +315,7 @@ class SimClient:
                 self._frame(2, self._handshake.client_hello)
         wire = self.wire
         while self.wire is wire and wire is not None:
-            found = _next_frame(buffer)
+            found = next_frame(buffer)
             if found is None:
                 return
             self._take_message(*found)
@@ -463,7 +386,7 @@ class SimClient:
 
     def _take_signal(self, frame: dict[str, Any]) -> None:
         kind, room = frame["type"], frame.get("room") or (frame.get("summary") or {}).get("id", "")
-        self.seen.told.append(_Told(kind, room, self._written))
+        self.seen.told.append(Told(kind, room, self._written))
         if kind == "room.closed":
             self.last.pop(room, None)
             self.rooms.discard(room)
@@ -490,22 +413,3 @@ class SimClient:
             self.name, op, conn=self._conn, room=entry["room"], seq=entry["seq"], kind=entry["type"], user=entry["user"],
             cmid=entry.get("cmid") or "", body_sha=digest(entry.get("body")), member=entry.get("member") or "",
         )  # fmt: skip
-
-
-def _next_frame(buffer: bytearray) -> tuple[int, bytes] | None:
-    """Take the next whole WebSocket frame of a server."""
-    if len(buffer) < 2:
-        return None
-    size, start = buffer[1], 2
-    if size == 126:
-        start = 4
-        size = int.from_bytes(buffer[2:4], "big")
-    elif size == 127:
-        start = 10
-        size = int.from_bytes(buffer[2:10], "big")
-    if len(buffer) < start or len(buffer) < start + size:
-        return None
-    assert buffer[0] & 0x80, "a server of ours does not split messages"
-    opcode, payload = buffer[0] & 15, bytes(buffer[start : start + size])
-    del buffer[: start + size]
-    return opcode, payload

@@ -83,8 +83,8 @@ class Timeline:
                     loop.steps += 1
                     if loop.steps == loop.ends_at:
                         loop.on_end()
-                if self.steps > STEPS_MAX:
-                    raise Deadlock("it runs in circles")
+                    if self.steps > STEPS_MAX:
+                        raise Deadlock("it runs in circles")
                 if until():
                     return True
                 while timers and (timers[0][2].cancelled() or timers[0][2]._loop.dead):  # type: ignore[attr-defined]

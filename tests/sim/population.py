@@ -15,11 +15,11 @@ from securechat.errors import ChatError
 from securechat.server.datadir import DataDir
 from securechat.store.migrate import migrate
 from sim import chance
-from sim.client import Account
 from sim.disk import Disk
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.server import SimServer
+from sim.story import Account
 from support.checker import read_rows
 
 CALM: Final = ((0.0005, 0.002), 65_536, 65_536, 0.0)

@@ -15,12 +15,13 @@ from securechat.domain import commands as c
 from securechat.errors import ChatError
 from securechat.store.sqlite import SqliteDatabase
 from sim import chance
-from sim.client import Diary, SimClient, Traits
+from sim.client import SimClient
 from sim.disk import Disk
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.population import OUTSIDER, Failed, Population
 from sim.server import JOURNAL, STOP_S, SimServer, narrow
+from sim.story import Diary, Traits
 
 BEGINS_S: Final = 1_100.0
 CONVERGE_S: Final = 60.0
