@@ -70,12 +70,13 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
         if asked.story:
             for record in run.diary.records:
                 print(record)
-            print("\n".join(run.faults))
+            print("\n".join(run.faults.told))
         if violations:
             failed += 1
             what = checker.summary(violations)
             print(
-                json.dumps({"seed": seed, "what": what, "faults": run.faults, "complaints": server.JOURNAL.lines[:5]}), flush=True
+                json.dumps({"seed": seed, "what": what, "faults": run.faults.told, "complaints": server.JOURNAL.lines[:5]}),
+                flush=True,
             )
         rmtree(folder / "run")
         del run

@@ -17,6 +17,7 @@ from securechat.store.sqlite import SqliteDatabase
 from sim import chance
 from sim.client import SimClient
 from sim.disk import Disk
+from sim.faults import Faults
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.population import OUTSIDER, Failed, Population
@@ -27,7 +28,6 @@ BEGINS_S: Final = 1_100.0
 CONVERGE_S: Final = 60.0
 """After the last fault everybody has everything within this time."""
 EMOJI: Final = ("👍", "🎉", "🙂")
-REVOCATIONS: Final = ("device.revoke", "session.delete", "user.disable", "bot.revoke")
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Run:
 
     Attributes:
         trouble: What broke besides the history: the server does not come right, or does not end.
-        faults: What was done, for people.
+        faults: What goes wrong.
         acked: Operator's commands that were acknowledged: (action, subject, room).
     """
 
@@ -100,22 +100,16 @@ class Run:
         self.diary = Diary()
         self.clients: dict[str, SimClient] = {}
         self.trouble: list[str] = []
-        self.faults: list[str] = []
         self.acked: list[tuple[str, str, str]] = []
         self.ended: list[Ended] = []
         self.membership = Membership()
         self._over = False
         self._talking = True
-        self._troubled = True
-        self._disk_failed = False
-        self._open_asks: dict[object, None] = {}
+        self._let_in: set[tuple[str, str]] = set()
+        """(user, room): somebody asked that the user be let in; that may happen late."""
+        self.open_asks: dict[object, None] = {}
         """Commands of the operator without an answer yet."""
-        self._down_until = 0.0
-
-    @property
-    def disk_failed(self) -> bool:
-        """Whether the disk ever refused something: then the server may complain."""
-        return self._disk_failed
+        self.faults = Faults(self)
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,10 +127,10 @@ class Run:
         self.server.start()
         self._people()
         talk_s = self.rng.uniform(3.0, 7.0)
-        self._plan(talk_s)
+        self.faults.plan(talk_s)
         self.loop.call_later(0.2, self._keep_up)
         self.timeline.run(lambda: False, talk_s)
-        self._talking = self._troubled = False
+        self._talking = self.faults.on = False
         self.server.life.full = self.server.life.failing = False
         self.server.commit_s = (0.0005, 0.003)
         self.server.loop.ends_at = -1
@@ -210,19 +204,12 @@ class Run:
         """Join the hall, or leave it."""
         hall, user = self.people.rooms["hall"], client.user
         if hall not in client.rooms:
+            self._let_in.add((user, hall))
             self.membership.maybe_in(user, hall, self.timeline.now)
             client.command("room.join", room=hall)
             return
 
-        def done(answer: Any) -> None:
-            if answer is not None and answer["op"] == "reply" and not self._is_joining(user):
-                self.membership.left(user, hall, self.timeline.now)
-
-        client.command("room.leave", done, room=hall)
-
-    def _is_joining(self, user: str) -> bool:
-        """Whether another client of the user may have asked to be in meanwhile: then nothing is sure."""
-        return sum(each.user == user for each in self.clients.values()) > 1
+        client.command("room.leave", room=hall)
 
     # ── what the operator does ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,7 +217,7 @@ class Run:
         ask = object()
 
         def answered(result: Any) -> None:
-            self._open_asks.pop(ask, None)
+            self.open_asks.pop(ask, None)
             if not isinstance(result, ChatError):
                 action = str(type(command).__struct_config__.tag)
                 if action != "member.add":  # Who is in it already is let in without a word.
@@ -239,27 +226,26 @@ class Run:
                 done()
 
         if self.server.ask(command, answered, self.loop):
-            self._open_asks[ask] = None
+            self.open_asks[ask] = None
 
-    def _remove(self, user: str, room: str) -> None:
-        since = self.timeline.now
-        self._ask(c.MemberRemove(room=room, user=user), user, room, lambda: self._surely_out(user, room, since))
+    def remove(self, user: str, room: str) -> None:
+        """Have the operator remove somebody."""
+        self._ask(c.MemberRemove(room=room, user=user), user, room, lambda: self._surely_out(user, room))
 
-    def _surely_out(self, user: str, room: str, asked: float) -> None:
-        tried = [at for who, where, at in self._let_in if (who, where) == (user, room)]
-        if not any(at >= asked - CONVERGE_S for at in tried):
+    def _surely_out(self, user: str, room: str) -> None:
+        if (user, room) not in self._let_in:
             self.membership.left(user, room, self.timeline.now)
 
-    _let_in: list[tuple[str, str, float]]
-
-    def _add(self, user: str, room: str) -> None:
-        if not self._troubled:
+    def add(self, user: str, room: str) -> None:
+        """Have the operator let somebody in."""
+        if not self.faults.on:
             return
-        self._let_in.append((user, room, self.timeline.now))
+        self._let_in.add((user, room))
         self.membership.maybe_in(user, room, self.timeline.now)
         self._ask(c.MemberAdd(room=room, user=user), user, room)
 
-    def _revoke(self, what: str) -> None:
+    def revoke(self, what: str) -> None:
+        """End a session, by its owner or by the operator."""
         if what in {"device.revoke", "session.delete"}:
             gone, by = self.clients.get("ana-laptop"), self.clients.get("ana-phone" if what == "device.revoke" else "ana-laptop")
             if gone is None or by is None:
@@ -286,130 +272,18 @@ class Run:
         for client in clients:
             client.traits.patience = 3.0
 
-    # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _plan(self, talk_s: float) -> None:
-        """Draw which kinds of faults this run has, and when."""
-        rng = self.rng
-        self._let_in = []
-        kinds: list[tuple[Callable[[], None], float, int]] = [
-            (self._crash, 0.45, 1),
-            (self._crash_at_a_step, 0.45, 2),
-            (self._restart, 0.15, 1),
-            (self._full_disk, 0.15, 1),
-            (self._failing_disk, 0.15, 1),
-            (self._slow_disk, 0.2, 2),
-            (self._cut, 0.4, 4),
-            (self._deafen, 0.3, 2),
-            (self._stall, 0.3, 3),
-            (self._vanish, 0.3, 3),
-            (self._slow_reader, 0.3, 2),
-            (self._jump, 0.2, 1),
-            (self._membership, 0.5, 4),
-        ]
-        for fault, likely, most in kinds:
-            if rng.random() < likely:
-                for _ in range(rng.randint(1, most)):
-                    self.loop.call_later(rng.uniform(0.8, talk_s), self._fault, fault)
-        if rng.random() < 0.35:
-            self.loop.call_later(rng.uniform(1.0, talk_s), self._revoke, rng.choice(REVOCATIONS))
-
-    def _fault(self, fault: Callable[[], None]) -> None:
-        if self._troubled:
-            self.faults.append(f"{self.timeline.now - BEGINS_S:.3f} {fault.__name__[1:]}")
-            fault()
-
     def _keep_up(self) -> None:
         """Start the server again when it is down, as whoever watches over it would."""
         if self._over:
             return
-        if self.server.ended and self.timeline.now >= self._down_until:
+        if self.server.ended and self.timeline.now >= self.faults.down_until:
             if not self.server.loop.dead:
                 problem = self.server.reap()
-                self._open_asks.clear()
-                if problem and not self._disk_failed:
+                self.open_asks.clear()
+                if problem and not self.faults.disk_failed:
                     self.trouble.append(f"L: the server ended by itself: {problem}")
             self.server.start()
         self.loop.call_later(0.2, self._keep_up)
-
-    def _kill(self) -> None:
-        rng = self.rng
-        power = rng.random() < 0.6
-        self.server.kill(power=power, tear=power and rng.random() < 0.5, silent=rng.random() < 0.3)
-        self._down_until = self.timeline.now + rng.choice([0.0, 0.3, 2.0])
-        self._open_asks.clear()  # Nobody will ever know.
-
-    def _crash(self) -> None:
-        if not self.server.loop.dead:
-            self._kill()
-
-    def _crash_at_a_step(self) -> None:
-        loop = self.server.loop
-        loop.ends_at = loop.steps + self.rng.randint(1, 250)
-        loop.on_end = self._kill
-
-    def _restart(self) -> None:
-        if self.server.ready:
-            self.server.ask_to_stop()
-
-    def _full_disk(self) -> None:
-        self._disk("full", self.rng.uniform(0.1, 2.0))
-
-    def _failing_disk(self) -> None:
-        self._disk("failing", self.rng.uniform(0.1, 1.0))
-
-    def _disk(self, how: str, seconds: float) -> None:
-        life = self.server.life
-        self._disk_failed = True
-        self.diary.add("disk", "refusing")
-        setattr(life, how, True)
-        self.loop.call_later(seconds, setattr, life, how, False)  # noqa: FBT003 - `setattr` takes no names
-
-    def _slow_disk(self) -> None:
-        usual = self.server.commit_s
-        self.server.commit_s = (0.2, 1.5)
-        self.loop.call_later(self.rng.uniform(0.5, 2.0), setattr, self.server, "commit_s", usual)
-
-    def _victim(self) -> SimClient:
-        return self.clients[self.rng.choice(sorted(self.clients))]
-
-    def _cut(self) -> None:
-        wire = self._victim().wire
-        if wire is not None:
-            wire.cut()
-
-    def _deafen(self) -> None:
-        wire = self._victim().wire
-        if wire is not None:
-            wire.deaf = True
-
-    def _stall(self) -> None:
-        wire = self._victim().wire
-        if wire is not None:
-            wire.stall(self.rng.uniform(0.5, 8.0))
-
-    def _vanish(self) -> None:
-        self._victim().drop(silently=self.rng.random() < 0.5)
-
-    def _slow_reader(self) -> None:
-        wire = self._victim().wire
-        if wire is not None:
-            wire.slow_bps = self.rng.choice([4_000.0, 20_000.0])
-            self.loop.call_later(self.rng.uniform(1.0, 6.0), setattr, wire, "slow_bps", 0.0)
-
-    def _jump(self) -> None:
-        self.server.jump(self.rng.choice([-3_600.0, -300.0, -5.0, 5.0, 300.0]))
-
-    def _membership(self) -> None:
-        rng = self.rng
-        client = self.clients[rng.choice([name for name in ("ana-phone", "ben-phone", "cleo", "dan") if name in self.clients])]
-        room = self.people.rooms[rng.choice(["den", "den", "hall"])]
-        if room in client.rooms:
-            self._remove(client.user, room)
-            if rng.random() < 0.5:
-                self.loop.call_later(rng.uniform(0.0, 1.0), self._add, client.user, room)
-        else:
-            self._add(client.user, room)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -425,7 +299,7 @@ class Run:
         return found
 
     def _settled(self) -> bool:
-        if not self.server.at_rest or self._open_asks:
+        if not self.server.at_rest or self.open_asks:
             return False
         clients = [client for client in self.clients.values() if not client.over]
         if not all(
@@ -441,7 +315,7 @@ class Run:
         if not self.server.at_rest:
             return "the server is not at rest"
         wanted = self._wanted()
-        found = [f"{len(self._open_asks)} commands of the operator open"] if self._open_asks else []
+        found = [f"{len(self.open_asks)} commands of the operator open"] if self.open_asks else []
         for name, client in self.clients.items():
             behind = _behind(client, wanted)
             if not client.over and (not client.ready or client.unanswered or behind):
@@ -473,7 +347,7 @@ class Run:
             self.trouble.append(f"I11: the server ended with {problem}")
         if server.problems:
             self.trouble.append(f"I11: nobody caught {server.problems[:3]}")
-        if JOURNAL.lines and not self._disk_failed:
+        if JOURNAL.lines and not self.faults.disk_failed:
             self.trouble.append(f"I11: the server complains: {JOURNAL.lines[:3]}")
 
     def _becomes(self, condition: Callable[[], bool], within_s: float) -> bool:
