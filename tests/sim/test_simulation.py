@@ -32,6 +32,7 @@ MUTANTS: Final = {
     "no_cut_at_removal": "I6",
     "swap_entries": "I5",
     "reuse_nonce": "I13",
+    "keep_sessions": "I7",
     "leak_task": "I11",
     "swallow_cancel": "I11",
     "skip_audit": "I12",

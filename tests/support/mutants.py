@@ -282,6 +282,11 @@ def _reuse_nonce() -> None:
     wrap(EncryptionManager, "seal_pieces", make)
 
 
+def _keep_sessions() -> None:
+    """A session that ended keeps its connections."""
+    wrap(Hub, "disconnect", lambda _disconnect: lambda _self, **_whom: None)
+
+
 def _leak_task() -> None:
     """Each connection leaves a task behind that waits for ever."""
     leaked: list[asyncio.Task[Any]] = []
@@ -328,6 +333,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "no_cut_at_removal": _no_cut_at_removal,
     "sequence_order": _sequence_order,
     "reuse_nonce": _reuse_nonce,
+    "keep_sessions": _keep_sessions,
     "leak_task": _leak_task,
     "swallow_cancel": _swallow_cancel,
     "skip_audit": _skip_audit,
