@@ -36,6 +36,7 @@ class Faults:
         self._people = run.people
         self._diary = run.diary
         self._began = run.timeline.now
+        self._usual_s = run.server.commit_s
         self.on = True
         self.told: list[str] = []
         self.disk_failed = False
@@ -105,9 +106,12 @@ class Faults:
         self._loop.call_later(seconds, setattr, life, how, False)  # noqa: FBT003 - `setattr` takes no names
 
     def _slow_disk(self) -> None:
-        usual = self._server.commit_s
         self._server.commit_s = (0.2, 1.5)
-        self._loop.call_later(self._rng.uniform(0.5, 2.0), setattr, self._server, "commit_s", usual)
+        self._loop.call_later(self._rng.uniform(0.5, 2.0), self._usual_disk)
+
+    def _usual_disk(self) -> None:
+        if self.on:
+            self._server.commit_s = self._usual_s
 
     def _victim(self) -> SimClient:
         return self._clients[self._rng.choice(sorted(self._clients))]
