@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from securechat.errors import Unavailable
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
 
@@ -33,7 +34,8 @@ async def database(tmp_path: Path) -> AsyncIterator[_SlowDisk]:
     found = _SlowDisk(tmp_path / "securechat.db")
     yield found
     found.released.set()
-    await found.close()
+    if not found._closed:
+        await found.close()
 
 
 async def put(database: SqliteDatabase, name: str) -> None:
@@ -58,3 +60,16 @@ async def test_who_is_cancelled_while_it_commits_leaves_nothing_to_the_next_tran
         await first
     await second
     assert await names(database) == ["first", "second"]
+
+
+async def test_what_still_waits_when_the_database_is_closed_is_told_that_it_is_unavailable(database: _SlowDisk) -> None:
+    first = asyncio.create_task(put(database, "first"))
+    await asyncio.to_thread(database.reached.wait, 10)
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(put(database, "second"))
+    await asyncio.sleep(0)
+    database.released.set()
+    await asyncio.gather(first, closing)
+    with pytest.raises(Unavailable):
+        await second

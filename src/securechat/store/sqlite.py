@@ -84,6 +84,7 @@ class SqliteDatabase:
         self._write_lock = asyncio.Lock()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoint")
+        self._closed = False
         self._wal_pages = 0
         self._checkpointing: asyncio.Task[None] | None = None
         self._erasing: asyncio.TimerHandle | None = None
@@ -107,9 +108,11 @@ class SqliteDatabase:
         """Give a transaction; leaving the block commits to the disk, an exception undoes all.
 
         Raises:
-            Unavailable: The disk is full or failed; nothing is stored.
+            Unavailable: The disk is full or failed, or the database is closed; nothing is stored.
         """
         async with self._write_lock:
+            if self._closed:
+                raise Unavailable("The server stops.", retry_after_ms=1_000)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield SqliteTransaction(self._writer)
@@ -144,6 +147,7 @@ class SqliteDatabase:
                 with suppress(apsw.Error):
                     await task
         async with self._write_lock:
+            self._closed = True
             with suppress(apsw.Error):
                 await self._on_disk(self._truncate)
         self._disk.shutdown()
