@@ -147,6 +147,9 @@ class Faults:
         rng = self._rng
         client = self._clients[rng.choice([name for name in ("ana-phone", "ben-phone", "cleo", "dan") if name in self._clients])]
         room = self._people.rooms[rng.choice(["den", "den", "hall"])]
+        for each in self._clients.values():  # All talk while somebody goes or comes.
+            if each.ready and room in each.rooms and rng.random() < 0.7:
+                self._loop.call_later(rng.uniform(0.0, 0.2), self._run.say, each, room)
         if room in client.rooms:
             self._run.remove(client.user, room)
             if rng.random() < 0.5:

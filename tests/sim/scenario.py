@@ -195,6 +195,11 @@ class Run:
         elif client.account.name != OUTSIDER:
             self._visit(client)
 
+    def say(self, client: SimClient, room: str) -> None:
+        """Have a client say something now."""
+        if self._talking and client.ready and not client.over:
+            client.post(room, self._text(self.rng))
+
     @staticmethod
     def _text(rng: random.Random) -> str:
         size = rng.choice([5, 40, 40, 200, 3_000])
