@@ -38,7 +38,7 @@ MUTANTS: Final = {
     "skip_audit": ("I12",),
 }
 """What breaks, and the invariants of which one has to say so."""
-MUTANT_SEEDS: Final = 120
+MUTANT_SEEDS: Final = 250
 """Within so many seeds each of them is noticed."""
 
 Lines = list[dict[str, Any]]
