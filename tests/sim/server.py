@@ -84,7 +84,7 @@ class _NoLogger:
     stop = start
 
 
-async def _listen(self: Listener, _host: str, port: int, _tls: object) -> int:
+async def _listen(self: Listener, _host: str, port: int, _tls: object, **_how: object) -> int:
     _owner().door = self
     return port or 443
 
@@ -134,11 +134,11 @@ def replace_edges() -> None:
         (Listener, "listen_unix", _listen_unix),
         (Listener, "stop_accepting", _stop_accepting),
         (sqlite_module, "apsw", _Apsw()),
-        (opening_module, "migrate", lambda _path: None),
-        (TLSContext, "load", lambda _self: None),
+        (opening_module, "migrate", lambda *_: None),
+        (TLSContext, "load", lambda *_: None),
         (IdentityKey, "load", staticmethod(cache(IdentityKey.load))),
         (server_module, "Logger", _NoLogger),
-        (server_module, "StaticFiles", lambda _folder: None),
+        (server_module, "StaticFiles", lambda *_: None),
         (server_module, "RestApp", lambda *_parts: SimpleNamespace(asgi=None)),  # Nobody here speaks HTTP but for the upgrade.
         (server_module, "AdminApp", lambda *_parts, **_how: SimpleNamespace(asgi=None)),
         (server_module, "passkeys", SimpleNamespace(load=lambda: None)),

@@ -12,6 +12,7 @@ from securechat.cli.main import Config, Data, Json
 from securechat.cli.output import say, say_json
 from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
+from securechat.program import program
 from securechat.server.config import ConfigManager
 from securechat.server.datadir import DataDir
 from securechat.store.copying import copy_database
@@ -41,7 +42,7 @@ def status(*, config: Config = None, data: Data = None, json: Json = False) -> N
             if have == HEAD
             else "empty"
             if have is None
-            else "older: securechat db migrate"
+            else f"older: {program()} db migrate"
             if have < HEAD
             else "newer"
         )

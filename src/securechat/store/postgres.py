@@ -38,7 +38,7 @@ MIGRATING: Final = 0x5EC_C4A7
 
 _TELLS_ROWS: Final = {"SELECT", "WITH P"}
 _VALUE: Final = re.compile(r"'[^']*'|\?")
-_NOT_NOW: Final = (
+NOT_NOW: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -250,7 +250,7 @@ class PostgresDatabase:
         """
         try:
             connection = await self._pool.acquire(timeout=CONNECT_S)
-        except _NOT_NOW as error:
+        except NOT_NOW as error:
             raise _unavailable(error) from error
         try:
             yield connection
@@ -259,13 +259,13 @@ class PostgresDatabase:
             raise AnswerLost from error
         except asyncpg.TransactionRollbackError as error:
             raise TryAgain from error
-        except _NOT_NOW as error:
+        except NOT_NOW as error:
             raise _unavailable(error) from error
         except asyncio.CancelledError:
             _end(connection)  # It is in the middle of something.
             raise
         finally:
-            with suppress(*_NOT_NOW):
+            with suppress(*NOT_NOW):
                 await self._pool.release(connection, timeout=1)
 
 
@@ -292,12 +292,13 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
         connections: How many there may be; at least 3, since a commit may read while it has one.
 
     Raises:
-        Shutdown: It does not answer, refuses us, or was made by a newer SecureChat.
+        Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
     try:
+        await _require_durable(url)
         await migrate_postgres(url)
-        pool = await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **_OPTIONS)
-    except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
+        pool = await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **OPTIONS)
+    except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
     return PostgresDatabase(pool)
 
@@ -309,12 +310,12 @@ async def current_postgres(url: str) -> str | None:
         Shutdown: It does not answer, or refuses us.
     """
     try:
-        connection = await asyncpg.connect(url, **_OPTIONS)
+        connection = await asyncpg.connect(url, **OPTIONS)
         try:
             return await _revision(connection)
         finally:
             await connection.close(timeout=1)
-    except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
+    except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
 
 
@@ -325,18 +326,29 @@ async def read_all(url: str, sql: str) -> list[Row]:
         ValueError: It cannot be read.
     """
     try:
-        connection = await asyncpg.connect(url, **_OPTIONS)
+        connection = await asyncpg.connect(url, **OPTIONS)
         try:
             return [tuple(row) for row in await connection.fetch(sql, timeout=BESIDE_S)]
         finally:
             await connection.close(timeout=1)
-    except (*_NOT_NOW, asyncpg.PostgresError) as error:
+    except (*NOT_NOW, asyncpg.PostgresError) as error:
         raise ValueError(f"The database cannot be read: {_reason(error)}") from error
+
+
+async def _require_durable(url: str) -> None:
+    """Refuse a database that answers before it has written: what SecureChat acknowledges is on the disk."""
+    connection = await asyncpg.connect(url, **OPTIONS)
+    try:
+        lost = [name for name in _DURABLE if await connection.fetchval("SELECT current_setting($1)", name) == "off"]
+    finally:
+        await connection.close(timeout=1)
+    if lost:
+        raise Shutdown(f"PostgreSQL would lose messages in a power cut: {', '.join(lost)} is off. Switch it on in postgresql.conf.")
 
 
 async def migrate_postgres(url: str) -> str | None:
     """Bring the schema to this version, one server at a time; return the revision that was there before."""
-    connection = await asyncpg.connect(url, **_OPTIONS)
+    connection = await asyncpg.connect(url, **OPTIONS)
     try:
         have = await _revision(connection)
         if have == HEAD:
@@ -365,7 +377,8 @@ def _reason(error: BaseException) -> str:
     return f"{error}" or type(error).__name__
 
 
-_OPTIONS: Final[dict[str, Any]] = {
+_DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
+OPTIONS: Final[dict[str, Any]] = {
     "timeout": CONNECT_S,
     "command_timeout": COMMAND_S,
     "statement_cache_size": 300,
