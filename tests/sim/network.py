@@ -96,6 +96,11 @@ class Wire:
         self.slow_bps = 0.0
         """The client reads at most so many bytes per second; 0 for all that comes."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way, in either direction."""
+        return bool(self.on_the_way) or (not self.deaf and not self.over and self.transport.unread > 0)
+
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def stall(self, seconds: float) -> None:
@@ -210,6 +215,11 @@ class Transport(asyncio.Transport):
         """Connect a protocol."""
         self._protocol = protocol
         protocol.connection_made(self)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the client has not read yet."""
+        return self._kept_bytes + self._under_way
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

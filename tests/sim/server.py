@@ -228,8 +228,8 @@ class SimServer:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is on its way to it, and it is done with everything that came."""
-        if not self.ready or self.parts is None or any(wire.on_the_way for wire in self.wires):
+        """Whether nothing is on its way to or from it, and it is done with everything that came."""
+        if not self.ready or self.parts is None or any(wire.busy for wire in self.wires):
             return False
         return self.parts.room_log._running is None and not self.parts.dispatcher._tasks
 

@@ -28,7 +28,7 @@ MUTANTS: Final = {
     "ack_before_commit": ("I1", "I10"),
     "sequence_order": ("I1",),
     "forget_cmid": ("I1",),
-    "drop_deliveries": ("I5",),
+    "drop_deliveries": ("I3", "I5"),
     "no_cut_at_removal": ("I6",),
     "swap_entries": ("I5",),
     "reuse_nonce": ("I13",),
