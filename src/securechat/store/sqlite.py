@@ -7,7 +7,7 @@ hand-over of the interpreter lock can cost milliseconds (ADR 0003). COMMIT and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -84,6 +84,7 @@ class SqliteDatabase:
         self._write_lock = asyncio.Lock()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoint")
+        self._closed = False
         self._wal_pages = 0
         self._checkpointing: asyncio.Task[None] | None = None
         self._erasing: asyncio.TimerHandle | None = None
@@ -107,13 +108,15 @@ class SqliteDatabase:
         """Give a transaction; leaving the block commits to the disk, an exception undoes all.
 
         Raises:
-            Unavailable: The disk is full or failed; nothing is stored.
+            Unavailable: The disk is full or failed, or the database is closed; nothing is stored.
         """
         async with self._write_lock:
+            if self._closed:
+                raise Unavailable("The server stops.", retry_after_ms=1_000)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield SqliteTransaction(self._writer)
-                await asyncio.get_running_loop().run_in_executor(self._disk, self._commit)
+                await self._on_disk(self._commit)
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError):
@@ -144,8 +147,9 @@ class SqliteDatabase:
                 with suppress(apsw.Error):
                     await task
         async with self._write_lock:
+            self._closed = True
             with suppress(apsw.Error):
-                await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate)
+                await self._on_disk(self._truncate)
         self._disk.shutdown()
         self._background.shutdown()
         for connection in (self._reader, self._checkpointer, self._writer):
@@ -153,6 +157,23 @@ class SqliteDatabase:
 
     def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
         return self._checkpointer.execute(sql, values).fetchall()
+
+    async def _on_disk(self, work: Callable[[], None]) -> None:
+        """Do what waits for the disk in its thread, and return or be cancelled only once it is done.
+
+        It cannot be called back: whoever is cancelled meanwhile would undo a transaction that is being committed, or leave the
+        commit to the next one.
+        """
+        done = asyncio.get_running_loop().run_in_executor(self._disk, work)
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            while not done.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({done})
+            if not done.cancelled() and (error := done.exception()) is not None:
+                raise asyncio.CancelledError from error
+            raise
 
     def _commit(self) -> None:
         self._writer.execute("COMMIT")
@@ -181,7 +202,7 @@ class SqliteDatabase:
 
     async def _erase(self) -> None:
         async with self._write_lock:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate)
+            await self._on_disk(self._truncate)
 
     def _passive(self) -> None:
         self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
