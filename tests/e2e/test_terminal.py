@@ -334,7 +334,7 @@ def test_a_session_that_ends_elsewhere_ends_the_chat(server: RunningServer, tmp_
         if device["name"] == "Terminal":
             server.request("DELETE", f"/devices/{device['id']}", token=ana["access_token"])
 
-    terminal.expect("error: The session has ended. Run: securechat login")
+    terminal.expect("error: The session has ended. Run: ", "securechat login")
     assert terminal.end() == 3
 
 
