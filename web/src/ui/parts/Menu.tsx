@@ -1,7 +1,7 @@
 /** A button with a short list of things to do. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon, type IconName } from "../icons";
 
 export interface MenuItem {
@@ -23,7 +23,8 @@ export function Menu({ label, items, children }: Props) {
   const whole = useRef<HTMLSpanElement>(null);
   const button = useRef<HTMLButtonElement>(null);
   const entries = () => [...(whole.current?.querySelectorAll<HTMLButtonElement>('[role="menuitem"]') ?? [])];
-  useEffect(() => {
+  // Before the next key can come: who types fast means the menu, too.
+  useLayoutEffect(() => {
     if (!isOpen) return;
     entries()[0]?.focus();
     const leave = (event: Event) => {
@@ -44,7 +45,7 @@ export function Menu({ label, items, children }: Props) {
     if (!isOpen) return;
     const all = entries();
     const at = all.indexOf(document.activeElement as HTMLButtonElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1 + all.length, Home: 0, End: all.length - 1 }[event.key];
+    const to = { ArrowDown: at + 1, ArrowUp: Math.max(at, 0) - 1 + all.length, Home: 0, End: all.length - 1 }[event.key];
     if (to !== undefined) all[to % all.length]?.focus();
     else if (event.key === "Escape") close();
     else return;
