@@ -7,8 +7,8 @@ hand-over of the interpreter lock can cost milliseconds (ADR 0003). COMMIT and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -30,14 +30,18 @@ class SqliteTransaction:
 
     Args:
         writer: The connection that writes, with a transaction begun.
+
+    Attributes:
+        committed: Whether it is on the disk: also where the block ends with a `CancelledError`.
     """
 
-    __slots__ = ("_before", "_writer")
+    __slots__ = ("_before", "_writer", "committed")
 
     dialect = Dialect.SQLITE
 
     def __init__(self, writer: apsw.Connection) -> None:
         self._writer = writer
+        self.committed = False
         self._before = writer.total_changes()
 
     @property
@@ -106,14 +110,17 @@ class SqliteDatabase:
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         """Give a transaction; leaving the block commits to the disk, an exception undoes all.
 
+        Who is cancelled during the commit waits for its end all the same: `committed` says how it ended.
+
         Raises:
             Unavailable: The disk is full or failed; nothing is stored.
         """
         async with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
+            transaction = SqliteTransaction(self._writer)
             try:
-                yield SqliteTransaction(self._writer)
-                await asyncio.get_running_loop().run_in_executor(self._disk, self._commit)
+                yield transaction
+                await _to_the_end(self._disk, lambda: self._commit(transaction))
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError):
@@ -145,7 +152,7 @@ class SqliteDatabase:
                     await task
         async with self._write_lock:
             with suppress(apsw.Error):
-                await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate)
+                await _to_the_end(self._disk, self._truncate)
         self._disk.shutdown()
         self._background.shutdown()
         for connection in (self._reader, self._checkpointer, self._writer):
@@ -154,8 +161,9 @@ class SqliteDatabase:
     def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
         return self._checkpointer.execute(sql, values).fetchall()
 
-    def _commit(self) -> None:
+    def _commit(self, transaction: SqliteTransaction) -> None:
         self._writer.execute("COMMIT")
+        transaction.committed = True
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -166,12 +174,11 @@ class SqliteDatabase:
         return apsw.SQLITE_OK
 
     async def _checkpoint(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._background, self._passive)
+            await _to_the_end(self._background, self._passive)
             async with self._write_lock:
                 # Little is left by now. Finishing it lets the next write begin the WAL anew; else it would only grow.
-                await loop.run_in_executor(self._background, self._passive)
+                await _to_the_end(self._background, self._passive)
         finally:
             self._checkpointing = None
 
@@ -181,7 +188,7 @@ class SqliteDatabase:
 
     async def _erase(self) -> None:
         async with self._write_lock:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate)
+            await _to_the_end(self._disk, self._truncate)
 
     def _passive(self) -> None:
         self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -199,6 +206,24 @@ class SqliteDatabase:
             copy.pragma("journal_mode", "delete")
         finally:
             copy.close()
+
+
+async def _to_the_end(where: Executor, work: Callable[[], None]) -> None:
+    """Have a thread do something, and return when it is done: also who is cancelled holds the lock until then.
+
+    Let go earlier, the next one would begin a transaction on a connection that still commits, or undo what is being stored.
+    """
+    doing = asyncio.get_running_loop().run_in_executor(where, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not doing.done():
+        try:
+            await asyncio.wait({doing})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        doing.exception()  # Nobody else asks for it.
+        raise cancelled
+    doing.result()
 
 
 def _connect(path: Path) -> apsw.Connection:
