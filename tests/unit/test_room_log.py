@@ -65,7 +65,9 @@ class MemoryStore:
         self.gate.set()
         self.fail: list[Exception] = []
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]]) -> Any:
+    lanes = 1
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]], _lane: int = 0, /) -> Any:
         transaction = MemoryTransaction(self)
         before = {name: state.last_seq for name, state in self.rooms.items()}
         try:
@@ -99,7 +101,7 @@ class World:
         self.log.submit(operation, lambda result: self.answers.__setitem__(f"{who.username}/{cmid}/{body}", result))
 
     async def settle(self) -> None:
-        while self.log._running is not None:
+        while any(lane.running for lane in self.log._lanes.values()):
             await asyncio.sleep(0)
 
 
@@ -257,7 +259,7 @@ async def test_a_store_that_asks_again_hears_the_last_decision_and_each_refusal_
     log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock(), lambda _origin, error: heard.append(type(error).__name__))
     commit = store.commit
 
-    async def twice(work: Callable[[LogTransaction], Awaitable[Any]]) -> Any:
+    async def twice(work: Callable[[LogTransaction], Awaitable[Any]], _lane: int = 0, /) -> Any:
         await work(cast("LogTransaction", MemoryTransaction(store)))
         return await commit(work)
 

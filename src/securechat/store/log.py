@@ -47,7 +47,7 @@ class SqliteLog(LogReads):
         self._sealing = sealing
         self._rooms: dict[str, RoomState] = {}
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], _lane: int = 0, /) -> T:
         """See `LogStore.commit`."""
         transaction: _Transaction | None = None
         open_transaction: SqliteTransaction | None = None

@@ -94,6 +94,15 @@ class SqliteDatabase:
         self._erase_task: asyncio.Task[None] | None = None
         self._writer.set_wal_hook(self._count_wal)
 
+    @property
+    def parts(self) -> Sequence[SqliteDatabase]:
+        """See `Database.parts`."""
+        return (self,)
+
+    def for_room(self, _room_id: str, /) -> SqliteDatabase:
+        """See `Database.for_room`."""
+        return self
+
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """Return the rows of a query on committed data, at once."""
         return self._reader.execute(sql, values).fetchall()
