@@ -10,6 +10,7 @@ import typer
 
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.output import say, say_json
+from securechat.cli.shards import shards
 from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
 from securechat.server.config import ConfigManager
@@ -23,6 +24,8 @@ database = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+database.add_typer(shards, name="shards")
 
 
 @database.command("status")

@@ -119,7 +119,10 @@ async def build(  # noqa: PLR0915 - a list of what there is
         public_url: Base of links.
     """
     url = settings().database_url
-    database = await open_database(url.reveal() if url else "", data.database, connections=settings().database_connections)
+    database = await open_database(
+        url.reveal() if url else "", data.database, connections=settings().database_connections,
+        shards={name: place.reveal() for name, place in settings().database_shards.items()},
+    )  # fmt: skip
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     counters = Counters()

@@ -183,6 +183,7 @@ class ShardedLog:
     def __init__(self, shards: ShardedDatabase, audit: SqlAudit, sealing: Sealing) -> None:
         self._shards = shards
         self._logs = [ShardLog(shards, number, audit, sealing) for number in range(len(shards.parts))]
+        self._relayed = False
         self._relaying: asyncio.Task[None] | None = None
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,13 +220,10 @@ class ShardedLog:
                 if loop.time() > until:
                     raise Unavailable("This room is being moved.", retry_after_ms=RETRY_MS) from error
                 await asyncio.sleep(PAUSE_S)
-        if recorded:
+        if recorded or not self._relayed:
+            self._relayed = True  # Also what waits for that since before.
             await self._relay()
         return result
-
-    async def start(self) -> None:
-        """Take into the audit log what waits for that since before."""
-        await self._relay()
 
     async def _relay(self) -> None:
         try:

@@ -27,6 +27,8 @@ SHARDS: Final = "shards"
 """Setting at home: (name of this installation, names of its shards)."""
 SHARD: Final = "shard"
 """Setting of a shard: (name of the installation, its own name)."""
+READ_TRIES: Final = 5
+READ_PAUSE_S: Final = 0.02
 _BUCKETS: Final = "SELECT bucket, state, shard FROM buckets"
 _ARRIVES: Final = "DELETE FROM buckets WHERE bucket = $1 AND state = 'absent'"
 
@@ -83,17 +85,20 @@ class ShardedDatabase(PostgresDatabase):
         return await asyncio.shield(self._reading)
 
     async def _refresh(self) -> bool:
-        said = await asyncio.gather(*(self._not_plain(part) for part in self._parts))
+        for _ in range(READ_TRIES):
+            said = await asyncio.gather(*(self._not_plain(part) for part in self._parts))
+            here = [[place for place, rows in enumerate(said) if _is_here(rows, bucket)] for bucket in range(BUCKETS)]
+            if all(len(places) < 2 for places in here):  # noqa: PLR2004 - in one place
+                break
+            await asyncio.sleep(READ_PAUSE_S)  # It left the one after that was asked, and came to the other before.
+        else:
+            log.error("a bucket is in two databases", extra={"shards": self.names})
+            raise Unavailable("The shards contradict each other.", retry_after_ms=RETRY_MS)
         places = list(self._places)
-        for bucket in range(BUCKETS):
-            here = [place for place, rows in enumerate(said) if bucket not in rows or rows[bucket][0] not in {AWAY, ABSENT}]
-            if not here and (place := await self._arrives(bucket, said)) is not None:
-                here = [place]
-            if len(here) > 1:
-                log.error("a bucket is in two databases", extra={"bucket": bucket, "shards": [self.names[each] for each in here]})
-                raise Unavailable("The shards contradict each other.", retry_after_ms=RETRY_MS)
-            if here:  # Else it was read while it moved: whoever needs it asks again.
-                places[bucket] = here[0]
+        for bucket, found in enumerate(here):
+            place = found[0] if found else await self._arrives(bucket, said)
+            if place is not None:  # Else it was read while it moved: whoever needs it asks again.
+                places[bucket] = place
         changed = places != self._places
         self._places = places
         return changed
@@ -120,6 +125,10 @@ class ShardedDatabase(PostgresDatabase):
         await asyncio.gather(super().close(), *(part.close() for part in self._parts[1:]))
 
 
+def _is_here(rows: Mapping[int, tuple[str, str]], bucket: int) -> bool:
+    return bucket not in rows or rows[bucket][0] not in {AWAY, ABSENT}
+
+
 async def arrives(part: PostgresDatabase, bucket: int) -> None:
     """Let a bucket be plainly here: all of it is, since the database it comes from let go of it. May be done twice."""
     async with part.transaction() as transaction:
@@ -143,18 +152,22 @@ async def open_sharded(home: PostgresDatabase, urls: Mapping[str, str], *, conne
     Raises:
         Shutdown: One of them is not known here, does not answer, or is another's.
     """
-    known = await registered(home)
-    if unknown := sorted(set(known.names) - set(urls)):
-        await home.close()
-        raise Shutdown(f"Rooms live in {', '.join(unknown)}, too: database_shards has to say where that is.")
-    if not urls:
-        return home
-    others = {}
-    for name in known.names:
-        others[name] = PostgresDatabase(await open_pool(urls[name], connections=connections))
-        await _require_own(others[name], known.store, name)
-    found = ShardedDatabase(home.pool, others)
-    await found.refresh()
+    others: dict[str, PostgresDatabase] = {}
+    try:
+        known = await registered(home)
+        if unknown := sorted(set(known.names) - set(urls)):
+            raise Shutdown(f"Rooms live in {', '.join(unknown)}, too: database_shards has to say where that is.")  # noqa: TRY301 - one way out
+        for name in known.names:
+            others[name] = PostgresDatabase(await open_pool(urls[name], connections=connections))
+            await _require_own(others[name], known.store, name)
+        if not urls:
+            return home
+        found = ShardedDatabase(home.pool, others)
+        await found.refresh()
+    except BaseException:
+        for part in (home, *others.values()):
+            await part.close()
+        raise
     return found
 
 
