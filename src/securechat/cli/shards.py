@@ -46,9 +46,8 @@ def list_shards(*, config: Config = None, data: Data = None, json: Json = False)
         say_json(found)
         return
     for each in found:
-        say(
-            f"{each.name:<16}{each.host:<32}{len(each.buckets):>4} of {BUCKETS} buckets{each.rooms:>12,} rooms{each.entries:>16,} entries"
-        )
+        held = f"{len(each.buckets):>4} of {BUCKETS} buckets{each.rooms:>12,} rooms{each.entries:>16,} entries"
+        say(f"{each.name:<16}{each.host:<32}{held}")
 
 
 @shards.command("add")

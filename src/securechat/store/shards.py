@@ -88,7 +88,7 @@ class ShardedDatabase(PostgresDatabase):
         for _ in range(READ_TRIES):
             said = await asyncio.gather(*(self._not_plain(part) for part in self._parts))
             here = [[place for place, rows in enumerate(said) if _is_here(rows, bucket)] for bucket in range(BUCKETS)]
-            if all(len(places) < 2 for places in here):  # noqa: PLR2004 - in one place
+            if all(len(places) < 2 for places in here):
                 break
             await asyncio.sleep(READ_PAUSE_S)  # It left the one after that was asked, and came to the other before.
         else:
