@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from securechat.cli import admin, permissions
+from securechat.cli.identity import clear_factors
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.operator import data_root
 from securechat.cli.output import say, say_json, table
@@ -27,6 +28,8 @@ bot = make_group("Bots and their tokens.")
 config = make_group("Settings: explain them, check them.")
 cert = make_group("The server's certificate and its own CA.")
 backup = make_group("Backups: create while running, verify by restoring, restore.")
+
+user.command("clear-factors")(clear_factors)
 
 Username = Annotated[str, typer.Argument(help="Username.")]
 Rooms = Annotated[str, typer.Option(help="Rooms, separated by commas.", show_default=False)]

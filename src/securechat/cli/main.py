@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -114,33 +117,39 @@ def bench(
     run_bench(only, seconds, json)
 
 
-def _groups() -> None:
-    from securechat.cli.apps import app as apps  # noqa: PLC0415
-    from securechat.cli.apps import grant, token  # noqa: PLC0415
-    from securechat.cli.audit import audit  # noqa: PLC0415
-    from securechat.cli.database import database  # noqa: PLC0415
-    from securechat.cli.groups import backup, bot, cert, config, invite, room, user  # noqa: PLC0415
-    from securechat.cli.identity import clear_factors, token_keys  # noqa: PLC0415
-    from securechat.cli.key_commands import keys, servers  # noqa: PLC0415
-    from securechat.cli.storage import storage  # noqa: PLC0415
+GROUPS: Final[dict[str, tuple[str, str, str]]] = {
+    "user": ("groups", "user", "People and rooms"),
+    "invite": ("groups", "invite", "People and rooms"),
+    "room": ("groups", "room", "People and rooms"),
+    "bot": ("groups", "bot", "People and rooms"),
+    "app": ("apps", "app", "People and rooms"),
+    "token": ("apps", "token", "Chat"),
+    "grant": ("apps", "grant", "Chat"),
+    "config": ("groups", "config", "Server"),
+    "cert": ("groups", "cert", "Server"),
+    "keys": ("key_commands", "keys", "Server"),
+    "backup": ("groups", "backup", "Server"),
+    "servers": ("key_commands", "servers", "Chat"),
+    "audit": ("audit", "audit", "Server"),
+    "storage": ("storage", "storage", "Server"),
+    "db": ("database", "database", "Server"),
+    "token-keys": ("identity", "token_keys", "Server"),
+}
+"""Groups of commands, in the order of the help text: module, attribute, panel."""
 
-    app.add_typer(user, name="user", rich_help_panel="People and rooms")
-    app.add_typer(invite, name="invite", rich_help_panel="People and rooms")
-    app.add_typer(room, name="room", rich_help_panel="People and rooms")
-    app.add_typer(bot, name="bot", rich_help_panel="People and rooms")
-    app.add_typer(apps, name="app", rich_help_panel="People and rooms")
-    app.add_typer(token, name="token", rich_help_panel="Chat")
-    app.add_typer(grant, name="grant", rich_help_panel="Chat")
-    app.add_typer(config, name="config", rich_help_panel="Server")
-    app.add_typer(cert, name="cert", rich_help_panel="Server")
-    app.add_typer(keys, name="keys", rich_help_panel="Server")
-    app.add_typer(backup, name="backup", rich_help_panel="Server")
-    app.add_typer(servers, name="servers", rich_help_panel="Chat")
-    app.add_typer(audit, name="audit", rich_help_panel="Server")
-    app.add_typer(storage, name="storage", rich_help_panel="Server")
-    app.add_typer(database, name="db", rich_help_panel="Server")
-    app.add_typer(token_keys, name="token-keys", rich_help_panel="Server")
-    user.command("clear-factors")(clear_factors)
+
+def add_groups(arguments: Sequence[str]) -> None:
+    """Add the groups that these arguments need: one, all for the help text and for completion, none for `serve` and its like.
+
+    A group brings half of the program with it, which is most of the time that a command takes to start.
+    """
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    plain = {each.name or getattr(each.callback, "__name__", "").replace("_", "-") for each in app.registered_commands}
+    if wanted in plain:
+        return
+    for name in [wanted] if wanted in GROUPS else GROUPS:
+        module, attribute, panel = GROUPS[name]
+        app.add_typer(getattr(import_module(f"securechat.cli.{module}"), attribute), name=name, rich_help_panel=panel)
 
 
 @app.command(rich_help_panel="Chat")
@@ -228,7 +237,7 @@ def chat(
 
 def main() -> None:
     """Run the command line; refusals become one line and an exit status, never a traceback."""
-    _groups()
+    add_groups(() if "_SECURECHAT_COMPLETE" in os.environ else sys.argv[1:])
     try:
         app()
     except Shutdown as stop:
