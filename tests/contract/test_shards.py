@@ -106,10 +106,10 @@ async def say(store: StoreUnderTest, room: str, cmid: str) -> int:
 
 
 def test_python_and_postgresql_agree_on_buckets(postgres: Postgres) -> None:
-    rooms = [f"rm_{number}" for number in range(300)] + ["", "rm_é"]
+    rooms = [f"rm_{number}" for number in range(300)] + ["", "rm_é", "a\\b\\\\"]
+    texts = ", ".join(f"'{each}'" for each in rooms)
     told = postgres.sql(
-        f"SELECT string_agg(securechat_bucket(id)::text, ' ' ORDER BY n) FROM unnest(ARRAY[{', '.join(repr(each) for each in rooms)}])"
-        " WITH ORDINALITY AS w (id, n)",
+        f"SELECT string_agg(securechat_bucket(id)::text, ' ' ORDER BY n) FROM unnest(ARRAY[{texts}]) WITH ORDINALITY AS w (id, n)",
         postgres.emptied(),
     )
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -44,14 +44,19 @@ class Operator:
             "SECURECHAT_DATA_DIR": str(world.server.root),
         }
 
-    async def begin(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def begin(self, *arguments: str, group: Sequence[str] = ("shards",)) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "securechat", "db", "shards", *arguments, env=self._environment,
+            sys.executable, "-m", "securechat", "db", *group, *arguments, env=self._environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
 
     async def run(self, *arguments: str) -> str:
-        process = await self.begin(*arguments)
+        return await self._end(await self.begin(*arguments))
+
+    async def db(self, *arguments: str) -> str:
+        return await self._end(await self.begin(*arguments, group=()))
+
+    async def _end(self, process: asyncio.subprocess.Process) -> str:
         output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
         return output.decode()
@@ -99,6 +104,8 @@ async def test_rooms_move_under_load_and_the_mover_is_killed(world: World, datab
             await move(to)
     await move("west")
     await world.acknowledges(50)
+    assert (await operator.db("status")).count("up to date") == 3
+    assert "as before" in await operator.db("migrate")
     listed = {each["name"]: each for each in json.loads(await operator.run("list", "--json"))}
     assert set(map(int, buckets)) == set(listed["west"]["buckets"])
     await world.quiet()

@@ -18,10 +18,11 @@ down_revision = "0008"
 T = 'text COLLATE "C"'
 SERVES = "0008"
 """The oldest revision whose servers may go on with this schema, as long as nothing is moved."""
-BUCKET = """
+BUCKET = r"""
 CREATE FUNCTION securechat_bucket(room_id text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
-$$ SELECT get_byte(sha256(convert_to(room_id, 'UTF8')), 0)::bigint $$
+$$ SELECT get_byte(sha256(decode(replace(room_id, '\', '\\'), 'escape')), 0)::bigint $$
 """
+"""Only of what is immutable, so that it is part of the statement that uses it, and no call: a fifth of the time."""
 ELSEWHERE = """
 CREATE FUNCTION securechat_elsewhere(rooms text[]) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
@@ -29,8 +30,7 @@ BEGIN
     RETURN false;
   END IF;
   RETURN EXISTS (
-    SELECT 1 FROM buckets b JOIN (SELECT DISTINCT securechat_bucket(id) AS bucket FROM unnest(rooms) AS w (id)) AS wanted
-      ON wanted.bucket = b.bucket
+    SELECT 1 FROM unnest(rooms) AS w (id) JOIN buckets b ON b.bucket = securechat_bucket(w.id)
       WHERE b.state IN ('away', 'absent') OR (b.state = 'fenced' AND b.until > clock_timestamp()));
 END $$
 """
