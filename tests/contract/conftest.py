@@ -25,12 +25,23 @@ def second() -> Iterator[Postgres]:
         yield found
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "shards"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Where a store is kept: on each database, and on two servers of which the second one has the rooms that the tests make."""
+    """Where a store is kept, on each database."""
+    return place_on(request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "shards"])
+def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """As `place`, and on two servers of which the second one has the rooms that the tests make: for what is about rooms."""
+    return place_on(request, tmp_path)
+
+
+def place_on(request: pytest.FixtureRequest, folder: Path) -> Place:
+    """Return where a store is kept, as the parameter says."""
     if request.param == "sqlite":
-        return Place(tmp_path, None)
-    found = Place(tmp_path, lambda: request.getfixturevalue("postgres"))
+        return Place(folder, None)
+    found = Place(folder, lambda: request.getfixturevalue("postgres"))
     if request.param == "shards":
         assert bucket_of("rm_1") % 2 == 0
         asyncio.run(found.spread(request.getfixturevalue("second")))

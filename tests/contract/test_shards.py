@@ -27,13 +27,15 @@ from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_shar
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 
+DEATHS = 30
 ROOM, AT_HOME = "rm_1", "rm_2"
 """One in shard1, one at home."""
 
 
 @pytest.fixture
 async def place(tmp_path: Path, postgres: Postgres, second: Postgres) -> Place:
-    return await Place(tmp_path, lambda: postgres).spread(second)
+    found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
+    return await found.spread(second)
 
 
 @asynccontextmanager
@@ -153,14 +155,32 @@ async def test_a_name_that_was_claimed_in_vain_is_free(one: StoreUnderTest) -> N
 
 
 async def test_a_room_that_does_not_get_its_name_leaves_none_behind(one: StoreUnderTest) -> None:
-    await create(one, "rm_3", "Dev", "public")
-    with pytest.raises(NameTaken):
+    rooms = [f"rm_n{number}" for number in range(9) if bucket_of(f"rm_n{number}") % 2 == 0][:2]
+    await create(one, "rm_3", "Zoo", "public")
+    with pytest.raises(NameTaken):  # The first gets its name, the second does not, and both are undone.
         await write(
             one,
-            made("rm_1", 3, EntryType.ROOM_UPDATED, name="Free", kind="public"),
-            made("rm_5", 1, EntryType.ROOM_CREATED, kind="public", name="Dev"),
-        ) if bucket_of("rm_5") % 2 == 0 else await create(one, "rm_5", "Dev", "public")
+            *(
+                made(room, 1, EntryType.ROOM_CREATED, kind="public", name=name)
+                for room, name in zip(rooms, ("Free", "Zoo"), strict=True)
+            ),
+        )
     assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 1
+
+
+async def test_two_rooms_that_exchange_names_in_one_batch_are_told_and_wait_for_nobody(one: StoreUnderTest) -> None:
+    rooms = [f"rm_n{number}" for number in range(9) if bucket_of(f"rm_n{number}") % 2 == 0][:2]
+    for room, name in zip(rooms, ("Ops", "Dev"), strict=True):
+        await create(one, room, name, "public")
+    async with asyncio.timeout(3):
+        with pytest.raises(NameTaken):
+            await write(
+                one, *(made(room, 3, EntryType.ROOM_UPDATED, name=name) for room, name in zip(rooms, ("x", "Ops"), strict=True))
+            )
+    await write(one, made(rooms[0], 3, EntryType.ROOM_UPDATED, name="x"))
+    await write(one, made(rooms[1], 3, EntryType.ROOM_UPDATED, name="Ops"))
+    assert await one.log.lookup("usr_bob", "ops") == rooms[1]
+    assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
 
 
 async def test_what_is_remembered_of_a_room_is_in_the_audit_log_at_home_once(
@@ -364,7 +384,6 @@ class Death:
 @pytest.mark.timeout(180)
 async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving_module, "FENCE_S", 1.0)
-    monkeypatch.setattr(moving_module, "FEW", 0)
     rooms = [*rooms_of_bucket(7, 2), ROOM]
     death = Death(monkeypatch)
     async with opened(place) as one, opened(place) as other:
@@ -376,19 +395,21 @@ async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatc
         statements = death.count // 2
         to = "shard1"
         async with talking([one, other], rooms) as talk:
-            for at in range(2, statements + 4, 3):
+            for kill in range(DEATHS):
+                at = 2 + kill * statements // DEATHS
                 death.left = at
                 with suppress(Killed, Shutdown):  # As after a lost connection, where it was in the middle of something.
                     await move(urls(place), 7, to)
                 death.left, death.connections = 10**9, []
+                print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
                 before = {room: len(talk.acknowledged[room]) for room in rooms}
                 await reaches(lambda before=before: all(len(talk.acknowledged[room]) > before[room] for room in rooms))  # type: ignore[misc]
-                if at % 2:
+                if kill % 2:
                     done = await move(urls(place), 7, to)
                     assert done.target == to
                     to = HOME if to == "shard1" else "shard1"
             await move(urls(place), 7, to)
-        assert statements > 40
+        assert statements > DEATHS
         assert talk.refused == 0
         await talk.check(one)
         await talk.check(other)

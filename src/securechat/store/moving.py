@@ -37,7 +37,6 @@ FENCES: Final = 10
 """How often a move tries to finish behind a fence."""
 FEW: Final = 20
 """Rooms that may be left to finish behind the fence."""
-PASSES: Final = 50
 ROWS: Final = 5_000
 OWNER: Final = 0x5EC_C4A8
 """First key of the advisory lock of who moves a bucket; the second one is the bucket."""
@@ -188,19 +187,19 @@ class BucketMove:
         return [(row[0], row[1]) for row in await self._source.fetch(_ROOMS, self._bucket)]
 
     async def _copy(self) -> None:
-        """Copy until little is left."""
-        for _ in range(PASSES):
+        """Copy until little is left, or it does not get less."""
+        before = None
+        while True:
             await self._go_on()
             rooms = await self._rooms()
             changed = [room_id for room_id, last_seq in rooms if self._same.get(room_id) != last_seq]
-            if self._same and len(changed) <= FEW:
-                break
+            if not rooms or (before is not None and (len(changed) <= FEW or len(changed) >= before)):
+                return
             for room_id in changed:
                 await self._go_on()
                 await self._take(room_id)
             await self._take_reads()
-            if not rooms:
-                break
+            before = len(changed)
 
     async def _take(self, room_id: str) -> None:
         """Have a room at the target as it is at one moment at the source."""

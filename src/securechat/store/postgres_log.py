@@ -457,15 +457,17 @@ class Locked(_Work):
     """Locks the rooms in the order of their ids, and decides on them as they are.
 
     Attributes:
+        held: Rooms that are locked, as far as they exist.
         claimed: (folded name or nothing, room id): names that are claimed elsewhere.
     """
 
-    __slots__ = ("_transaction", "claimed", "sealer")
+    __slots__ = ("_transaction", "claimed", "held", "sealer")
 
     def __init__(self, rooms: dict[str, RoomState], transaction: PostgresTransaction, sealing: Sealing | None) -> None:
         super().__init__(rooms, sealing)
         self._transaction = transaction
         self.sealer: Any = None
+        self.held: set[str] = set()
         self.claimed: list[tuple[str, str]] = []
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
@@ -473,6 +475,7 @@ class Locked(_Work):
         newest: dict[str, int] = {row[0]: row[1] for row in await self._transaction.fetch(_LOCK_HERE, sorted(rooms))}
         if "" in newest:
             raise Elsewhere
+        self.held.update(newest)
         for room_id in rooms:
             state = self.rooms.get(room_id)
             if state is not None and state.last_seq != newest.get(room_id, 0):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -104,7 +104,7 @@ class ShardLog(PostgresLog):
             state = tried.rooms[room_id]
             key = state.name.casefold() if state.kind is RoomKind.PUBLIC else ""
             if key:
-                await self._claim(key, room_id)
+                await self._claim(key, room_id, tried.held)
             tried.claimed.append((key, room_id))
 
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
@@ -121,8 +121,13 @@ class ShardLog(PostgresLog):
             except Unavailable:
                 log.warning("a name is not given back yet", extra={"room": room_id})
 
-    async def _claim(self, key: str, room_id: str) -> None:
+    async def _claim(self, key: str, room_id: str, held: Collection[str]) -> None:
         """Take a name at home, also from a room that has not got it.
+
+        Args:
+            key: The folded name.
+            room_id: Whose it shall be.
+            held: Rooms that this transaction holds: whether they keep their names is not known before it ends. Alone, it is.
 
         Raises:
             Duplicate: Another room has it.
@@ -136,7 +141,7 @@ class ShardLog(PostgresLog):
             owner = str(rows[0][0]) if rows else ""
             if owner == room_id:
                 return
-            if owner and await self._has(owner, key):
+            if owner in held or (owner and await self._has(owner, key)):
                 break
             async with home.transaction() as transaction:
                 await release(transaction, "room", owner, key)
