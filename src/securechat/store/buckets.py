@@ -7,6 +7,7 @@ memory of it may be old, and is found out.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
@@ -21,7 +22,15 @@ GONE: Final = "SELECT coalesce(array_agg(bucket), '{}') AS gone FROM buckets WHE
 
 
 class Elsewhere(Exception):
-    """A room is not in this database, or is being moved at this moment. Nothing is stored."""
+    """A room is not in this database, or is being moved at this moment. Nothing is stored.
+
+    Args:
+        rooms: Of which one is meant.
+    """
+
+    def __init__(self, rooms: Collection[str]) -> None:
+        super().__init__()
+        self.rooms = rooms
 
 
 @lru_cache(maxsize=50_000)

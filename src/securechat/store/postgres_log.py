@@ -244,7 +244,7 @@ class PostgresLog(LogReads):
                 for room_id in keys:
                     sealing.keys.forget(room_id)
             if error.sqlstate == ELSEWHERE:
-                raise Elsewhere from None
+                raise Elsewhere([*order, *(room_id for _, room_id, _, _ in tried.reads)]) from None
             if error.sqlstate not in {"SC001", "SC002"}:
                 raise
             raise _Stale from None
@@ -358,7 +358,7 @@ class PostgresLog(LogReads):
             rows = await self._postgres.fetch(_PAGE_BEFORE, room_id, before or 2**62, limit)
         last_seq, erased, gone = rows[0][26:29]
         if gone is not None:
-            raise Elsewhere
+            raise Elsewhere([room_id])
         if last_seq is None:
             return Page(room=room_id, entries=[], last_seq=0)
         rows = [row for row in rows if row[0] is not None]
@@ -474,7 +474,7 @@ class Locked(_Work):
         """See `LogTransaction.load`."""
         newest: dict[str, int] = {row[0]: row[1] for row in await self._transaction.fetch(_LOCK_HERE, sorted(rooms))}
         if "" in newest:
-            raise Elsewhere
+            raise Elsewhere(rooms)
         self.held.update(newest)
         for room_id in rooms:
             state = self.rooms.get(room_id)

@@ -220,7 +220,8 @@ class ShardedLog:
                 result = await part.store(noticing)
                 break
             except Elsewhere as error:
-                if await self._shards.refresh():
+                await self._shards.refresh()
+                if any(self.lane(room_id) != lane for room_id in error.rooms):
                     raise Moved from error
                 if loop.time() > until:
                     raise Unavailable("This room is being moved.", retry_after_ms=RETRY_MS) from error
