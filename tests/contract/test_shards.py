@@ -20,6 +20,7 @@ from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction
 from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
 from securechat.store import moving as moving_module
+from securechat.store import sharded_log
 from securechat.store.buckets import BUCKETS, bucket_of
 from securechat.store.moving import move
 from securechat.store.postgres import open_postgres, read_all
@@ -417,6 +418,39 @@ async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatc
         gone = one.database.parts[0 if to == "shard1" else 1]
         for table, column in (("rooms", "id"), ("entries", "room_id"), ("members", "room_id"), ("reads", "room_id")):
             assert await gone.read(f"SELECT count(*) FROM {table} WHERE securechat_bucket({column}) = 7") == [(0,)]
+
+
+@pytest.mark.parametrize("state", ["fenced", "away", "absent"])
+async def test_nobody_writes_to_a_bucket_that_is_not_here(
+    one: StoreUnderTest, place: Place, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_log, "WAIT_S", 0.1)
+    await say(one, ROOM, "a")  # Now the room is in memory, and the next one would be one statement.
+    part, bucket = one.database.for_room(ROOM), bucket_of(ROOM)
+    there = place.shards["shard1"]
+    row = f"({bucket}, '{state}', 'nowhere', clock_timestamp() + interval '1 hour')"
+    await read_all(there, f"INSERT INTO buckets (bucket, state, shard, until) VALUES {row}")
+
+    with pytest.raises(Unavailable):
+        await say(one, ROOM, "b")
+    with pytest.raises(Unavailable):
+        await write(one, made(ROOM, 4, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+    with pytest.raises(Unavailable):
+        await one.log.commit(_mark)
+    assert await part.read("SELECT count(*), max(read_seq) FROM entries, reads WHERE reads.room_id = ?", (ROOM,)) == [(3, 3)]
+    assert await say(one, AT_HOME, "c") == 3
+    if state == "fenced":
+        assert (await one.log.page(ROOM, limit=9)).last_seq == 3
+    else:
+        for read in (one.log.page(ROOM, limit=9), one.log.head("usr_ana", ROOM), one.log.heads("usr_ana")):
+            with pytest.raises(Unavailable):
+                await read
+    await read_all(there, f"UPDATE buckets SET state = 'fenced', until = clock_timestamp() WHERE bucket = {bucket}")
+    assert await say(one, ROOM, "b") == 4  # A fence ends by itself.
+
+
+async def _mark(tx: LogTransaction) -> None:
+    tx.mark_read("usr_ana", ROOM, 1, back=True)
 
 
 async def test_what_changes_behind_the_log_is_found_by_comparing(
