@@ -5,6 +5,7 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
     ChatError
     ├── InvalidInput          400  invalid_input         the words of the request are wrong
     │   ├── TooDeep                too_deep              nested deeper than anything that has a meaning
+    │   ├── UnknownEncoding   415  unknown_encoding      a body that is compressed: it is not read
     │   ├── GrantRefused           grant_refused         an app's request for a token; `field` is OAuth's word for it
     │   └── ProtocolViolation      protocol_violation    not even the protocol: the connection ends with 4400
     ├── Unauthorized          401  unauthorized          no, wrong, expired or revoked credentials
@@ -76,6 +77,14 @@ class TooDeep(InvalidInput):
 
     code = "too_deep"
     title = "Nested too deeply"
+
+
+class UnknownEncoding(InvalidInput):
+    """A request body with a Content-Encoding. It is not read: what it unpacks to has no size that one could know before."""
+
+    code = "unknown_encoding"
+    title = "Send the body without an encoding"
+    status = 415
 
 
 class GrantRefused(InvalidInput):
@@ -171,6 +180,13 @@ class NameTaken(Conflict):
 
     code = "name_taken"
     title = "This name is taken"
+
+
+class Ambiguous(Conflict):
+    """Several fit. The detail lists them, each with an id that fits alone."""
+
+    code = "ambiguous"
+    title = "Several fit"
 
 
 class TooLarge(ChatError):

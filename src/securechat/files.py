@@ -1,10 +1,13 @@
-"""Private files: keys, tokens, certificates. The one way in which this program writes them."""
+"""Private files: keys, tokens, certificates. The one way in which this program writes and reads them."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+from securechat.errors import Shutdown
 
 
 def write_private(path: Path, data: bytes, *, mode: int = 0o600, anew: bool = False) -> None:
@@ -39,3 +42,18 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600, anew: bool = Fa
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_private(path: Path) -> bytes:
+    """Return what is in a file that nobody but its owner can read.
+
+    Raises:
+        Shutdown: Others can read or change it, or it belongs to somebody else: what is in it is no secret.
+        OSError: It cannot be read.
+    """
+    status = path.stat()
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise Shutdown(f"{path} can be read by others. Make it yours alone: chmod 600 {path}")
+    if status.st_uid not in {0, os.geteuid()}:
+        raise Shutdown(f"{path} belongs to another user. Make it yours: chown $USER {path}")
+    return path.read_bytes()

@@ -1,7 +1,7 @@
 """A-DOS, attacks 103 to 113: too much of everything, against a server with the limits that everybody gets.
 
 105, who comes and goes all the time, is `test_who_comes_and_goes_all_the_time_is_shown_at_most_once_in_three_seconds`.
-111, memory of idle connections, is `make bench`; what is above the cap is refused, see attack 12. 113 has no object yet.
+111, memory of idle connections, is `make bench`; what is above the cap is refused, see attack 12. 113 is `tests/contract/test_postgres.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import sys
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ import pytest
 from securechat.domain import commands as c
 from support.raw_http import status_of, talk, upgrade
 from support.raw_socket import RawSocket, frame
-from support.running import RunningServer, wait_until
+from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
 
 Attach = Callable[[int], Awaitable[RawSocket]]
 
@@ -265,9 +265,29 @@ def test_107_a_page_has_a_size_and_no_offset(server: RunningServer, query: str) 
     assert server.request("GET", f"/rooms/{room}/entries?{query}", token=token, status=400)["code"] == "invalid_input"
 
 
-def test_108_hashes_cannot_be_foreseen() -> None:
-    assert sys.hash_info.algorithm.startswith("siphash")
-    assert sys.flags.hash_randomization
+def test_108_hashes_of_a_server_cannot_be_foreseen() -> None:
+    """A server as it is started: what a colliding set of names would be differs from start to start."""
+    python = Path(SECURECHAT).resolve().parent / "python"
+    found = {
+        subprocess.run(
+            [str(python), "-c", "import securechat, sys; print(sys.hash_info.algorithm[:7], hash('collide'), hash(b'collide'))"],
+            capture_output=True, text=True, check=True, env=clean_environment(),
+        ).stdout for _ in range(3)
+    }  # fmt: skip
+
+    assert len(found) == 3
+    assert all(each.startswith("siphash") for each in found)
+
+
+@pytest.mark.parametrize("query", ["(a+)+$", ".*", "a" * 64 + "(", "[a-z", "((((((((((a*)*)*)*)*)*)*)*)*)*b"])
+def test_108_a_search_is_no_pattern(server: RunningServer, query: str) -> None:
+    token = server.set_up()["access_token"]
+    began = time.perf_counter()
+    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {token}"}) as http:
+        answer = http.get(f"{server.url}/api/v1/users", params={"query": query})
+
+    assert (answer.status_code, answer.json()["users"]) == (200, [])
+    assert time.perf_counter() - began < 1
 
 
 def test_109_what_strangers_make_up_makes_no_new_figures(tmp_path: Path) -> None:

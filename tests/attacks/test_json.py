@@ -1,7 +1,7 @@
 """A-JSON, attacks 19 to 33: what stands in a message.
 
-28, markup in every field, is for whoever draws it: `tests/e2e/test_browser.py`; here it comes back as it went in. 27 has no object on
-the server, which renders nothing; 31 none either: there are no exports.
+28, markup in every field, is for whoever draws it: `tests/e2e/test_browser_attacks.py`; here it comes back as it went in. 27 has no
+object on the server, which renders nothing; 31 is `tests/integration/test_audit.py`: the audit log is all that is exported as a table.
 """
 
 from __future__ import annotations
@@ -132,7 +132,24 @@ def test_20_too_many_names_a_long_name_and_a_name_given_twice_are_refused(world:
 
 @pytest.mark.parametrize(
     "number",
-    ["NaN", "Infinity", "-Infinity", "1e400", "9007199254740993", "1" * 10_000, "-1", "1.5", "0x1", "01", "+1", '"1"', "true"],
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "9007199254740993",
+        "1" * 10_000,
+        "-1",
+        "-0",
+        "1.0",
+        "1e2",
+        "1.5",
+        "0x1",
+        "01",
+        "+1",
+        '"1"',
+        "true",
+    ],
 )
 def test_21_a_number_that_is_none_is_refused(world: World, number: str) -> None:
     body = b'{"cmid":"n","body":"x","reply_to":' + number.encode() + b"}"
@@ -143,6 +160,15 @@ def test_21_a_number_that_is_none_is_refused(world: World, number: str) -> None:
         number.encode(),
     )
     assert world.ask(frame)["code"] in {"invalid_input", 4400}
+
+
+def test_20_on_the_gateway_the_last_of_two_counts_for_everybody(world: World) -> None:
+    """ADR 0023: nobody else reads its frames, so there are no two readings."""
+    frame = b'{"op":"message.send","id":"1","room":"%b","cmid":"twice","body":"first","b\\u006fdy":"last"}' % world.room.encode()
+
+    assert world.ask(frame)["op"] == "reply"
+    page = world.http.get(f"/rooms/{world.room}/entries", params={"limit": 1}).json()
+    assert page["entries"][0]["body"] == "last"
 
 
 WRONG: list[Any] = [{"$ne": None}, [], [["x"]], True, None, 7, 1.5]
@@ -193,6 +219,8 @@ def test_22_another_type_is_refused_in_every_field_of_every_command(world: World
 )  # fmt: skip
 def test_23_text_that_is_no_text_is_refused(world: World, body: bytes) -> None:
     assert world.post(body) == (400, "invalid_input")
+    frame = body.replace(b'"cmid"', b'"op":"message.send","id":"1","room":"%b","cmid"' % world.room.encode())
+    assert world.ask(frame)["code"] in {"invalid_input", 4400}
 
 
 @pytest.mark.parametrize("value", ["a\x00b", "\x00", "%00"])
@@ -254,7 +282,7 @@ NASTY = [
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_28_30_31_32_33_text_is_text_in_every_field(world: World, text: str) -> None:
+def test_28_30_32_33_text_is_text_in_every_field(world: World, text: str) -> None:
     found = [
         world.http.post(world.messages, json={"cmid": f"n{abs(hash(text))}", "body": text}), world.http.patch("/me", json={"display_name": text}),
         world.http.patch(f"/rooms/{world.room}", json={"topic": text}), world.http.get("/users", params={"query": text}),
@@ -288,6 +316,8 @@ def test_29_a_line_of_the_log_stays_one_line_whatever_is_in_it(tmp_path: Path) -
     lines = server.log.splitlines()
     records = [json.loads(line) for line in lines]
 
+    paths = [record["path"] for record in records if record["event"] == "request"]
+    assert [path[:12] for path in paths[:4]] == ["/api/v1/a%0D", "/api/v1/%1B%", "/api/v1/%7B%", "/api/v1/xxxx"]
     assert all(record["level"] != "FATAL" for record in records)
     assert "\x1b" not in server.log
     assert max(map(len, lines)) < 32_768

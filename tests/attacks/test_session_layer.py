@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -58,6 +59,8 @@ def test_what_has_to_be_refused_is_refused_with_its_code(name: str) -> None:
     with pytest.raises(SessionRefused) as refused:
         side.take(bytes.fromhex(refusal["refused"]))
     assert refused.value.code == refusal["code"], refused.value.reason
+    if side.signed is not None and refusal["attack"] in {80, 81}:
+        assert side.signed() == 0, "a hello that is wrong costs no signature"
 
 
 def test_the_refusals_cover_every_attack_of_their_kind() -> None:
@@ -72,6 +75,7 @@ class Server:
 
     def __init__(self, pair: v.Pair) -> None:
         self._pair = pair
+        self.signed: Callable[[], int] | None = _count_signatures(pair)
         self._session: ServerSession | None = None
         self._greeted = False
 
@@ -87,8 +91,24 @@ class Server:
             self._session.authenticated = True
 
 
+def _count_signatures(pair: v.Pair) -> Callable[[], int]:
+    """Return how many signatures the server was asked for from now on."""
+    identity = cast("v.Recorded", pair.server_handshake._identities)
+    asked: list[bytes] = []
+    original = identity.sign
+
+    def sign(_context: bytes, _digest: bytes) -> bytes:
+        asked.append(_context)
+        return original(_context, _digest)
+
+    setattr(identity, "sign", sign)  # noqa: B010 - a method of this one
+    return lambda: len(asked)
+
+
 class Client:
     """The client's side of a case, fed with messages."""
+
+    signed: Callable[[], int] | None = None
 
     def __init__(self, pair: v.Pair) -> None:
         self._handshake = pair.client_handshake

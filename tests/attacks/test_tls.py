@@ -341,6 +341,56 @@ def test_115s_the_key_of_the_own_ca_is_guarded_too(tmp_path: Path) -> None:
     assert "ca.key is a key that others can get at (mode 0604)" in done.stderr
 
 
+def _run_once(tmp_path: Path) -> Path:
+    server = RunningServer(tmp_path / "data", settings={"at_rest": "on"}).start()
+    assert server.stop() == 0
+    return server.data / "keys"
+
+
+def test_115u_no_key_that_others_can_read_is_used(tmp_path: Path) -> None:
+    keys = _run_once(tmp_path)
+    secret = sorted(path for path in keys.iterdir() if path.name != "identity.json" and not path.name.endswith(".pub.pem"))
+    assert {path.name.split("-")[0].split(".")[0] for path in secret} == {"access", "audit", "identity", "kek", "refresh"}
+    for path in secret:
+        was = path.stat().st_mode & 0o777
+        path.chmod(0o640)
+        done = _serve(tmp_path, {"at_rest": "on"}, tmp_path / "data")
+        path.chmod(was)
+        said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        assert done.returncode == 2, path.name
+        assert len(said) == 1, done.stderr
+        assert f"{path.name} can be read by others" in said[0]
+
+
+def test_115v_no_key_that_is_missing_weak_or_of_another_kind_is_used(tmp_path: Path) -> None:
+    keys = _run_once(tmp_path)
+    (identity,) = keys.glob("identity-*.pem")
+    spoiled: dict[Path, list[bytes | None]] = {
+        identity: [pem(new_key("rsa1024")), None],
+        keys / "access-tokens.json": [b'{"keys":[]}'],
+        keys / "refresh-tokens.key": [b"short"],
+        keys / "kek-1.key": [b"c2hvcnQ=", None],
+    }
+    for path, contents in spoiled.items():
+        good = path.read_bytes()
+        for content in contents:
+            if content is None:
+                path.unlink()
+            else:
+                path.chmod(0o600)
+                path.write_bytes(content)
+            done = _serve(tmp_path, {"at_rest": "on"}, tmp_path / "data")
+            said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+            assert done.returncode == 2, (path.name, content)
+            assert len(said) == 1, done.stderr
+            assert "Traceback" not in done.stderr
+            path.unlink(missing_ok=True)
+            path.write_bytes(good)
+            path.chmod(0o600)
+
+    assert RunningServer(tmp_path / "data").start().stop() == 0, "and with everything back it starts"
+
+
 def test_115t_every_mistake_of_the_settings_is_told_at_once_with_its_key(tmp_path: Path) -> None:
     done = _serve(
         tmp_path,

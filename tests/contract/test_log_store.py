@@ -228,6 +228,15 @@ async def test_members_follow_the_log(stores: StoreUnderTest) -> None:
     assert (room.kind, room.members, room.last_seq) == (RoomKind.PUBLIC, {}, 4)
 
 
+async def test_where_rooms_are_and_who_is_in_them_is_told_for_many_at_once(stores: StoreUnderTest) -> None:
+    await make_room(stores)
+    await append(stores, entry(4), entry(5, EntryType.MEMBER_LEFT, member="usr_bob", user="usr_bob"))
+
+    assert await stores.log.newest([ROOM, "rm_none"]) == {ROOM: 5}
+    assert await stores.log.newest([]) == {}
+    assert await stores.log.rooms_of(["usr_ana", "usr_bob"]) == {"usr_ana": {ROOM}}
+
+
 async def test_two_public_rooms_do_not_share_a_name(stores: StoreUnderTest) -> None:
     await make_room(stores)
     other = Entry(type=EntryType.ROOM_CREATED, room="rm_2", seq=1, at=1, user="usr_ana", kind="public", name="OPS", topic="")
@@ -236,7 +245,7 @@ async def test_two_public_rooms_do_not_share_a_name(stores: StoreUnderTest) -> N
         await append(stores, other)
 
     assert [room.name for room in await stores.log.browse(user_id="usr_ana", query="o", after="", limit=5)] == ["Ops"]
-    assert await stores.log.lookup("usr_bob", "oPS") == ROOM
+    assert await stores.log.lookup("usr_bob", "oPS") == [ROOM]
 
 
 async def test_a_name_that_fits_exactly_goes_before_one_that_fits_without_case(stores: StoreUnderTest) -> None:
@@ -246,5 +255,22 @@ async def test_a_name_that_fits_exactly_goes_before_one_that_fits_without_case(s
         stores, made, Entry(type=EntryType.MEMBER_JOINED, room="rm_2", seq=2, at=1, user="usr_bob", member="usr_bob", role="owner")
     )
 
-    assert await stores.log.lookup("usr_bob", "Ops") == ROOM
-    assert await stores.log.lookup("usr_bob", "OPS") == await stores.log.lookup("usr_bob", "ops") == "rm_2"
+    assert await stores.log.lookup("usr_bob", "Ops") == [ROOM]
+    assert await stores.log.lookup("usr_bob", "OPS") == ["rm_2"]
+    assert sorted(await stores.log.lookup("usr_bob", "ops")) == [ROOM, "rm_2"]
+
+
+async def test_several_rooms_that_fit_equally_well_are_all_found(stores: StoreUnderTest) -> None:
+    for number, name in enumerate(("OPS", "ops", "Ops", "ops")):
+        made = Entry(
+            type=EntryType.ROOM_CREATED, room=f"rm_{number}", seq=1, at=number, user="usr_bob", kind="private", name=name, topic=""
+        )
+        joined = Entry(
+            type=EntryType.MEMBER_JOINED, room=f"rm_{number}", seq=2, at=number, user="usr_bob", member="usr_bob", role="owner"
+        )
+        await append(stores, made, joined)
+
+    assert await stores.log.lookup("usr_bob", "oPs") == ["rm_0", "rm_1", "rm_2", "rm_3"]
+    assert await stores.log.lookup("usr_bob", "ops") == ["rm_1", "rm_3"]
+    assert await stores.log.lookup("usr_bob", "Ops") == ["rm_2"]
+    assert await stores.log.lookup("usr_eve", "Ops") == []

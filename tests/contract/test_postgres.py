@@ -18,10 +18,10 @@ from securechat.domain.audit import AuditEvent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction
 from securechat.domain.rooms import RoomRole
-from securechat.errors import Unavailable
+from securechat.errors import Shutdown, Unavailable
 from securechat.store import postgres as postgres_module
 from securechat.store import postgres_log
-from securechat.store.postgres import PostgresDatabase, translated
+from securechat.store.postgres import PostgresDatabase, open_postgres, translated
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 from support.tcp_proxy import TcpProxy
@@ -428,8 +428,8 @@ async def test_a_database_that_does_not_answer_ends_in_time_and_nothing_stays_in
 ) -> None:
     monkeypatch.setattr(postgres_log, "DECIDE_S", 0.5)
     monkeypatch.setattr(postgres_module, "CONNECT_S", 0.3)
-    monkeypatch.setitem(postgres_module._OPTIONS, "timeout", 0.3)
-    monkeypatch.setitem(postgres_module._OPTIONS, "command_timeout", 0.3)
+    monkeypatch.setitem(postgres_module.OPTIONS, "timeout", 0.3)
+    monkeypatch.setitem(postgres_module.OPTIONS, "command_timeout", 0.3)
     async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
         await create(store)
         await say(store, "a")
@@ -496,7 +496,7 @@ async def test_a_cancelled_command_leaves_no_connection_in_the_middle(one: Store
 async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_module, "CONNECT_S", 0.2)
     monkeypatch.setitem(
-        postgres_module._OPTIONS, "server_settings", postgres_module._OPTIONS["server_settings"] | {"statement_timeout": "500"}
+        postgres_module.OPTIONS, "server_settings", postgres_module.OPTIONS["server_settings"] | {"statement_timeout": "500"}
     )
     async with opened(place) as store:
         busy = [asyncio.create_task(store.database.read("SELECT pg_sleep(5)")) for _ in range(10)]
@@ -508,6 +508,37 @@ async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place,
             (Unavailable, postgres_module.RETRY_MS)
         }
         assert await store.database.read("SELECT 1") == [(1,)]
+
+
+async def test_113_a_transaction_that_is_left_open_is_ended_and_its_connection_comes_back(
+    place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = postgres_module.OPTIONS["server_settings"]
+    assert int(options["idle_in_transaction_session_timeout"]) <= 10_000
+    monkeypatch.setitem(postgres_module.OPTIONS, "server_settings", options | {"idle_in_transaction_session_timeout": "300"})
+    async with opened(place) as store:
+        await create(store)
+        assert isinstance(store.database, PostgresDatabase)
+        for _ in range(10):  # Every connection that there may be.
+            leaked = await store.database.pool.acquire()
+            await leaked.execute("BEGIN; SELECT * FROM rooms FOR SHARE")
+        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+        async with asyncio.timeout(5):
+            while await asyncio.to_thread(postgres.sql, left, place.name) != "0":
+                await asyncio.sleep(0.02)
+
+        assert await store.database.read("SELECT count(*) FROM rooms") == [(1,)]
+        assert await store.database.read("SHOW idle_in_transaction_session_timeout") == [("300ms",)]
+
+
+async def test_115_a_database_that_loses_commits_in_a_power_cut_is_refused(postgres: Postgres) -> None:
+    database = postgres.new_database()
+    postgres.sql(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    with pytest.raises(Shutdown, match=r"synchronous_commit is off\. Switch it on"):
+        await open_postgres(postgres.url(database))
+    postgres.sql(f"ALTER DATABASE {database} SET synchronous_commit = on")
+
+    await (await open_postgres(postgres.url(database))).close()
 
 
 # ── the schema ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from securechat.domain.commands import StorageJob
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import LogTransaction, SecretBox
 from securechat.errors import Conflict, Internal, Shutdown, Unavailable
+from securechat.store import storage_jobs
 from securechat.store.factors import SqlFactors
 from securechat.store.keys import KEY_LIFE_MS, KeyStore
 from securechat.store.log import SqliteLog
@@ -270,6 +272,54 @@ async def test_a_rotation_with_messages_leaves_nothing_that_an_old_key_opens(sto
     assert await (await reopened(store)).texts() == [f"text {seq}" for seq in range(2, 703)]
     files = b"".join(path.read_bytes() for path in store.folder.iterdir())
     assert not any(wrapped in files for wrapped in before)
+
+
+@pytest.mark.parametrize("error", [Unavailable("The disk is full."), ValueError("a mistake of ours")], ids=["disk", "mistake"])
+async def test_a_job_that_breaks_is_seen_and_tried_again_until_it_is_done(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    monkeypatch.setattr(storage_jobs, "RETRY_S", 0.001)
+    await store.say(ROOM, 2, 10)
+    jobs, step = store.jobs, store.jobs.step
+    seen: list[str] = []
+
+    async def broken(job_id: int) -> None:
+        seen.append((await jobs.status()).problem)
+        if len(seen) <= 3:
+            raise error
+        await step(job_id)
+
+    monkeypatch.setattr(jobs, "step", broken)
+    await jobs.start(on=True)  # The job that seals what is there.
+    async with asyncio.timeout(10):
+        while (await jobs.status()).jobs[0].finished_at is None or jobs.problem:
+            await asyncio.sleep(0.001)
+    await jobs.stop()
+
+    word = "waits: The disk is full." if isinstance(error, Unavailable) else "ValueError"
+    assert seen[0] == ""
+    assert all(word in each for each in seen[1:4])
+    assert jobs.problem == ""
+    assert len([each for each in caplog.records if "storage job" in each.message]) >= 3
+
+
+async def test_the_pauses_of_a_job_that_breaks_grow_and_stopping_does_not_wait_for_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = [store.jobs._trouble(ValueError(), tries) for tries in range(1, 40)]
+
+    assert pauses[:3] == [5, 10, 20]
+    assert pauses[-1] == storage_jobs.RETRY_MOST_S
+
+    async def broken(_job_id: int) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(store.jobs, "step", broken)
+    await store.jobs.start(on=True)
+    async with asyncio.timeout(10):
+        while not store.jobs.problem:
+            await asyncio.sleep(0.001)
+        await store.jobs.stop()  # In the middle of a pause of seconds.
 
 
 async def test_damaged_texts_keep_their_old_key_and_are_counted(store: Store) -> None:

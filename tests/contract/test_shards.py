@@ -139,7 +139,7 @@ async def test_names_of_public_rooms_are_unique_over_all_databases(one: StoreUnd
 
     assert sorted(type(each) is NameTaken for each in done) == [False, *[True] * 5]
     winner = rooms[[each is None for each in done].index(True)]
-    assert await one.log.lookup("usr_bob", "ops") == winner
+    assert await one.log.lookup("usr_bob", "ops") == [winner]
     await write(one, made(winner, 3, EntryType.ROOM_UPDATED, name="Dev"))
     await create(other, rooms[0] if winner != rooms[0] else rooms[1], "Ops", "public")
     assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
@@ -180,7 +180,7 @@ async def test_two_rooms_that_exchange_names_in_one_batch_are_told_and_wait_for_
             )
     await write(one, made(rooms[0], 3, EntryType.ROOM_UPDATED, name="x"))
     await write(one, made(rooms[1], 3, EntryType.ROOM_UPDATED, name="Ops"))
-    assert await one.log.lookup("usr_bob", "ops") == rooms[1]
+    assert await one.log.lookup("usr_bob", "ops") == [rooms[1]]
     assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
 
 

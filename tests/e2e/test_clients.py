@@ -398,6 +398,7 @@ def test_a_backup_is_made_online_verified_and_restored(server: RunningServer, tm
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
     assert "exists" in run("backup", "create", str(archive), data=server.data, code=2)
     run("backup", "verify", str(archive))
+    assert "There is no file" in run("backup", "verify", str(tmp_path / "none.tar.gz"), code=2)
     run("backup", "restore", str(archive), str(restored))
     assert "not empty" in run("backup", "restore", str(archive), str(restored), code=2)
     other = RunningServer(restored).start()
@@ -438,6 +439,57 @@ def test_the_configuration_is_explained_checked_and_reloaded(server: RunningServ
     server.process.send_signal(signal.SIGHUP)
     server.request("GET", "/invites/AAAA-BBBB-CCCC", status=403)
     wait_until(lambda: '"event":"request"' in server.log, "DEBUG lines are written")
+
+
+def test_the_settings_of_the_running_server_are_told_and_what_differs(server: RunningServer) -> None:
+    shown = run("config", "explain", data=server.data)
+    assert f"Of the server that runs on {server.data}" in shown
+    assert f"port = {server.port}   [flag]" in shown
+    assert "    here: 8443   [default]" in shown
+    assert "given flags, another environment or another file" in shown
+    told = msgspec.json.decode(run("config", "explain", "--json", data=server.data))
+    assert (told["running"], told["settings"]["http_port"], told["origin"]["port"]) == (True, server.http_port, "flag")
+    assert {"port", "http_port", "rates"} <= set(told["different_here"])
+    server.stop()
+    shown = run("config", "explain", data=server.data)
+    assert "No server runs on" in shown
+    assert "port = 8443   [default]" in shown
+
+
+def test_a_word_that_is_none_of_a_settings_is_answered_with_those_that_are(server: RunningServer, tmp_path: Path) -> None:
+    server.set_up()
+    (tmp_path / "broken.json").write_text('{"session_layer": "maybe", "second_factor_roles": ["king"]}')
+    shown = run("config", "check", "--config", str(tmp_path / "broken.json"), code=2)
+    assert "session_layer: 'maybe' is none of: required, preferred, off" in shown
+    assert "second_factor_roles: 'king' is none of: owner, admin, member" in shown
+    shown = run("user", "role", "ana", "king", data=server.data, code=64)
+    assert "'king' is none of: owner, admin, moderator, member, guest" in shown
+    token = server.bot("one")
+    answer = server.request("POST", "/rooms", {"name": "x", "kind": "odd"}, token, status=400)
+    assert "'odd' is none of: public, private" in answer["detail"]
+
+
+def test_a_server_that_listens_for_others_and_does_not_know_its_name_says_so(tmp_path: Path) -> None:
+    for settings, warns in (({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "public_url": "https://chat.example.org"}, False)):
+        running = RunningServer(tmp_path / str(warns), settings=settings).start()
+        try:
+            assert ("--public-url https://" in running.banner) == warns
+            assert f"setup-link --data {running.data}" in running.banner
+        finally:
+            running.stop()
+        assert ("public_url is not set" in running.log) == warns
+
+
+def test_hints_can_be_typed_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
+    shown = run("doctor", "--data", str(server.data), code=1)
+    (fix,) = re.findall(r"fix: (\S+ setup-link --data \S+)", shown)
+    found = subprocess.run(fix, shell=True, env=clean_environment(), capture_output=True, text=True, check=True)
+    assert "/setup#" in found.stdout
+    assert "Public rooms" in run("room", "list", data=server.data)
+    profile = clean_environment(SECURECHAT_PROFILE=str(tmp_path / "none"), PATH="/usr/bin:/bin")
+    told = subprocess.run([SECURECHAT, "whoami"], env=profile, capture_output=True, text=True, check=False)
+    assert told.returncode == 3
+    assert f"Run: {SECURECHAT} login URL" in told.stderr or "Run: .venv/bin/securechat login URL" in told.stderr
 
 
 def test_doctor_and_status_look_at_a_running_server(server: RunningServer) -> None:

@@ -46,8 +46,8 @@ def test_the_commands_of_a_document_run(page: Path, server: RunningServer, tmp_p
         server.operator().perform(c.RoomCreate(name="general", kind="public"))
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/bin").symlink_to(Path(SECURECHAT).parent)
-    for block in re.findall(r"<!-- run -->\n```console\n(.*?)```", page.read_text(), re.DOTALL):
-        for line in block.splitlines():
+    for block in re.findall(r"<!-- run -->\n *```console\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in filter(None, map(str.strip, block.splitlines())):
             environment = clean_environment(
                 SECURECHAT_DATA_DIR=str(server.data), SECURECHAT_HTTP_PORT=str(server.http_port), SECURECHAT_PORT=str(server.port)
             )

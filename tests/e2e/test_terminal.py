@@ -373,6 +373,53 @@ def test_rooms_are_renamed_and_people_found(server: RunningServer, tmp_path: Pat
         assert words in shown, (words, shown)
 
 
+def test_a_name_that_fits_several_rooms_is_refused_everywhere(server: RunningServer, tmp_path: Path) -> None:
+    session = server.set_up()
+    rooms = [
+        server.post("/rooms", {"name": name, "kind": "private"}, session["access_token"])["id"] for name in ("Ops", "OPS", "other")
+    ]
+    person = Person(server, tmp_path, "ana").log_in()
+    shown = person.run("send", "ops", "hi", code=2)
+    assert "[ambiguous]" in shown
+    assert all(f"{name} ({room}, private)" in shown for name, room in zip(("#Ops", "#OPS"), rooms, strict=False))
+    assert rooms[2] not in shown
+    person.run("send", "OPS", "to the second")
+    person.run("send", rooms[0], "to the first")
+    shown = person.chat("/join oPs", "/join Ops", room="other")
+    assert f"({rooms[0]}, private)" in shown
+    assert "to the first" in shown
+    assert "to the second" not in shown
+    answer = server.request("GET", "/rooms:lookup?name=ops", token=session["access_token"], status=409)
+    assert answer["code"] == "ambiguous"
+
+
+def test_people_are_found_by_any_word_of_their_names(server: RunningServer, tmp_path: Path) -> None:
+    session = server.set_up()
+    server.post("/accounts", {
+        "code": server.operator().perform(c.InviteCreate()).code, "username": "bob", "password": PASSWORD,
+        "display_name": "Bob van der Berg",
+    })  # fmt: skip
+    person = Person(server, tmp_path, "ana").log_in()
+    for words in ("berg", "der BO", "van"):
+        assert "@bob  Bob van der Berg  member" in person.chat(f"/people {words}"), words
+        found = server.request("GET", f"/users?query={words}", token=session["access_token"])
+        assert [user["username"] for user in found["users"]] == ["bob"], words
+        assert "Bob van der Berg" in person.run("user", "list", words, "--data", str(server.data))
+    assert "nobody" in person.chat("/people erg")
+    assert "bob" not in person.run("user", "list", "erg", "--data", str(server.data))
+
+
+def test_a_slip_of_the_fingers_is_not_published(server: RunningServer, tmp_path: Path) -> None:
+    room = server.room("ops", server.set_up()["user"]["id"])
+    token = server.bot("roller", room)
+    server.request("PUT", "/commands", {"commands": [{"name": "roll"}]}, token)
+    shown = Person(server, tmp_path, "ana").log_in().chat("/rol 2", "/roll 2", "//rol 2", room="ops")
+
+    assert "error: there is no /rol here, and nothing was sent. Do you mean /roll?" in shown
+    entries = server.operator().perform(c.Fetch(room=room, limit=10)).entries
+    assert [entry.body for entry in entries if entry.body] == ["/roll 2", "/rol 2"]
+
+
 def test_a_line_that_is_too_long_is_refused_and_the_chat_goes_on(server: RunningServer, tmp_path: Path) -> None:
     server.room("ops", server.set_up()["user"]["id"])
     person = Person(server, tmp_path, "ana").log_in()

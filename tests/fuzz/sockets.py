@@ -6,13 +6,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # public class, absent from the stubs
 
 from fuzz.sessions import IDENTITY, LIMITS, StillClock
-from securechat.domain.accounts import Principal
+from securechat.domain.accounts import Principal, User
 from securechat.domain.commands import Done
 from securechat.domain.limits import LIMITS as CHAT_LIMITS
 from securechat.domain.secret import Secret
@@ -32,6 +32,7 @@ UPGRADE: Final = (
 )
 CHARGES: Final = 200
 PRINCIPAL: Final = Principal("usr_1", "dev_1", "member", "ana")  # type: ignore[arg-type]  # nobody looks at the role here
+USER: Final = User(id=PRINCIPAL.user_id, username="fuzz", display_name="Fuzz", role=PRINCIPAL.role)
 
 
 class Server:
@@ -65,7 +66,7 @@ class Server:
     forget = expect
 
     async def ready(self, _principal: Principal) -> f.Ready:
-        return f.Ready(user=cast("Any", {}), device="dev_1", rooms=[], resumed=True)
+        return f.Ready(user=USER, device="dev_1", rooms=[], resumed=True)
 
     def attach(self, *_values: object) -> Arrival:
         return Arrival()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 import pytest
 
 from securechat.domain import commands as c
-from securechat.domain.accounts import OPERATOR
+from securechat.domain.accounts import OPERATOR, STRANGER
+from securechat.domain.secret import Secret
+from securechat.errors import Forbidden
 from securechat.gateway.listener import Listener
 from securechat.sdk.client import ChatClient
+from securechat.sdk.errors import LoginRequired
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
 from securechat.server.wiring import Parts, build
+from support.running import PASSWORD
 
 
 class World:
@@ -142,3 +147,56 @@ async def test_who_is_brought_into_a_room_meanwhile_hears_it(world: World) -> No
         client = await world.arrive(token, meanwhile)
         assert await heard(client, 1) == ["hello"]
         await client.__aexit__(None, None, None)
+
+
+Meanwhile = Callable[[World, str, str], Awaitable[Any]]
+
+
+async def ended(world: World, user: str, _device: str) -> None:
+    await world.perform(OPERATOR, c.BotRotate(user=user), "")
+
+
+async def ended_elsewhere(world: World, _user: str, device: str) -> None:
+    """As another server on the same database would: nobody tells this one."""
+    await world.parts.auth._accounts.revoke_devices(_user, device, int(time.time() * 1_000))
+
+
+@pytest.mark.parametrize(
+    ("end", "owner", "method"),
+    [
+        (ended, "auth", "authenticate"), (ended_elsewhere, "auth", "authenticate"),
+        (ended, "log_store", "heads"), (ended, "accounts", "blocks"),
+    ],
+)  # fmt: skip
+async def test_040_a_session_that_ends_while_its_client_comes_in_is_not_let_in(
+    world: World, end: Meanwhile, owner: str, method: str
+) -> None:
+    room = await world.room("ops")
+    bot, token = await world.bot("one", room)
+    (device,) = await world.parts.auth._accounts.devices(bot)
+    world.wait_after(getattr(world.parts.gateway, f"_{owner}"), method)
+    client = ChatClient(world.url, token)
+    coming = asyncio.create_task(client.start())
+    await asyncio.wait_for(world.reached.wait(), 5)
+    await end(world, bot, device.id)
+    world.go_on.set()
+
+    with pytest.raises(LoginRequired):
+        await asyncio.wait_for(coming, 5)
+    assert world.parts.hub.connections_of(bot) == []
+    await client.close()
+
+
+@pytest.mark.parametrize(("owner", "method"), [("auth", "authenticate"), ("log_store", "heads")])
+async def test_070_a_role_that_changes_while_its_owner_comes_in_holds_from_the_start(world: World, owner: str, method: str) -> None:
+    await world.perform(OPERATOR, c.UserCreate(username="chief", role="admin", password=Secret(PASSWORD)), "")
+    session = await world.perform(STRANGER, c.SessionCreate(username="chief", password=Secret(PASSWORD)), "127.0.0.1")
+    world.wait_after(getattr(world.parts.gateway, f"_{owner}"), method)
+
+    async def meanwhile() -> None:
+        await world.perform(OPERATOR, c.UserRole(user=session.user.id, role="guest"), "")
+
+    client = await world.arrive(session.access_token, meanwhile)
+    with pytest.raises(Forbidden):
+        await client.call(c.UserList())
+    await client.__aexit__(None, None, None)

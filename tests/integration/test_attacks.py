@@ -21,7 +21,7 @@ from securechat.domain import commands as c
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import Forbidden
-from securechat.rest.app import BODY_S
+from securechat.rest.body import BODY_S
 from securechat.sdk.errors import LoginRequired, Stopped
 from securechat.sdk.profile import Profile, ProfileToken, save_profile
 from support.running import PASSWORD, RunningServer

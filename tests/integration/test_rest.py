@@ -250,7 +250,7 @@ def test_every_refusal_is_a_problem_with_a_code(
         (b"{", {"content-type": "application/json"}, 400),
         (b"[]", {"content-type": "application/json"}, 400),
         (b"a=b", {"content-type": "application/x-www-form-urlencoded"}, 400),
-        (b"{}", {"content-type": "application/json", "content-encoding": "gzip"}, 400),
+        (b"{}", {"content-type": "application/json", "content-encoding": "gzip"}, 415),
         (b"[" * 50_000, {"content-type": "application/json"}, 400),
         (b'{"a":"' + b"x" * 200_000 + b'"}', {"content-type": "application/json"}, 413),
     ],

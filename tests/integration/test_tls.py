@@ -208,7 +208,7 @@ async def test_while_a_name_is_checked_only_the_authority_gets_the_challenge(tmp
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     source = Source()
-    acceptor = Acceptor([listening], lambda _shaken: Greets(), source, lambda _peer: lambda: None)
+    acceptor = Acceptor([listening], lambda _shaken, _peer: Greets(), source, lambda _peer: lambda: None)
     source.challenges.add_certificate("chat.example.org", "token.thumb", lambda chain, key: make_context(chain, key, tmp_path))
     try:
         usual = await asyncio.to_thread(shake, port, "chat.example.org")
@@ -251,7 +251,7 @@ async def test_without_open_files_new_connections_wait_and_nothing_breaks(
 
     listening = Exhausted()
     listening.bind(("127.0.0.1", 0))
-    acceptor = Acceptor([listening], lambda _shaken: asyncio.Protocol(), Source(), lambda _peer: lambda: None)
+    acceptor = Acceptor([listening], lambda _shaken, _peer: asyncio.Protocol(), Source(), lambda _peer: lambda: None)
     try:
         found = await asyncio.to_thread(shake, listening.getsockname()[1])
     finally:

@@ -71,7 +71,8 @@ async def set_up(page: Page, server: RunningServer, *, pinned: bool = True) -> N
 
 
 async def create_room(page: Page, name: str) -> None:
-    await page.get_by_role("button", name="Create room", exact=True).first.click()
+    await page.get_by_role("button", name="New", exact=True).click()
+    await page.get_by_role("menuitem", name="Create room").click()
     dialog = page.get_by_role("dialog", name="Create a room")
     await dialog.get_by_label("Name", exact=True).fill(name)
     await dialog.get_by_role("radio", name=re.compile("^Public")).check()

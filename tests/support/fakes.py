@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from securechat.domain.accounts import Principal, Role
 from securechat.domain.ports import RoomBatch, Signal
@@ -33,6 +33,7 @@ class RecordingBus:
         self.batches: list[RoomBatch] = []
         self.signals: list[Signal] = []
         self.disconnected: list[tuple[str, tuple[str, ...], int]] = []
+        self.invalidated: list[tuple[str, str]] = []
 
     def publish(self, batches: Sequence[RoomBatch]) -> None:
         self.batches += batches
@@ -42,6 +43,12 @@ class RecordingBus:
 
     def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
         self.disconnected.append((user_id, tuple(device_ids or ()), code))
+
+    def invalidate(self, what: str, key: str) -> None:
+        self.invalidated.append((what, key))
+
+    def on_stale(self, what: str, forget: Callable[[str], None]) -> None:
+        pass
 
 
 def principal(name: str, device: int = 1, role: Role = Role.MEMBER) -> Principal:

@@ -104,6 +104,20 @@ class Postgres:
         self.stop(number)
         self.start()
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Keep all its processes from running: it takes connections, and answers nothing."""
+        postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+        children = (Path(f"/proc/{postmaster}/task/{postmaster}/children")).read_text().split()
+        pids = [postmaster, *map(int, children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End it and remove its folder."""
         self.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -34,7 +35,12 @@ class RunningServer:
     """`securechat serve` as its own process, on free ports."""
 
     def __init__(
-        self, data: Path, *flags: str, settings: dict[str, Any] | None = None, ports: tuple[int, int] | None = None
+        self,
+        data: Path,
+        *flags: str,
+        settings: dict[str, Any] | None = None,
+        ports: tuple[int, int] | None = None,
+        program: Sequence[str] = (SECURECHAT,),
     ) -> None:
         self.data = data
         self.port, self.http_port = ports or (free_port(), free_port())
@@ -43,7 +49,7 @@ class RunningServer:
         self.config = data.parent / f"{data.name}.json"
         rates = {name: {"burst": 100_000, "per_s": 100_000} for name in DEFAULT_RATES}
         self.config.write_text(json.dumps({"rates": rates} | (settings or {})))
-        self._command = [SECURECHAT, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
+        self._command = [*program, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
         self._command += ["--config", str(self.config), *flags]
         self.process: subprocess.Popen[str] | None = None
         self.banner = ""
@@ -131,3 +137,11 @@ def wait_until(condition: Any, what: str, within_s: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.02)
+
+
+async def wait_until_async(condition: Any, what: str, within_s: float = 15.0) -> None:
+    """As `wait_until`, and the loop goes on meanwhile."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        await asyncio.sleep(0.02)

@@ -18,6 +18,7 @@ class TcpProxy:
 
     Args:
         target: Port of the server.
+        source: Address from which it connects, so that a balancer sees somebody else.
 
     Attributes:
         port: Where clients connect.
@@ -26,8 +27,9 @@ class TcpProxy:
         swallow: Let no answer pass, and cut the connection when there is one; what clients say passes.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, source: str = "127.0.0.1") -> None:
         self._target = target
+        self._source = source
         self._passes = asyncio.Event()
         self._passes.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,7 +75,7 @@ class TcpProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target, local_addr=(self._source, 0))
         both = (writer, server_writer)
         self._open.update(both)
         way = _Way()

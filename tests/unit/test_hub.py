@@ -12,6 +12,7 @@ from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import PAGE_BYTES, Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
+from securechat.errors import Unauthorized
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
@@ -119,7 +120,7 @@ async def test_a_detached_connection_gets_nothing_and_leaves_nothing_behind(hub:
 
 def expect(hub: Hub, name: str) -> Listener:
     listener = Listener(name)
-    hub.expect(cast("ClientConnection", listener), f"usr_{name}")
+    hub.expect(cast("ClientConnection", listener), f"usr_{name}", f"dev_{name}1")
     return listener
 
 
@@ -192,6 +193,30 @@ async def test_who_joins_while_the_snapshot_is_read_hears_the_room(hub: Hub) -> 
     assert arrival.opened == [summary]
     assert arrival.missed == [("rm_1", 5, 7)]
     assert bob.told == [8]
+
+
+@pytest.mark.parametrize(("devices", "ends"), [({"dev_bob1"}, True), (None, True), ({"dev_bob2"}, False)])
+async def test_a_session_that_ends_while_the_snapshot_is_read_lets_nobody_in(
+    hub: Hub, devices: set[str] | None, *, ends: bool
+) -> None:
+    attach(hub, "ana", "rm_1")
+    bob = expect(hub, "bob")
+    hub.disconnect(user_id="usr_bob", device_ids=devices, code=4401)
+    if ends:
+        with pytest.raises(Unauthorized):
+            arrive(hub, bob, rm_1=5)
+    else:
+        arrive(hub, bob, rm_1=5)
+    deliver(hub, entry(6))
+
+    assert bob.told == ([] if ends else [6])
+
+
+async def test_a_role_that_changes_while_the_snapshot_is_read_is_known(hub: Hub) -> None:
+    bob = expect(hub, "bob")
+    hub.show(Signal(payload=User(id="usr_bob", username="bob", display_name="Bob", role=Role.GUEST), user="usr_bob"))
+
+    assert arrive(hub, bob).role is Role.GUEST
 
 
 async def test_what_is_noted_for_those_who_are_expected_goes_with_them(hub: Hub) -> None:

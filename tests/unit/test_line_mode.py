@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from securechat.cli import line_mode
+from securechat.cli import line_mode, line_screen
 from securechat.cli.durations import seconds_of
-from securechat.cli.line_mode import GROUPS, LINES, LineMode, help_text
+from securechat.cli.line_commands import LINES
+from securechat.cli.line_mode import LineMode
+from securechat.cli.line_screen import Screen
+from securechat.cli.line_table import GROUPS, help_text
 from securechat.cli.show import entry_line
 from securechat.cli.signin import Link, read_link
 from securechat.domain import commands as c
@@ -117,29 +121,77 @@ class Silent:
 async def test_typing_is_told_once_a_burst_and_only_to_somebody_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     now = 100.0
-    monkeypatch.setattr(line_mode, "note", notes.append)
-    monkeypatch.setattr(line_mode, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(line_screen, "note", notes.append)
+    monkeypatch.setattr(line_screen, "time", SimpleNamespace(monotonic=lambda: now))
     client: Any = Silent()
-    mode = LineMode(client)
-    mode._names = {
+    screen = Screen(client)
+    screen._names = {
         BOB: User(id=BOB, username="bob", display_name="Bob"),
         "usr_eve": User(id="usr_eve", username="eve", display_name="Eve"),
     }
-    mode._room = Room(client, c.RoomSummary(id=ROOM, kind="public", name="ops"))
+    screen.room = Room(client, c.RoomSummary(id=ROOM, kind="public", name="ops"))
 
     async def typing(at: float, *, user: str = BOB, room: str = ROOM) -> int:
         nonlocal now
         now = at
-        await mode._show_signal(SignalFrame(type="typing.started", room=room, user=user))
+        await screen.show_signal(SignalFrame(type="typing.started", room=room, user=user))
         return len(notes)
 
-    mode._watched = False
+    screen._watched = False
     assert await typing(100) == 0
-    mode._watched = True
+    screen._watched = True
     assert [await typing(at) for at in (101, 103, 105, 110.9)] == [1, 1, 1, 1]
     assert await typing(117) == 2
     assert await typing(117, room="rm_1") == 2
-    await mode._show_entry(Entry(type=EntryType.MESSAGE_SENT, room=ROOM, seq=1, at=0, user=BOB, body="x"))
+    await screen.show_entry(Entry(type=EntryType.MESSAGE_SENT, room=ROOM, seq=1, at=0, user=BOB, body="x"))
     client.blocked = {"usr_eve"}
     assert await typing(118, user="usr_eve") == 2
     assert notes == ["── @bob is typing…"] * 2
+
+
+class Posting(Room):
+    """A room whose bots answer to /roll, and that keeps what is sent to it."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client, c.RoomSummary(id=ROOM, kind="public", name="ops"))
+        self.posted: list[str] = []
+
+    async def commands(self) -> list[c.BotCommand]:
+        return [c.BotCommand(name="roll")]
+
+    def post(self, body: str, **_more: Any) -> asyncio.Future[c.Sent]:
+        self.posted.append(body)
+        return asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("hello", "hello"),
+        ("/roll 2", "/roll 2"),
+        ("/rol 2", None),
+        ("/Quit", None),
+        ("/shrug", None),
+        ("/invite", None),
+        ("//shrug and go", "/shrug and go"),
+        ("//help", "/help"),
+        ("/etc/hosts is gone", "/etc/hosts is gone"),
+        ("/ alone", "/ alone"),
+        ("// a remark", "// a remark"),
+    ],
+)
+async def test_a_command_that_nobody_knows_is_not_sent(line: str, sent: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(line_mode, "note", notes.append)
+    client: Any = Silent()
+    mode = LineMode(client)
+    mode.screen.room = room = Posting(client)
+
+    await mode._line(line)
+
+    assert room.posted == ([] if sent is None else [sent])
+    assert bool(notes) == (sent is None)
+    if line == "/rol 2":
+        assert notes == [
+            "error: there is no /rol here, and nothing was sent. Do you mean /roll?\n       //rol sends it as a message."
+        ]

@@ -64,6 +64,17 @@ def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
         assert words in refusal.value.line
 
 
+def test_several_servers_need_a_database_and_a_key_and_an_address_of_redis(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        config(tmp_path, '{"redis_url": "http://redis", "bus_key": "short"}')
+    for words in ("redis_url: redis://HOST:PORT is wanted", "several servers need database_url", "bus_key: at least 32 characters"):
+        assert words in refusal.value.line
+    database = '"database_url": "postgresql://localhost/chat"'
+    with pytest.raises(ConfigError, match="bus_key: redis_url needs it"):
+        config(tmp_path, f'{{"redis_url": "redis+cluster://localhost:6379", {database}}}')
+    config(tmp_path, f'{{"redis_url": "rediss://me:secret@localhost:6379/0", "bus_key": "{"k" * 32}", {database}}}')
+
+
 def test_a_public_url_without_a_host_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="public_url: https://\\[x names no host"):
         config(tmp_path, '{"public_url": "https://[x", "tls_domains": ["chat.example.org"]}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,24 @@ async def test_the_outbox_keeps_the_order_of_a_room_whatever_fails() -> None:
     assert calls == ["0"] * 5 + ["1", "2"]
     assert [each.result().seq for each in sent] == [1, 2, 3]
     assert outbox.waiting == 0
+
+
+async def test_the_log_says_once_in_a_while_that_the_rate_limit_slows_sending(caplog: pytest.LogCaptureFixture) -> None:
+    trouble = [RateLimited("Too many messages.", retry_after_ms=1) for _ in range(5)]
+
+    async def call(command: MessageSend) -> Sent:
+        if trouble:
+            raise trouble.pop()
+        return Sent(room=command.room, seq=1, at=0)
+
+    outbox = Outbox(call)
+    with caplog.at_level(logging.INFO, "securechat.sdk.outbox"):
+        outbox.put(MessageSend(room="rm_1", cmid="1", body="x"))
+        await outbox.flush()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "sending waits 0.00 s, 1 messages in the queue: Too many messages."
+    ]
 
 
 async def test_a_refused_send_is_told_and_lets_the_next_one_go() -> None:

@@ -12,6 +12,7 @@ from securechat.auth.token_keys import KEYS_MAX
 from securechat.domain.audit import AuditEvent
 from securechat.domain.secret import Secret
 from securechat.errors import Conflict, Shutdown, Unauthorized
+from securechat.files import write_private
 from support.fakes import ManualClock
 
 DAY = 86_400
@@ -79,6 +80,6 @@ def test_rotating_without_end_is_refused_and_drops_no_key_that_holds(tmp_path: P
 
 @pytest.mark.parametrize("text", ["", "{}", '{"keys": []}', '{"keys": [{"id": "x", "created_at": 1, "private": "no"}]}'])
 def test_a_damaged_file_stops_the_start_with_a_sentence(tmp_path: Path, text: str) -> None:
-    (tmp_path / "keys.json").write_text(text)
+    write_private(tmp_path / "keys.json", text.encode())
     with pytest.raises(Shutdown, match="Restore it from a backup"):
         JWTHandler(tmp_path / "keys.json", now=1_000)

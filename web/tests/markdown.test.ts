@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Block, type Inline, inline, parse } from "../src/ui/markdown";
+import { type Block, type Inline, inline, parse, plainOf } from "../src/ui/markdown";
 
 /** The tree as a short text: b(bold), i(italic), s(strike), `code`, <address|text>. */
 function show(nodes: readonly Inline[]): string {
@@ -98,5 +98,20 @@ describe("time", () => {
       const letters = (whole: string) => whole.replace(/[^ab]/g, "");
       expect(letters(plain(inline(source)))).toBe(letters(source));
     }
+  });
+});
+
+describe("a message that is read out", () => {
+  it.each([
+    ["**Done**, _really_ ~~not~~ `x = 1`", "Done, really not x = 1"],
+    ["see https://example.org/a?b=c&d=e.", "see link to example.org."],
+    ["see [the page](https://example.org/a)", "see the page, link"],
+    ["@bob look", "@bob look"],
+    ["> said *before*\nnow", "quote: said before. now"],
+    ["```\nsecurechat doctor\n```", "code: securechat doctor"],
+    ["```\na\nb\nc\n```", "3 lines of code"],
+    ["2 * 3 * 4 <b>", "2 * 3 * 4 <b>"],
+  ])("%j is %j", (body, words) => {
+    expect(plainOf(body)).toBe(words);
   });
 });

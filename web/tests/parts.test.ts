@@ -1,4 +1,4 @@
-import { describe, expect, it, vi } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { Refused, SignedOut, Unreachable } from "../src/client/problem";
 import type { Rest } from "../src/client/rest";
 import { Session } from "../src/client/session";
@@ -6,6 +6,7 @@ import type { BotCommand, SessionReply, User } from "../src/protocol/messages";
 import { deviceName } from "../src/state/app";
 import { roomsOf, sectionsOf, titleOf, withEntry } from "../src/state/rooms";
 import { commandOptions, isComplete, mentionOptions, triggerAt } from "../src/ui/composer/autocomplete";
+import { commandIn, unescaped } from "../src/ui/composer/slash";
 import { scoreOf, search } from "../src/ui/dialogs/switch";
 import { initialsOf } from "../src/ui/parts/Avatar";
 import { routeOf } from "../src/ui/router";
@@ -24,6 +25,18 @@ describe("a session", () => {
     refresh_token: "",
   });
   const rest = (refresh: Rest["refresh"]) => ({ refresh }) as Rest;
+  beforeEach(() => localStorage.setItem("securechat-session", "1"));
+
+  it("does not ask where nobody has signed in, nor again where the session is over", async () => {
+    localStorage.clear();
+    const refresh = vi.fn().mockRejectedValue(problem(401));
+    await expect(new Session(rest(refresh)).accessToken()).rejects.toBeInstanceOf(SignedOut);
+    expect(refresh).toHaveBeenCalledTimes(0);
+    new Session(rest(refresh)).adopt(reply("t"));
+    await expect(new Session(rest(refresh)).accessToken()).rejects.toBeInstanceOf(SignedOut);
+    await expect(new Session(rest(refresh)).accessToken()).rejects.toBeInstanceOf(SignedOut);
+    expect(refresh).toHaveBeenCalledTimes(1);
+  });
 
   it("uses a token until shortly before its end", async () => {
     let now = 0;
@@ -46,6 +59,7 @@ describe("a session", () => {
   it("is over when the server says so, and only then", async () => {
     const session = new Session(rest(() => Promise.reject(problem(401))));
     await expect(session.accessToken()).rejects.toBeInstanceOf(SignedOut);
+    localStorage.setItem("securechat-session", "1");
     const offline = new Session(rest(() => Promise.reject(new Unreachable())));
     await expect(offline.accessToken()).rejects.toBeInstanceOf(Unreachable);
     const broken = new Session(rest(() => Promise.reject(problem(503))));
@@ -61,6 +75,24 @@ describe("a session", () => {
     await vi.advanceTimersByTimeAsync(1_500);
     expect(await token).toBe("t2");
     vi.useRealTimers();
+  });
+});
+
+describe("a text that begins with /", () => {
+  it("is a command when it looks like one", () => {
+    expect(["/roll", "/Roll 2", "/a-b_c d", "/roll\n2"].map(commandIn)).toEqual(["roll", "Roll", "a-b_c", "roll"]);
+    for (const text of ["", "/", "/ 2", "/2", "/etc/hosts", "/a.b", "//roll", " /roll", "roll"])
+      expect(commandIn(text)).toBe(null);
+  });
+
+  it("is sent as it is when there are two", () => {
+    expect(["//roll 2", "//etc/hosts", "// a remark", "/roll", "hi"].map(unescaped)).toEqual([
+      "/roll 2",
+      "//etc/hosts",
+      "// a remark",
+      "/roll",
+      "hi",
+    ]);
   });
 });
 

@@ -14,10 +14,10 @@ from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.tokens import LINK, new_token, token_hash
 from securechat.domain import commands as c
 from securechat.domain import policy
-from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username
+from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username, fits
 from securechat.domain.audit import AuditEvent, Detail, by, mark_of
 from securechat.domain.ids import USER, new_code
-from securechat.domain.ports import AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
+from securechat.domain.ports import BLOCKS, SETTINGS, AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, Conflict, InvalidInput, LinkInvalid, NotFound, RegistrationClosed
 
@@ -27,6 +27,9 @@ SETUP_MS: Final = 3_600_000
 RESET_MS: Final = 86_400_000
 SERVER_NAME: Final = "server_name"
 DEFAULT_NAME: Final = "SecureChat"
+FRESH_S: Final = 0.1
+FRESH_ALL_S: Final = 10.0
+"""Pauses after something was read again that another server changed: of some users, of all."""
 
 
 class AccountService:
@@ -76,6 +79,10 @@ class AccountService:
         self._pins = pins
         self._blocks: dict[str, frozenset[str]] = {}
         self._blocking = asyncio.Lock()
+        self._stale = asyncio.Event()
+        self._stale_keys: set[str] = set()
+        bus.on_stale(BLOCKS, self._forget)
+        bus.on_stale(SETTINGS, lambda _key: self._forget(""))
         self.server_name = DEFAULT_NAME
 
     # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -109,6 +116,7 @@ class AccountService:
         if server_name:
             await self._accounts.set_setting(SERVER_NAME, server_name)
             self.server_name = server_name
+            self._bus.invalidate(SETTINGS, SERVER_NAME)
         return await self._auth.open_session(user, command.device_name, address)
 
     async def see_invite(self, command: c.InviteGet, address: str) -> c.Invitation:
@@ -249,13 +257,13 @@ class AccountService:
         return c.Users(users=found)
 
     async def find_users(self, who: Principal, command: c.UserFind) -> c.Users:
-        """Find users by the beginning of a name."""
+        """Find users by the beginnings of words of their names."""
+        query = command.query.removeprefix("@").casefold()
         if who.role is Role.GUEST:
-            key = command.query.removeprefix("@").casefold()
-            people = sorted((await self._known_to(who)).values(), key=lambda user: user.username)
-            near = [user for user in people if user.username.startswith(key) or user.display_name.casefold().startswith(key)]
+            people = sorted((await self._known_to(who)).values(), key=lambda user: (user.username != query, user.username))
+            near = [user for user in people if fits(user, query)]
             return c.Users(users=[user for user in near if not user.disabled][: command.limit])
-        found = await self._accounts.find_users(prefix=command.query.removeprefix("@"), limit=command.limit)
+        found = await self._accounts.find_users(query=query, limit=command.limit)
         return c.Users(users=[user for user in found if not user.disabled])
 
     async def block(self, who: Principal, command: c.UserBlock) -> c.Done:
@@ -292,7 +300,7 @@ class AccountService:
 
     async def list_users(self, _who: Principal, command: c.UserList) -> c.UserPage:
         """List accounts."""
-        users = await self._accounts.find_users(prefix="", after=command.cursor, limit=command.limit + 1)
+        users = await self._accounts.find_users(after=command.cursor, limit=command.limit + 1)
         more = len(users) > command.limit
         users = users[: command.limit]
         return c.UserPage(users=users, next_cursor=users[-1].username if more else None)
@@ -383,17 +391,40 @@ class AccountService:
         return other in self._blocks.get(user_id, ())
 
     async def load(self) -> None:
-        """Read at start what is asked for without waiting: the server's name and every block. They change here only."""
+        """Read at start what is asked for without waiting: the server's name and every block. `keep_fresh` hears of changes."""
         self.server_name = await self._accounts.setting(SERVER_NAME) or DEFAULT_NAME
-        for user in await self._accounts.find_users(prefix="", limit=1_000_000):
+        for user in await self._accounts.find_users(limit=1_000_000):
             found = await self._accounts.blocks(user.id)
             if found:
                 self._blocks[user.id] = frozenset(found)
+
+    async def keep_fresh(self) -> None:
+        """Read again what other servers changed, for ever. What cannot be read now stays as it was, and is read later."""
+        while True:
+            await self._stale.wait()
+            keys, self._stale_keys = self._stale_keys, set()
+            self._stale.clear()
+            try:
+                async with self._blocking:
+                    if "" in keys:
+                        await self.load()
+                    else:
+                        for user_id in keys:
+                            await self.load_blocks(user_id)
+            except ChatError as error:
+                self._forget("")
+                log.warning("blocks cannot be read again now", extra={"code": error.code})
+            await asyncio.sleep(FRESH_ALL_S if "" in keys else FRESH_S)
+
+    def _forget(self, key: str) -> None:
+        self._stale_keys.add(key)
+        self._stale.set()
 
     async def _set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
         async with self._blocking:  # Else what was read before a change could be kept after it.
             await self._accounts.set_block(user_id, blocked, on=on)
             await self.load_blocks(user_id)
+        self._bus.invalidate(BLOCKS, user_id)
 
     async def _create(self, username: str, display_name: str, role: Role, password: Secret | None, event: AuditEvent) -> User:
         """Create an account and remember it; without an actor in the event, it was the new one's own doing."""

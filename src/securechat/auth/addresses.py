@@ -15,6 +15,8 @@ HOPS_MAX: Final = 32
 """Addresses of a header that are looked at, from the right. More hops than this nobody has."""
 HEADERS: Final = {"x-forwarded-for": b"x-forwarded-for", "forwarded": b"forwarded"}
 """The headers that a proxy may write. Exactly one is believed: a proxy that writes one lets the other pass."""
+PROXY_PROTOCOL: Final = "proxy-protocol"
+"""What stands in the place of a header when the proxy passes TLS on, and sees none."""
 
 
 @lru_cache(maxsize=8_192)
@@ -70,6 +72,12 @@ def peer_in(peer: str, network: Network) -> bool:
     """Return whether a peer is in a network."""
     found = _parsed(peer)
     return found is not None and _within(found, (network,))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host."""
+    found = _parsed(host)
+    return host == "localhost" or (found is not None and found.is_loopback)
 
 
 def host_of(authority: str) -> str | None:

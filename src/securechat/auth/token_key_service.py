@@ -43,6 +43,14 @@ class TokenKeyService:
         await self._record(by(who, "token.rotate", key=self._keys.signing.id, dropped=command.drop))
         return self._shown()
 
+    def reload(self) -> None:
+        """Take over what another server wrote to the file that all of them have.
+
+        Raises:
+            Shutdown: The file is damaged; the keys stay as they are.
+        """
+        self._keys.reload()
+
     async def rotate_if_older(self, max_age_s: float) -> bool:
         """Rotate when the signing key is older than this, in seconds; return whether it was."""
         if self._now() - self._keys.signing.created_at <= max_age_s:

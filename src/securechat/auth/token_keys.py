@@ -15,7 +15,7 @@ from joserfc.jwk import OKPKey
 
 from securechat.domain.ids import new_id
 from securechat.errors import Conflict, Shutdown
-from securechat.files import write_private
+from securechat.files import read_private, write_private
 
 KEY: Final = "key"
 """The prefix of a key id."""
@@ -55,14 +55,16 @@ class TokenKeys:
         now: Seconds since 1970.
 
     Raises:
-        Shutdown: The file is damaged.
+        Shutdown: The file is damaged, or others can read it.
     """
 
     def __init__(self, path: Path, *, overlap_s: float, now: float) -> None:
         self._path = path
         self._overlap_s = overlap_s
         self._lock = threading.Lock()
+        self._stamp = 0
         if path.exists():
+            self._stamp = path.stat().st_mtime_ns
             self.keys = _read(path)
         else:
             self.keys = (_fresh(now),)
@@ -72,6 +74,18 @@ class TokenKeys:
     def signing(self) -> SigningKey:
         """The key that signs."""
         return self.keys[0]
+
+    def reload(self) -> None:
+        """Read the file again if somebody else wrote it.
+
+        Raises:
+            Shutdown: It is damaged; the keys stay as they are.
+        """
+        with self._lock:
+            stamp = self._path.stat().st_mtime_ns if self._path.exists() else self._stamp
+            if stamp != self._stamp:
+                self.keys = _read(self._path)
+                self._stamp = stamp
 
     def holds(self, key: SigningKey, now: float) -> bool:
         """Return whether a key verifies at this time."""
@@ -108,6 +122,7 @@ class TokenKeys:
             for key in keys
         ]  # fmt: skip
         write_private(self._path, msgspec.json.format(msgspec.json.encode(_File(keys=stored))))
+        self._stamp = self._path.stat().st_mtime_ns
 
 
 def _fresh(now: float) -> SigningKey:
@@ -116,7 +131,7 @@ def _fresh(now: float) -> SigningKey:
 
 def _read(path: Path) -> tuple[SigningKey, ...]:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
+        found = msgspec.json.decode(read_private(path), type=_File)
         keys = tuple(SigningKey(key.id, key.created_at, key.retired_at, OKPKey.import_key(key.private)) for key in found.keys)
     except (msgspec.DecodeError, ValueError) as error:
         raise Shutdown(

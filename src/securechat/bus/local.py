@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from securechat.domain.ports import RoomBatch, Signal
@@ -45,3 +45,9 @@ class LocalBus:
         """See `MessageBus.disconnect`."""
         for receiver in self._receivers:
             receiver.disconnect(user_id=user_id, device_ids=device_ids, code=code)
+
+    def invalidate(self, what: str, key: str) -> None:
+        """See `MessageBus.invalidate`. There is no other server."""
+
+    def on_stale(self, what: str, forget: Callable[[str], None]) -> None:
+        """See `MessageBus.on_stale`. It is never called."""

@@ -8,8 +8,10 @@ from securechat.cli.durations import seconds_of
 from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import note, say, say_json, table, when
 from securechat.domain import commands as c
+from securechat.domain.accounts import fits
 from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
+from securechat.program import program
 
 
 def setup_link(data: str | None, *, as_json: bool) -> None:
@@ -35,14 +37,14 @@ def status(data: str | None, *, as_json: bool) -> None:
         )
 
 
-def user_list(data: str | None, *, as_json: bool) -> None:
-    """List accounts."""
+def user_list(data: str | None, words: str, *, as_json: bool) -> None:
+    """List accounts; only those that the words fit, if there are any."""
     operator = Operator(data_root(data))
     users = []
     cursor: str | None = ""
     while cursor is not None:
         page: c.UserPage = operator.perform(c.UserList(cursor=cursor, limit=200))
-        users += page.users
+        users += [user for user in page.users if fits(user, words)]
         cursor = page.next_cursor
     if as_json:
         say_json(users)
@@ -125,6 +127,7 @@ def room_list(data: str | None, *, as_json: bool) -> None:
         say_json(rooms)
     else:
         table(("room", "members", "entries", "topic", "id"), [(f"#{r.name}", r.members, r.last_seq, r.topic, r.id) for r in rooms])
+        note(f"Public rooms. Private ones are for their members, who see them with /rooms in: {program()} chat")
 
 
 def room_member(data: str | None, room: str, username: str, *, add: bool) -> None:
@@ -192,7 +195,7 @@ def backup_restore(path: Path, to: Path, *, as_json: bool) -> None:
 
     _say_backup(restore_backup(path, to), as_json=as_json)
     if not as_json:
-        say(f"Start it with: securechat serve --data {to}")
+        say(f"Start it with: {program()} serve --data {to}")
 
 
 def _say_backup(backup: c.Backup, *, as_json: bool) -> None:
@@ -210,4 +213,4 @@ def _say_backup(backup: c.Backup, *, as_json: bool) -> None:
 
 def _require_whole(backup: c.Backup) -> None:
     if backup.audit:
-        raise Shutdown("The backup is complete; the audit log in it is not whole. Look at it: securechat audit verify")
+        raise Shutdown(f"The backup is complete; the audit log in it is not whole. Look at it: {program()} audit verify")

@@ -9,6 +9,7 @@ from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import note, say, say_json, when
 from securechat.domain import commands as c
 from securechat.errors import Shutdown
+from securechat.program import program
 from securechat.server.certificates import CertificateError, read
 from securechat.server.config import ConfigManager, Settings
 from securechat.server.datadir import DataDir
@@ -30,7 +31,7 @@ def show(config: Path | None, data: str | None, *, as_json: bool) -> None:
         return
     settings = _settings(config, data)
     if not settings.tls_cert and not OwnCA(folder.tls).ca_path.exists():
-        raise Shutdown(f"There is no certificate in {folder.tls} yet. Start the server once: securechat serve")
+        raise Shutdown(f"There is no certificate in {folder.tls} yet. Start the server once: {program()} serve")
     tls = context(settings, folder)
     tls.load()
     certificate = tls.certificate
@@ -59,7 +60,7 @@ def renew(config: Path | None, data: str | None, *, as_json: bool) -> None:
         _print(Operator(folder.root).perform(c.CertificateRenew()), folder, as_json=as_json)
         return
     if settings.tls_domains:
-        raise Shutdown("A certificate by ACME needs the running server, which answers the authority: securechat serve")
+        raise Shutdown(f"A certificate by ACME needs the running server, which answers the authority: {program()} serve")
     if settings.tls_cert:
         raise Shutdown(f"The certificate comes from {settings.tls_cert}: renew it there; the server takes the new file by itself.")
     OwnCA(folder.tls).certificate(settings.host, anew=True)

@@ -13,6 +13,7 @@ from securechat.cli.output import say, say_json
 from securechat.cli.shards import shards
 from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
+from securechat.program import program
 from securechat.server.config import ConfigManager
 from securechat.server.datadir import DataDir
 from securechat.store.copying import copy_database
@@ -48,7 +49,7 @@ def status(*, config: Config = None, data: Data = None, json: Json = False) -> N
 def _state(have: str | None) -> str:
     if have is None:
         return "empty"
-    return "up to date" if have == HEAD else "older: securechat db migrate" if have < HEAD else "newer"
+    return "up to date" if have == HEAD else f"older: {program()} db migrate" if have < HEAD else "newer"
 
 
 @database.command("migrate")

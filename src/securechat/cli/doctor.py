@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import resource
+import shlex
 import socket
 import stat
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,7 @@ from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json
 from securechat.domain import commands as c
 from securechat.errors import ChatError, Shutdown
+from securechat.program import program
 from securechat.server.audit import verify_folder
 from securechat.server.backup import free_space
 from securechat.server.config import ConfigError, ConfigManager, Settings
@@ -54,28 +58,44 @@ def examine(config: Path | None, data: str | None, *, as_json: bool) -> int:
     return 2 if failed else 1 if warned else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What `doctor` was asked to look at: the commands that it names are about the same."""
+
+    config: Path | None
+    data: str | None
+
+    def call(self, command: str, *, config: bool = True) -> str:
+        """Return how to call a command for this place; `config`: whether it takes a configuration file."""
+        given = [("--config", str(self.config))] if config and self.config else []
+        given += [("--data", self.data)] if self.data else []
+        return " ".join([program(), command, *(f"{flag} {shlex.quote(value)}" for flag, value in given)])
+
+
 def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
+    place = _Place(config, data)
     try:
         settings = ConfigManager(config, {"data_dir": data}).settings
         yield Finding("ok", "config", f"{config or 'defaults and environment'}, no mistakes")
     except ConfigError as error:
-        yield Finding("fail", "config", error.line.replace("\n", " "), "securechat config explain")
+        yield Finding("fail", "config", error.line.replace("\n", " "), place.call("config check"))
         settings = Settings(data_dir=str(data_root(data)))
     folder = DataDir(settings.data_dir)
-    yield from _folder(folder)
-    yield from _database(settings, folder)
+    yield from _folder(place, folder)
+    yield from _database(place, settings, folder)
+    yield from _redis(settings)
     yield from _secrets(folder)
-    yield from _identity(folder)
-    yield from _audit(settings, folder)
-    yield _storage(settings, folder)
-    yield from _certificate(settings, folder)
+    yield from _identity(place, folder)
+    yield from _audit(place, settings, folder)
+    yield from _storage(place, settings, folder)
+    yield from _certificate(place, settings, folder)
     yield _files_limit(settings)
-    yield from _server(settings, folder)
+    yield from _server(place, settings, folder)
 
 
-def _folder(folder: DataDir) -> Iterator[Finding]:
+def _folder(place: _Place, folder: DataDir) -> Iterator[Finding]:
     if not folder.root.is_dir():
-        yield Finding("fail", "data", f"{folder.root} is missing", "securechat serve")
+        yield Finding("fail", "data", f"{folder.root} is missing", place.call("serve"))
         return
     if not os.access(folder.root, os.W_OK):
         yield Finding("fail", "data", f"{folder.root} cannot be written", f"chown -R $USER {folder.root}")
@@ -85,7 +105,7 @@ def _folder(folder: DataDir) -> Iterator[Finding]:
     yield Finding(state, "data", f"{folder.root}, {free / 1e9:.1f} GB free", "" if state == "ok" else "free some space")
 
 
-def _database(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+def _database(place: _Place, settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if settings.database_url:
         from securechat.store.postgres import current_postgres  # noqa: PLC0415 - the driver takes memory, and few need it
 
@@ -97,13 +117,13 @@ def _database(settings: Settings, folder: DataDir) -> Iterator[Finding]:
         if there == HEAD:
             yield Finding("ok", "database", f"postgresql, schema {there} = code {HEAD}")
         else:
-            yield Finding("warn", "database", f"postgresql, schema {there}, code {HEAD}", "securechat db migrate")
+            yield Finding("warn", "database", f"postgresql, schema {there}, code {HEAD}", place.call("db migrate"))
         return
     if folder.elsewhere.exists():
         yield Finding("fail", "database", "in PostgreSQL, and database_url is not set", "set SECURECHAT_DATABASE_URL")
         return
     if not folder.database.exists():
-        yield Finding("fail", "database", "not there yet", "securechat serve")
+        yield Finding("fail", "database", "not there yet", place.call("serve"))
         return
     have = current(folder.database)
     wal = folder.database.with_name(folder.database.name + "-wal")
@@ -111,7 +131,21 @@ def _database(settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if have == HEAD:
         yield Finding("ok", "database", f"sqlite, schema {have} = code {HEAD}, WAL {size:.1f} MB")
     else:
-        yield Finding("warn", "database", f"schema {have}, code {HEAD}", "securechat serve (migrates at start)")
+        yield Finding("warn", "database", f"schema {have}, code {HEAD}", f"{place.call('serve')} (migrates at start)")
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis_url is None:
+        return
+    from securechat.bus.links import look  # noqa: PLC0415 - the library takes memory, and few need it
+
+    try:
+        nodes = asyncio.run(look(settings.redis_url.reveal()))
+    except ConnectionError as error:
+        text = f"{error}; servers hear each other by way of the database, up to 2 s late"
+        yield Finding("warn", "redis", text, "start Redis, or correct redis_url")
+        return
+    yield Finding("ok", "redis", f"{nodes} node{'s' if nodes > 1 else ''}, all answer")
 
 
 def _secrets(folder: DataDir) -> Iterator[Finding]:
@@ -122,41 +156,52 @@ def _secrets(folder: DataDir) -> Iterator[Finding]:
     yield Finding("ok", "secrets", "keys can be read by their owner only")
 
 
-def _identity(folder: DataDir) -> Iterator[Finding]:
+def _identity(place: _Place, folder: DataDir) -> Iterator[Finding]:
     if not (folder.keys / INDEX).exists():
         return
     try:
         IdentityKeys(folder.keys).load()
     except Shutdown as error:
-        yield Finding("fail", "identity", f"{error.line} A running server goes on with those that it has.", "securechat keys list")
+        yield Finding(
+            "fail",
+            "identity",
+            f"{error.line} A running server goes on with those that it has.",
+            place.call("keys list", config=False),
+        )
         return
     yield Finding("ok", "identity", "the keys by which clients know this server can be used")
 
 
-def _storage(settings: Settings, folder: DataDir) -> Finding:
-    if settings.at_rest == "off":
-        return Finding("ok", "storage", "messages are not encrypted at rest (setting at_rest)")
+def _storage(place: _Place, settings: Settings, folder: DataDir) -> Iterator[Finding]:
+    if folder.admin_socket.exists():
+        with contextlib.suppress(ChatError, Shutdown):  # `_server` says that it does not answer.
+            found: c.Storage = Operator(folder.root).perform(c.StorageStatus())
+            if found.problem:
+                yield Finding("warn", "storage", found.problem, place.call("storage status"))
     keys = Path(settings.at_rest_keys) if settings.at_rest_keys else folder.keys
-    if keys.resolve().is_relative_to(folder.root.resolve()):
-        return Finding("warn", "storage", "encrypted, and the key lies beside the data", "set at_rest_keys to a folder elsewhere")
-    return Finding("ok", "storage", f"encrypted at rest, keys in {settings.at_rest_keys}")
+    if settings.at_rest == "off":
+        yield Finding("ok", "storage", "messages are not encrypted at rest (setting at_rest)")
+    elif keys.resolve().is_relative_to(folder.root.resolve()):
+        yield Finding("warn", "storage", "encrypted, and the key lies beside the data", "set at_rest_keys to a folder elsewhere")
+    else:
+        yield Finding("ok", "storage", f"encrypted at rest, keys in {settings.at_rest_keys}")
 
 
-def _audit(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+def _audit(place: _Place, settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if not folder.audit.is_dir():
         return
     try:
         report = verify_folder(folder, Path(settings.audit_folder) if settings.audit_folder else None, url=settings.database_url)
     except ValueError as error:
-        yield Finding("fail", "audit", str(error), "securechat audit verify")
+        yield Finding("fail", "audit", str(error), place.call("audit verify"))
         return
     if report.whole:
         yield Finding("ok", "audit", f"{report.records} records, chain and {report.checkpoints} checkpoints are whole")
     else:
-        yield Finding("fail" if report.tampered else "warn", "audit", report.findings[0].text, "securechat audit verify")
+        yield Finding("fail" if report.tampered else "warn", "audit", report.findings[0].text, place.call("audit verify"))
 
 
-def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+def _certificate(place: _Place, settings: Settings, folder: DataDir) -> Iterator[Finding]:
     problem, state = "", None
     if folder.admin_socket.exists():
         try:
@@ -165,14 +210,14 @@ def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
         except (ChatError, Shutdown) as error:
             problem = str(error)
     if state is None and not settings.tls_cert and not OwnCA(folder.tls).ca_path.exists():
-        yield Finding("warn", "tls", "no certificate yet", "securechat serve")
+        yield Finding("warn", "tls", "no certificate yet", place.call("serve"))
         return
     if state is None:
         tls = context(settings, folder)
         try:
             tls.load()
         except Shutdown as error:
-            yield Finding("fail", "tls", error.line, "securechat cert show, then put a good file there")
+            yield Finding("fail", "tls", error.line, f"{place.call('cert show')}, then put a good file there")
             return
         problem = problem or tls.problem
         names, ends = tls.certificate.names, tls.certificate.not_after
@@ -180,7 +225,7 @@ def _certificate(settings: Settings, folder: DataDir) -> Iterator[Finding]:
         names, ends = state.names, dt.datetime.fromtimestamp(state.not_after, dt.UTC)
     days = (ends - dt.datetime.now(dt.UTC)).days
     if problem:
-        yield Finding("warn", "tls", problem, "securechat cert renew" if settings.tls_domains else "renew the certificate's files")
+        yield Finding("warn", "tls", problem, place.call("cert renew") if settings.tls_domains else "renew the certificate's files")
     else:
         yield Finding("ok", "tls", f"certificate for {', '.join(names)}, good for {days} days")
     host = urllib.parse.urlsplit(settings.public_url).hostname
@@ -201,12 +246,12 @@ def _files_limit(settings: Settings) -> Finding:
     )
 
 
-def _server(settings: Settings, folder: DataDir) -> Iterator[Finding]:
+def _server(place: _Place, settings: Settings, folder: DataDir) -> Iterator[Finding]:
     if not folder.admin_socket.exists():
         taken = [port for port in (settings.port, settings.http_port) if port and _taken(settings.host, port)]
         if taken:
             yield Finding(
-                "fail", "server", f"not running, and port {taken[0]} is taken", "securechat serve --port ... --http-port ..."
+                "fail", "server", f"not running, and port {taken[0]} is taken", f"{place.call('serve')} --port ... --http-port ..."
             )
         else:
             yield Finding("ok", "server", "not running; its ports are free")
@@ -218,7 +263,7 @@ def _server(settings: Settings, folder: DataDir) -> Iterator[Finding]:
         return
     yield Finding("ok", "server", f"answers; {status.connections} connections, {status.users} users, {status.entries} entries")
     if not status.users:
-        yield Finding("warn", "setup", "there is no account yet", "securechat setup-link")
+        yield Finding("warn", "setup", "there is no account yet", place.call("setup-link", config=False))
 
 
 def _taken(host: str, port: int) -> bool:

@@ -12,7 +12,6 @@ from securechat.cli import admin, permissions
 from securechat.cli.identity import clear_factors
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.operator import data_root
-from securechat.cli.output import say, say_json, table
 from securechat.domain.secret import Secret
 
 
@@ -37,9 +36,16 @@ Name = Annotated[str, typer.Option(help="Display name.", show_default=False)]
 
 
 @user.command("list")
-def user_list(*, data: Data = None, json: Json = False) -> None:
-    """List accounts."""
-    admin.user_list(data, as_json=json)
+def user_list(
+    words: Annotated[
+        str, typer.Argument(metavar="WORDS", help="Only those of whose names they begin words.", show_default=False)
+    ] = "",
+    *,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """List accounts, locked ones too."""
+    admin.user_list(data, words, as_json=json)
 
 
 @user.command("create")
@@ -128,7 +134,7 @@ def room_create(
 
 @room.command("list")
 def room_list(*, data: Data = None, json: Json = False) -> None:
-    """List public rooms."""
+    """List public rooms; private ones are seen by their members only."""
     admin.room_list(data, as_json=json)
 
 
@@ -188,31 +194,19 @@ def bot_revoke(username: Username, *, data: Data = None) -> None:
 
 
 @config.command("explain")
-def config_explain(*, config: Config = None, json: Json = False) -> None:
-    """Show every setting: its value, where that comes from, what it is for."""
-    from securechat.server.config import FIELDS, HELP, PREFIX, RELOADABLE, ConfigManager  # noqa: PLC0415
+def config_explain(*, config: Config = None, data: Data = None, json: Json = False) -> None:
+    """Show every setting: its value, where that comes from, what it is for; of the running server if there is one."""
+    from securechat.cli.settings import explain  # noqa: PLC0415
 
-    manager = ConfigManager(config, {})
-    if json:
-        say_json(manager.settings)
-        return
-    for name in FIELDS:
-        value = getattr(manager.settings, name)
-        shown = "(see below)" if name == "rates" else repr(value)
-        live = "   changes while running" if name in RELOADABLE else ""
-        say(f"{name} = {shown}   [{manager.origin.get(name, 'default')}]{live}\n    {HELP[name][0]}   {PREFIX}{name.upper()}")
-    say("\nrates")
-    table(("bucket", "burst", "per second"), [(name, rate.burst, rate.per_s) for name, rate in manager.settings.rates.items()])
+    explain(config, data, as_json=json)
 
 
 @config.command("check")
-def config_check(*, config: Config = None) -> None:
+def config_check(*, config: Config = None, data: Data = None) -> None:
     """Check the configuration; all mistakes are told at once."""
-    from securechat.cli.certificate import require_good_files  # noqa: PLC0415
-    from securechat.server.config import ConfigManager  # noqa: PLC0415
+    from securechat.cli.settings import check  # noqa: PLC0415
 
-    require_good_files(ConfigManager(config, {}).settings)
-    say("The configuration is fine.")
+    check(config, data)
 
 
 @cert.command("show")

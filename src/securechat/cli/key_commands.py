@@ -16,6 +16,7 @@ from securechat.cli.output import note, say, say_json, table
 from securechat.crypto.identity import IdentityKey
 from securechat.errors import Shutdown
 from securechat.files import write_private
+from securechat.program import program
 from securechat.sdk.pins import PinStore, pins_path, shown
 from securechat.server.identity import NEXT_AFTER_S, IdentityKeys
 
@@ -29,7 +30,7 @@ RootFile = Annotated[Path, typer.Argument(metavar="FILE", help="The root key. It
 def _identities(data: str | None, bits: int = 2_048) -> IdentityKeys:
     folder = data_root(data) / "keys"
     if not (folder / "identity.json").exists():
-        raise Shutdown(f"There is no identity in {folder} yet. Start the server once: securechat serve")
+        raise Shutdown(f"There is no identity in {folder} yet. Start the server once: {program()} serve")
     found = IdentityKeys(folder, bits)
     found.load()
     return found
@@ -55,7 +56,7 @@ def init_root(path: RootFile, *, bits: Bits = 3_072) -> None:
         raise Shutdown(f"{path}: {error}") from error
     say(f"root  {shown(root.key_id)}")
     say(f"file  {path} (keep it on a medium that is in no server, and its password elsewhere)")
-    say("Next: securechat keys publish " + str(path) + " --host HOST")
+    say(f"Next: {program()} keys publish {path} --host HOST")
 
 
 @keys.command("list")
@@ -96,7 +97,7 @@ def rotate(
     record = found.add(not_before=int(time.time()) + (0 if at_once else NEXT_AFTER_S))
     say(f"key   {shown(record.kid)}")
     say(f"from  {_day(record.not_before)}")
-    note("Now tell the clients: securechat keys publish ROOT_FILE --host HOST")
+    note(f"Now tell the clients: {program()} keys publish ROOT_FILE --host HOST")
 
 
 @keys.command("publish")

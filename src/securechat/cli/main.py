@@ -13,11 +13,12 @@ import typer
 
 from securechat import __version__
 from securechat.errors import ChatError, Shutdown, Unauthorized
+from securechat.program import program
 
 app = typer.Typer(
     name="securechat",
     help="SecureChat: a chat server that starts with one command, its clients, and everything to run it.\n\n"
-    "Begin with [bold]securechat serve[/bold]; chat in a terminal with [bold]securechat chat[/bold].",
+    f"Begin with [bold]{program()} serve[/bold]; chat in a terminal with [bold]{program()} chat[/bold].",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="rich",
@@ -55,6 +56,10 @@ def serve(
     http_port: Annotated[int | None, typer.Option(help="Port without TLS, loopback only; 0 for none.", show_default="8080")] = None,
     public_url: Annotated[str | None, typer.Option(help="What people type to get here.", show_default=False)] = None,
     log_level: Annotated[str | None, typer.Option(help="TRACE DEBUG INFO WARN ERROR FATAL.", show_default="INFO")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes on one port; more than one need PostgreSQL and Redis.")
+    ] = 1,
+    worker: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start the server. It makes its data folder, keys and certificate by itself."""
     from securechat.cli.serve import run  # noqa: PLC0415
@@ -62,7 +67,7 @@ def serve(
     flags: dict[str, Any] = {
         "data_dir": data, "host": host, "port": port, "http_port": http_port, "public_url": public_url, "log_level": log_level,
     }  # fmt: skip
-    run(config, flags)
+    run(config, flags, workers=workers, worker=worker)
 
 
 @app.command(rich_help_panel="Server")
@@ -157,7 +162,7 @@ def login(
     url: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SERVER|LINK]",
+            metavar="SERVER|LINK",
             help="The server, for example https://chat.example.org; or its setup link, an invitation, or a link for a new "
             "password. Asked for when left out: a link is a secret.",
             show_default=False,

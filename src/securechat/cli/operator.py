@@ -24,6 +24,28 @@ def data_root(given: str | None) -> Path:
     return Path(given or os.environ.get("SECURECHAT_DATA_DIR", "./securechat-data"))
 
 
+class Running(msgspec.Struct):
+    """The settings of a running server: key → value, secrets masked; key → where it comes from."""
+
+    settings: dict[str, Any]
+    origin: dict[str, str]
+
+
+def running_settings(root: Path) -> Running | None:
+    """Return the settings of the server that runs on a data folder; None when none does."""
+    socket = DataDir(root).admin_socket
+    if not socket.exists():
+        return None
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=60) as http:
+            answer = http.get("http://admin/settings")
+    except httpx.ConnectError:
+        return None  # Left behind by a server that was killed.
+    if answer.status_code != httpx.codes.OK:
+        raise Shutdown("The running server is of another version and does not tell its settings.")
+    return msgspec.json.decode(answer.content, type=Running)
+
+
 class Operator:
     """Performs commands on one data folder.
 
@@ -79,6 +101,7 @@ class Operator:
 
         Raises:
             NotFound: There is none.
+            Ambiguous: Several fit.
         """
         if name.startswith("rm_"):
             return name

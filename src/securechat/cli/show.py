@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
+from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType
 
 
 def printable(text: str) -> str:
     """Return a text from outside that cannot move the cursor, change colours or hide a part of itself."""
     return "".join(char if char.isprintable() else "\n    " if char == "\n" else "\ufffd" for char in text)
+
+
+def room_name(room: RoomSummary) -> str:
+    """Return how a room is called here: `#ops`, or `@ana` for the direct room with her."""
+    return f"@{room.peer.username if room.peer else ''}" if room.kind == "direct" else f"#{room.name}"
 
 
 def entry_line(entry: Entry, room: str, name: Callable[[str | None], str], blocked: Collection[str] = ()) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from securechat.cli.output import note, say
 from securechat.domain import commands as c
 from securechat.errors import ConfirmationRequired, GrantRefused, InvalidInput, SecondFactorRequired, Shutdown
+from securechat.program import program
 from securechat.sdk.client import ChatClient
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired
@@ -24,9 +25,13 @@ from securechat.sdk.profile import check_url, load_profile, profile_path
 
 T = TypeVar("T")
 DEVICE_NAME: Final = "Terminal"
-NO_SESSION: Final = "SECURECHAT_TOKEN is a bot's token, and no session to leave. It ends with: securechat bot revoke NAME"
 REACH_S: Final = 5
 """How long logging out tries to reach the server before it forgets the session anyway."""
+
+
+def no_session() -> str:
+    """Return what a bot is told that wants to log out."""
+    return f"SECURECHAT_TOKEN is a bot's token, and no session to leave. It ends with: {program()} bot revoke NAME"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -260,7 +265,7 @@ def own_ca(url: str) -> str:
 def log_out() -> None:
     """End the session on the server and forget the profile."""
     if os.environ.get("SECURECHAT_TOKEN"):
-        raise Shutdown(NO_SESSION, 64)
+        raise Shutdown(no_session(), 64)
     try:
         load_profile()
     except LoginRequired as error:

@@ -14,6 +14,7 @@ from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import note, say, say_json, when
 from securechat.domain import commands as c
 from securechat.errors import Shutdown
+from securechat.program import program
 
 POLL_S: Final = 0.5
 _WORDS: Final = {
@@ -44,7 +45,9 @@ def status(*, data: Data = None, json: Json = False) -> None:
     for job in found.jobs:
         say(f"job                 {_told(job)}")
     if not found.running and any(job.finished_at is None for job in found.jobs):
-        say("Jobs go on while the server runs: securechat serve")
+        say(f"Jobs go on while the server runs: {program()} serve")
+    if found.problem:
+        say(f"PROBLEM             {found.problem}")
 
 
 @storage.command("rotate")

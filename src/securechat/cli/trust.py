@@ -9,6 +9,7 @@ from pathlib import Path
 
 from securechat.cli.output import say
 from securechat.errors import Shutdown
+from securechat.program import program
 
 
 def trust(ca: Path, *, install: bool) -> None:
@@ -18,7 +19,7 @@ def trust(ca: Path, *, install: bool) -> None:
         Shutdown: There is no CA, or a step fails.
     """
     if not ca.exists():
-        raise Shutdown(f"There is no CA at {ca} yet. Start the server once: securechat serve")
+        raise Shutdown(f"There is no CA at {ca} yet. Start the server once: {program()} serve")
     steps = _steps(ca.resolve())
     if not install:
         say("Run these (or the same command with --install):")

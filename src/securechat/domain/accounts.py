@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from enum import StrEnum
 from typing import Final
@@ -86,6 +87,21 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_seen_at: int
     address: str = ""
     current: bool = False
+
+
+QUERY_WORDS: Final = 8
+"""Words of a search that count; the rest is not looked at."""
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a name or of a search, in the form in which they are compared: apart at spaces and `.` `_` `-`."""
+    return re.split(r"[\s._-]+", text.casefold().strip(" ._-"))[:QUERY_WORDS] if text.strip(" ._-") else []
+
+
+def fits(user: User, query: str) -> bool:
+    """Return whether each word of a search begins a word of the username or of the display name."""
+    words = words_of(user.username) + words_of(user.display_name)
+    return all(any(word.startswith(wanted) for word in words) for wanted in words_of(query))
 
 
 def clean_name(text: str, field: str, *, most: int = LIMITS.name_chars) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
@@ -181,11 +181,20 @@ class LogStore(Protocol):
     async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
         """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
 
-    async def lookup(self, user_id: str, name: str) -> str | None:
-        """Return the id of the room with this name, else of one with this folded name: that the user is in, else public."""
+    async def lookup(self, user_id: str, name: str) -> list[str]:
+        """Return the ids of the rooms that a name fits best, oldest first: more than one when nothing tells them apart.
+
+        A name that fits exactly goes before one that fits without case, then a room that the user is in before a public one.
+        """
 
     async def count_rooms(self, user_id: str) -> int:
         """Return how many rooms a user is in."""
+
+    async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
+        """Return the newest `seq` of each of these rooms that exists. Everything committed before the call is in it."""
+
+    async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
+        """Return the rooms of each of these users; who is in none is missing."""
 
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """Return the members of a room, by display name."""
@@ -243,8 +252,8 @@ class AccountStore(Protocol):
     async def users(self, user_ids: Collection[str]) -> list[User]:
         """Return those that exist, in no order."""
 
-    async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
-        """Return accounts whose username or display name begins with `prefix`, by username."""
+    async def find_users(self, *, query: str = "", after: str = "", limit: int) -> list[User]:
+        """Return accounts that `domain.accounts.fits` finds, the one with exactly this username first, then by username."""
 
     async def count_users(self) -> int:
         """Return how many accounts there are, bots not counted."""
@@ -712,6 +721,26 @@ class MessageBus(Protocol):
 
     def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
         """Close connections of a user: of these devices, or all."""
+
+    def invalidate(self, what: str, key: str) -> None:
+        """Have the other servers forget what they keep in memory. Never waits.
+
+        Args:
+            what: A word of `STALE`.
+            key: Of whom.
+        """
+
+    def on_stale(self, what: str, forget: Callable[[str], None]) -> None:
+        """Call `forget` with the key when another server invalidates it; with an empty one when it may have and was not heard."""
+
+
+BLOCKS: Final = "blocks"
+"""Whom a user blocked."""
+SETTINGS: Final = "settings"
+"""Settings that are in the store, like the server's name."""
+ROLES: Final = "roles"
+"""Server roles of people who are connected; a change is a `Signal` as well."""
+STALE: Final = frozenset({BLOCKS, SETTINGS, ROLES})
 
 
 @dataclass(frozen=True, slots=True)

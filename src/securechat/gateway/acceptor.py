@@ -1,6 +1,7 @@
 """Accepts TLS connections with the certificate of this moment: a new one takes effect with the next connection, none is dropped.
 
 While a certificate authority checks a name (TLS-ALPN-01), a look at the first bytes tells its connections from everybody else's.
+Behind a balancer that passes TLS on, the PROXY protocol comes before it and says whose connection it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import aiofastnet
+
+from securechat.gateway.proxy_protocol import NoProxyHeader, announced_peer
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,10 @@ def once(work: Callable[[], None]) -> Callable[[], None]:
     return call
 
 
+def _nobody(_peer: str) -> bool:
+    return False
+
+
 class TLSSource(Protocol):
     """Where the contexts come from; read at each connection."""
 
@@ -77,24 +84,28 @@ class Acceptor:
 
     Args:
         sockets: Bound to their addresses.
-        make: Makes the protocol of a connection. Gets what to call as soon as the connection is made, before it is counted anew.
+        make: Makes the protocol of a connection. Gets what to call as soon as the connection is made, before it is counted anew,
+            and whose it is if a proxy said so, else nothing.
         tls: Where the contexts come from.
         door: Asked with the address of each new peer: returns what to call when its handshake has ended, one way or the other;
             None to close it at once.
+        announces: Whether a peer is a proxy that has to say by the PROXY protocol whose connection it is.
     """
 
     def __init__(
         self,
         sockets: list[socket.socket],
-        make: Callable[[Callable[[], None]], Any],
+        make: Callable[[Callable[[], None], str], Any],
         tls: TLSSource,
         door: Callable[[str], Callable[[], None] | None],
+        announces: Callable[[str], bool] = _nobody,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
         self._make = make
         self._tls = tls
         self._door = door
+        self._announces = announces
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         for each in sockets:
@@ -127,11 +138,13 @@ class Acceptor:
                 self._loop.remove_reader(listening.fileno())
                 self._loop.call_later(_NO_FILES_S, self._accept_again, listening)
                 return
-            shaken = self._door(str(address[0]))
+            peer = str(address[0])
+            shaken = self._door(peer)
             if shaken is None:
                 connection.close()
                 continue
-            task = self._loop.create_task(self._begin(connection, shaken))
+            begun = self._begin_announced(connection, peer, shaken) if self._announces(peer) else self._begin(connection, shaken)
+            task = self._loop.create_task(begun)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -139,13 +152,32 @@ class Acceptor:
         if not self._closed:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
-    async def _begin(self, connection: socket.socket, shaken: Callable[[], None]) -> None:
+    async def _begin_announced(self, connection: socket.socket, proxy: str, heard: Callable[[], None]) -> None:
+        """Ask the door anew, with whose connection it is."""
+        connection.settimeout(0)
+        shaken = None
         try:
-            await self._shake(connection, shaken)
+            peer = await announced_peer(connection, proxy)
+        except NoProxyHeader as error:
+            log.warning("closed: a trusted proxy did not say whose connection it is", extra={"proxy": proxy, "reason": str(error)})
+        except OSError:
+            log.debug("connection broken", extra={"proxy": proxy})
+        else:
+            shaken = self._door(peer)
+        finally:
+            heard()
+            if shaken is None:
+                connection.close()
+        if shaken is not None:
+            await self._begin(connection, shaken, peer)
+
+    async def _begin(self, connection: socket.socket, shaken: Callable[[], None], peer: str = "") -> None:
+        try:
+            await self._shake(connection, shaken, peer)
         finally:
             shaken()
 
-    async def _shake(self, connection: socket.socket, shaken: Callable[[], None]) -> None:
+    async def _shake(self, connection: socket.socket, shaken: Callable[[], None], peer: str) -> None:
         # Whoever breaks a handshake off is not worth a line in the log: anybody can do it, as often as they like.
         connection.settimeout(0)
         challenge = self._tls.challenge
@@ -155,7 +187,7 @@ class Acceptor:
             return
         with contextlib.suppress(OSError):  # The transport has closed the socket then, or will.
             await aiofastnet.connect_accepted_socket(
-                self._loop, lambda: self._make(shaken), connection, ssl=self._tls.context,
+                self._loop, lambda: self._make(shaken, peer), connection, ssl=self._tls.context,
                 ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S,
                 ssl_incoming_bio_size=_BIO_BYTES, ssl_outgoing_bio_size=_BIO_BYTES,
             )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from functools import partial
 from typing import Any, Final, Protocol
 
+import msgspec
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from securechat import __version__
@@ -96,17 +97,21 @@ class Session(Protocol):
     async def known(self, token: Secret) -> Principal:
         """Return who holds the token and may have one more connection."""
 
-    def expect(self, connection: ClientConnection, user_id: str) -> None:
-        """Note from now on what changes for a user, whose `ready` is about to be read."""
+    def expect(self, connection: ClientConnection, user_id: str, device_id: str) -> None:
+        """Note from now on what happens to a session, whose `ready` is about to be read."""
 
     def forget(self, connection: ClientConnection, user_id: str) -> None:
         """Do not expect the connection any more."""
 
     async def ready(self, principal: Principal) -> f.Ready:
-        """Return what `ready` says to somebody."""
+        """Return what `ready` says to somebody; or raise `Unauthorized` when the session has ended by now."""
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
-        """Let the connection hear its rooms, each from a `seq` on; return what changed since that was read."""
+        """Let the connection hear its rooms, each from a `seq` on; return what changed since that was read.
+
+        Raises:
+            Unauthorized: The session ended since.
+        """
 
     def online_in(self, rooms: Iterable[str]) -> dict[str, str]:
         """Return who is online in these rooms."""
@@ -498,7 +503,7 @@ class ClientConnection(WSListener):
     async def _authenticate(self, frame: f.Auth) -> None:
         session = self._session
         principal = await session.known(frame.token)
-        session.expect(self, principal.user_id)
+        session.expect(self, principal.user_id, principal.device_id)
         try:
             ready = await session.ready(principal)
             if self._closing:
@@ -507,7 +512,10 @@ class ClientConnection(WSListener):
         finally:
             session.forget(self, principal.user_id)
         # From here to `ready` nothing waits: what is delivered now is queued behind `ready` and what was missed.
-        self.principal = principal
+        if arrival.role is not None:
+            ready.user = msgspec.structs.replace(ready.user, role=arrival.role)
+        # The role of now: it may have changed since the token was looked at.
+        self.principal = msgspec.structs.replace(principal, role=ready.user.role)
         if self._seal is not None:
             self._seal.authenticated = True
         presence = session.online_in(room.id for room in ready.rooms)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -21,8 +21,10 @@ from securechat.domain.commands import ReadState, RoomSummary
 from securechat.domain.entries import CHANGES_AUDIENCE, PAGE_BYTES, Entry, EntryType, pieces
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
-from securechat.gateway.arrival import Arrival
+from securechat.errors import Unauthorized
+from securechat.gateway.arrival import Arrival, Expected
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.roster import Presence, Roster
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block
 from securechat.protocol.frames import SignalFrame
@@ -35,24 +37,43 @@ FLAP_S: Final = 3.0
 """Who comes and goes all the time is shown at most once in this time, as what they are in the end."""
 
 
+class Follower(Protocol):
+    """Who brings entries here in the order of their rooms, and therefore wants to know which rooms matter."""
+
+    def follow(self, room_id: str, seq: int) -> None:
+        """Somebody hears this room from here on, and knows everything up to `seq`."""
+
+    def unfollow(self, room_id: str) -> None:
+        """Nobody hears this room any more."""
+
+    def settle(self) -> None:
+        """Nobody is expected any more."""
+
+
 class Hub:
     """Who listens to what on this server.
 
     Args:
         loop: For gathering presence.
         counters: What is counted.
+
+    Attributes:
+        follower: Who is told which rooms are heard here; none where one server commits everything and is in order anyway.
+        others: Who is online at other servers; none where there are none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
         self._loop = loop
         self._counters = counters
+        self.follower: Follower | None = None
+        self.others: Roster | None = None
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
         self._newest: dict[str, int] = {}
         """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
         self._floors: dict[str, dict[ClientConnection, int]] = {}
         """By room: what a connection knows already. A floor goes when delivery has passed it."""
-        self._expected: dict[str, dict[ClientConnection, dict[str, tuple[int, RoomSummary | None]]]] = {}
-        """By user: connections whose snapshot is being read, and what changed since: (`seq`, the room or None for left)."""
+        self._expected: dict[str, dict[ClientConnection, Expected]] = {}
+        """By user: connections whose snapshot is being read, and what happened since."""
         self._users: dict[str, dict[ClientConnection, None]] = {}
         self._rooms_of: dict[str, set[str]] = {}
         self._presence: dict[str, None] = {}
@@ -62,9 +83,9 @@ class Hub:
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def expect(self, connection: ClientConnection, user_id: str) -> None:
-        """Note from now on what changes for a user, whose rooms are about to be read for this connection."""
-        self._expected.setdefault(user_id, {})[connection] = {}
+    def expect(self, connection: ClientConnection, user_id: str, device_id: str) -> None:
+        """Note from now on what happens to a session, whose user's rooms are about to be read for this connection."""
+        self._expected.setdefault(user_id, {})[connection] = Expected(device_id)
 
     def forget(self, connection: ClientConnection, user_id: str) -> None:
         """Do not expect the connection any more."""
@@ -74,13 +95,21 @@ class Hub:
             self._expected.pop(user_id, None)
         if not self._expected:
             self._newest = {room_id: seq for room_id, seq in self._newest.items() if room_id in self._rooms}
+            if self.follower is not None:
+                self.follower.settle()
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
-        """Let a connection hear the rooms of its user, from the `seq` on after which its snapshot ends."""
-        changed = self._expected.get(user_id, {}).get(connection, {})
-        arrival = Arrival()
+        """Let a connection hear the rooms of its user, from the `seq` on after which its snapshot ends.
+
+        Raises:
+            Unauthorized: Its session ended meanwhile.
+        """
+        expected = self._expected.get(user_id, {}).get(connection)
+        if expected is not None and expected.ended:
+            raise Unauthorized("The session has ended.")
+        arrival = Arrival(role=expected.role if expected is not None else None)
         places = dict(rooms)
-        for room_id, (seq, summary) in changed.items():
+        for room_id, (seq, summary) in expected.rooms.items() if expected is not None else ():
             if summary is None:
                 if places.get(room_id, seq) < seq:
                     del places[room_id]
@@ -106,6 +135,8 @@ class Hub:
             arrival.missed.append((room_id, seq, newest))
         else:
             self._floors.setdefault(room_id, {})[connection] = seq
+            if self.follower is not None:
+                self.follower.follow(room_id, seq)
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """Forget a connection."""
@@ -131,18 +162,35 @@ class Hub:
         """Return whether a user has a connection here."""
         return user_id in self._users
 
-    def online_among(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """Return the presence of those who are online."""
-        return {user_id: "online" for user_id in user_ids if user_id in self._users}
+    def is_online_anywhere(self, user_id: str, room_id: str) -> bool:
+        """Return whether a member of a room has a connection to any server."""
+        return user_id in self._users or (self.others is not None and self.others.is_online(user_id, room_id))
 
     def online_in(self, rooms: Iterable[str]) -> dict[str, str]:
-        """Return who is online in these rooms."""
+        """Return who is online in these rooms, at any server."""
         found: dict[str, str] = {}
+        rooms = list(rooms)
         for room_id in rooms:
             for connection in self._rooms.get(room_id, ()):
                 if connection.principal is not None:
                     found[connection.principal.user_id] = "online"
+        if self.others is not None:
+            found |= dict.fromkeys(self.others.online_in(rooms), "online")
         return found
+
+    def present(self) -> Presence:
+        """Return who is online here: by room, user → True."""
+        found: Presence = {}
+        for user_id in self._users:
+            for room_id in self._rooms_of[user_id]:
+                found.setdefault(room_id, {})[user_id] = True
+        return found
+
+    def show_presence(self, presence: Presence) -> None:
+        """Show who came and went."""
+        for room_id, people in presence.items():
+            if people and room_id in self._rooms:
+                self._show_in_room(room_id, {user_id: "online" if online else "offline" for user_id, online in people.items()})
 
     # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -166,7 +214,7 @@ class Hub:
     def show(self, signal: Signal) -> None:
         """Send a signal to those whom it is for."""
         if isinstance(signal.payload, User):
-            self._change_role(signal.payload)
+            self.change_role(signal.payload)
         block = Block([_signal_frame(signal.payload)])
         audience = self._users.get(signal.user, {}) if signal.user else self._rooms.get(signal.room, {})
         for connection in tuple(audience):  # As in `_send`.
@@ -177,14 +225,18 @@ class Hub:
             else:
                 connection.push(block)
 
-    def _change_role(self, user: User) -> None:
-        """Let a new server role hold on open connections at once."""
+    def change_role(self, user: User) -> None:
+        """Let a new server role hold on open connections at once, and on those that are being let in."""
+        for expected in self._expected.get(user.id, {}).values():
+            expected.role = user.role
         for connection in self._users.get(user.id, ()):
             if connection.principal is not None and connection.principal.role is not user.role:
                 connection.principal = msgspec.structs.replace(connection.principal, role=user.role)
 
     def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
-        """Close connections of a user: of these devices, or all."""
+        """Close connections of a user: of these devices, or all; those that are being let in, too."""
+        for expected in self._expected.get(user_id, {}).values():
+            expected.ended = expected.ended or device_ids is None or expected.device in device_ids
         for connection in list(self._users.get(user_id, ())):
             if device_ids is None or (connection.principal is not None and connection.principal.device_id in device_ids):
                 # In the next turn: who ended their own session gets the answer first.
@@ -226,8 +278,8 @@ class Hub:
         user_id = entry.member or ""
         summary = batch.opened.get(user_id)
         if summary is not None:
-            for changed in self._expected.get(user_id, {}).values():
-                changed[entry.room] = (entry.seq, summary)
+            for expected in self._expected.get(user_id, {}).values():
+                expected.rooms[entry.room] = (entry.seq, summary)
         inside = self._rooms.get(batch.room, {})
         entering = [each for each in self._users.get(user_id, ()) if each not in inside]  # Others know of it from their snapshot.
         if summary is not None:
@@ -239,16 +291,18 @@ class Hub:
         if entering:
             self._rooms.setdefault(batch.room, {}).update(dict.fromkeys(entering))
             self._rooms_of[user_id].add(batch.room)
+            self._tell_others({batch.room: {user_id: True}})
 
     def _close(self, entry: Entry) -> None:
         user_id = entry.member or ""
-        for changed in self._expected.get(user_id, {}).values():
-            changed[entry.room] = (entry.seq, None)
+        for expected in self._expected.get(user_id, {}).values():
+            expected.rooms[entry.room] = (entry.seq, None)
         inside, floors = self._rooms.get(entry.room, {}), self._floors.get(entry.room, {})
         connections = self._users.get(user_id, {})
         leaving = [each for each in connections if each in inside and floors.get(each, 0) < entry.seq]
         if len(leaving) == len(connections) and connections:
             self._rooms_of[user_id].discard(entry.room)
+            self._tell_others({entry.room: {user_id: False}})
         self._leave(entry.room, leaving)
         block = Block([SignalFrame(type="room.closed", room=entry.room)])
         for connection in leaving:
@@ -269,6 +323,47 @@ class Hub:
             del self._rooms[room_id]
             if not self._expected:
                 self._newest.pop(room_id, None)
+            if self.follower is not None:
+                self.follower.unfollow(room_id)
+
+    # ── several servers: what was missed ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a snapshot is being read: then every room may matter."""
+        return bool(self._expected)
+
+    def hears(self, room_id: str) -> bool:
+        """Return whether somebody here hears a room."""
+        return room_id in self._rooms
+
+    def rooms_of(self, user_id: str) -> tuple[set[str], set[str]]:
+        """Return (rooms that all connections of a user hear, rooms that one of them hears)."""
+        connections = self._users.get(user_id, {})
+        some = {room_id for room_id in self._rooms_of.get(user_id, ()) if room_id in self._rooms} if connections else set()
+        every = {room_id for room_id in some if all(each in self._rooms[room_id] for each in connections)}
+        return every, some
+
+    def admit(self, user_id: str, summary: RoomSummary) -> None:
+        """Let a user hear a room from `summary.last_seq` on: they joined, and the entry that said so did not come here."""
+        room_id, inside = summary.id, self._rooms.get(summary.id, {})
+        block = Block([SignalFrame(type="room.opened", summary=summary)])
+        for connection in [each for each in self._users.get(user_id, ()) if each not in inside]:
+            connection.push(block)
+            if connection in self._users.get(user_id, {}):  # One that was too slow has left by now.
+                self._enter(connection, room_id, summary.last_seq, Arrival())
+                self._rooms_of[user_id].add(room_id)
+
+    def expel(self, user_id: str, room_id: str) -> None:
+        """Let a user not hear a room any more: they are no member, and the entry that said so did not come here."""
+        inside = self._rooms.get(room_id, {})
+        leaving = [each for each in self._users.get(user_id, ()) if each in inside]
+        if leaving:
+            self._rooms_of[user_id].discard(room_id)
+        self._leave(room_id, leaving)
+        block = Block([SignalFrame(type="room.closed", room=room_id)])
+        for connection in leaving:
+            connection.push(block)
 
     # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -279,7 +374,7 @@ class Hub:
 
     def _show_presence(self) -> None:
         self._presence_timer = None
-        by_room: dict[str, dict[str, str]] = {}
+        by_room: Presence = {}
         now = self._loop.time()
         flapping = {user_id: None for user_id in self._presence if now - self._shown_at.get(user_id, -FLAP_S) < FLAP_S}
         for user_id in self._presence:
@@ -291,15 +386,25 @@ class Hub:
             self._shown_at[user_id] = now
             (self._shown.add if online else self._shown.discard)(user_id)
             for room_id in self._rooms_of.get(user_id, ()):
-                by_room.setdefault(room_id, {})[user_id] = "online" if online else "offline"
+                by_room.setdefault(room_id, {})[user_id] = online
             if not online:
                 self._rooms_of.pop(user_id, None)
         self._presence = flapping
         self._shown_at = {user_id: at for user_id, at in self._shown_at.items() if now - at < FLAP_S}
         if flapping:
             self._presence_timer = self._loop.call_later(PRESENCE_DELAY_S, self._show_presence)
-        for room_id, presence in by_room.items():
-            self._show_in_room(room_id, presence)
+        self._tell_others(by_room)
+        if self.others is not None:  # Who is online elsewhere was so before, and is so after.
+            others = self.others
+            by_room = {
+                room_id: {user_id: online for user_id, online in people.items() if not others.is_online(user_id, room_id)}
+                for room_id, people in by_room.items()
+            }
+        self.show_presence(by_room)
+
+    def _tell_others(self, presence: Presence) -> None:
+        if self.others is not None and presence:
+            self.others.tell(presence)
 
     def _show_in_room(self, room_id: str, presence: dict[str, str]) -> None:
         block = Block([SignalFrame(type="presence.changed", presence=presence)])

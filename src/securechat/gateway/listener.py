@@ -1,6 +1,6 @@
 """One port for the web client, REST and the gateway.
 
-`FrontProtocol` is uvicorn's HTTP/1.1 protocol with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
+`FrontProtocol` is HTTP/1.1 (`LimitedHttp`) with a deadline for the request head; a WebSocket upgrade at `/gateway` is handed to
 picows on the same transport. No code of ours runs per byte.
 """
 
@@ -24,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from securechat.auth.addresses import Network, client_address, peer_in, source_of
+from securechat.auth.addresses import PROXY_PROTOCOL, Network, client_address, peer_in, source_of
 from securechat.auth.manager import AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
@@ -40,6 +40,7 @@ from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
 from securechat.gateway.hub import Hub
+from securechat.gateway.limited_http import LimitedHttp
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
@@ -52,11 +53,11 @@ log = logging.getLogger(__name__)
 
 HEAD_S: Final = 5.0
 """A request head has to be there within this time."""
-HEAD_BYTES: Final = 192 * 1024
-"""What may come before a request head is complete. More than a body may have: one of them can come in the same packet."""
 HTTP_CONNECTIONS: Final = 5_000
 """Of a listener without a gateway: what sends people elsewhere."""
-LOOK_AFTER_S: Final = 2.0
+LOOK_AFTER_S: Final = 1.5
+ENDED_MS: Final = 10_000
+"""How far back it is looked for sessions that ended without our being told, beside what was not looked at."""
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
 PATH: Final = b"/gateway"
@@ -97,7 +98,7 @@ class Gateway:
         pending: Connections on their way in; its caps are those of all connections.
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
-        ended: Returns (user id, device id) of the sessions that ended a moment ago.
+        ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
         note: Hears of what the audit log should remember. Does not wait, and does not raise.
     """
 
@@ -114,7 +115,7 @@ class Gateway:
         pending: Pending,
         server_name: Callable[[], str],
         session_layer: SessionLayer,
-        ended: Callable[[], Awaitable[Iterable[tuple[str, str]]]],
+        ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]],
         note: Callable[[AuditEvent], None],
     ) -> None:
         self._hub = hub
@@ -141,6 +142,12 @@ class Gateway:
         self._limiter = limiter
         self.draining = False
         self._recheck = False
+        self._roles_stale = False
+        self._knew_ended_at = time.monotonic()
+
+    def recheck_roles(self, _user_id: str) -> None:
+        """Somebody's role may have changed without our being told."""
+        self._roles_stale = True
 
     def recheck(self) -> None:
         """The settings changed: see to it that whoever is connected would still be let in."""
@@ -177,9 +184,11 @@ class Gateway:
 
     async def ready(self, principal: Principal) -> f.Ready:
         """See `Session.ready`."""
+        # Asked again: what ends a session from here on finds the connection among those that are expected.
+        device = await self._accounts.device(principal.device_id)
         account = await self._accounts.account(user_id=principal.user_id)
-        if account is None:
-            raise Unauthorized
+        if device is None or device.revoked or account is None or account.user.disabled:
+            raise Unauthorized("The session has ended.")
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
         return f.Ready(
             user=account.user,
@@ -226,8 +235,9 @@ class Gateway:
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
         """See `Session.attach`."""
+        arrival = self._hub.attach(connection, user_id, rooms)
         self.connections.known(connection)
-        return self._hub.attach(connection, user_id, rooms)
+        return arrival
 
     def detach(self, connection: ClientConnection, user_id: str) -> None:
         """See `Session.detach`."""
@@ -251,6 +261,9 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             await self._close_ended()
+            if self._roles_stale:
+                self._roles_stale = False
+                await self._read_roles()
             if self._recheck:
                 self._recheck = False
                 await self._close_unenrolled()
@@ -260,11 +273,25 @@ class Gateway:
 
     async def _close_ended(self) -> None:
         """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
+        now = time.monotonic()
         try:
-            for user_id, device_id in await self._ended():
+            for user_id, device_id in await self._ended(ENDED_MS + int((now - self._knew_ended_at) * 1_000)):
                 self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=f.CloseCode.UNAUTHORIZED)
         except ChatError as error:
             log.warning("sessions that ended are not known now", extra={"code": error.code})
+        else:
+            self._knew_ended_at = now
+
+    async def _read_roles(self) -> None:
+        """Let the roles that the store knows hold on open connections."""
+        users = self._hub.users()
+        try:
+            for start in range(0, len(users), RECHECK_BATCH):
+                for user in await self._accounts.users(users[start : start + RECHECK_BATCH]):
+                    self._hub.change_role(user)
+        except ChatError as error:
+            self._roles_stale = True
+            log.warning("roles are not known now", extra={"code": error.code})
 
     async def _close_unenrolled(self) -> None:
         """Close connections of those whose role wants a second factor now, and who have none."""
@@ -297,7 +324,7 @@ def _nothing() -> None:
     pass
 
 
-class FrontProtocol(HttpToolsProtocol):
+class FrontProtocol(LimitedHttp):
     """HTTP/1.1 with a deadline for the head, and a door to the gateway."""
 
     gateway: Gateway | None
@@ -305,13 +332,16 @@ class FrontProtocol(HttpToolsProtocol):
     proxies: Callable[[], Proxies]
     _pending_key: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
     shaken: Callable[[], None] = staticmethod(_nothing)
     """Called when the TLS handshake is done."""
+    announced = ""
+    """Whose connection it is, if a proxy said so before TLS began."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline."""
         super().connection_made(transport)
+        if self.announced:
+            self.client = (self.announced, 0)
         # Not in this turn: aborted inside `connection_made`, the transport closes its descriptor a second time, and by then it may
         # be somebody else's.
         self.shaken()
@@ -328,15 +358,6 @@ class FrontProtocol(HttpToolsProtocol):
             self._pending_key = key
         self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
 
-    def data_received(self, data: bytes) -> None:
-        """Count what comes before the end of a head: the parser has no limit of its own."""
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.transport.abort()
-                return
-        super().data_received(data)
-
     def on_message_begin(self) -> None:
         """Start it again for each request of a connection that is kept."""
         super().on_message_begin()
@@ -348,7 +369,6 @@ class FrontProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._stop_timer()
-        self._head_bytes = 0
         if self.client:
             # Only now are the headers known that say for whom a trusted proxy speaks; each request of a connection has its own.
             self.scope["client"] = (self.proxies().client(self.client[0], self.headers), self.client[1])
@@ -378,6 +398,7 @@ class FrontProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the transport to picows, with the head that was read."""
         self._stop_timer()
+        self.stop_answer_timer()
         self.connections.discard(self)
         if self.gateway is not None:
             self.gateway.http.leave(self)
@@ -436,7 +457,9 @@ class FrontProtocol(HttpToolsProtocol):
             return _refuse(HTTPStatus.BAD_REQUEST)
         if request.headers.get("Sec-WebSocket-Version") != "13":
             return _refuse(HTTPStatus.UPGRADE_REQUIRED)
-        if origin is not None and origin != own and origin not in self.origins():
+        # A browser says where its page is from. What brings cookies and does not say so is none of our clients.
+        foreign = request.headers.get("Cookie") is not None if origin is None else origin != own and origin not in self.origins()
+        if foreign:
             return _refuse(HTTPStatus.FORBIDDEN)
         subprotocol = gateway.session_layer.choose(offered)
         if subprotocol is None:
@@ -467,7 +490,7 @@ class Proxies:
 
     Attributes:
         trusted: Their networks.
-        header: What they write: a key of `auth.addresses.HEADERS`.
+        header: What they write: a key of `auth.addresses.HEADERS`, or `PROXY_PROTOCOL`.
     """
 
     trusted: tuple[Network, ...] = ()
@@ -477,16 +500,22 @@ class Proxies:
         """Return whether a peer is one of them."""
         return bool(self.trusted) and any(peer_in(peer, network) for network in self.trusted)
 
+    def announces(self, peer: str) -> bool:
+        """Return whether a peer is a proxy that says before TLS whose connection it is."""
+        return self.header == PROXY_PROTOCOL and self.trust(peer)
+
     def source(self, peer: str) -> str:
         """Return by what a peer is counted: its source; nothing for a proxy, which stands for many."""
         return "" if self.trust(peer) else source_of(peer)
 
     def client(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return whose request it is."""
+        if self.header == PROXY_PROTOCOL:
+            return peer  # That was said when the connection began: no header is believed.
         return client_address(peer, headers, self.trusted, self.header)
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def _bind(host: str, port: int, *, shared: bool) -> list[socket.socket]:
     """Return a socket for each address of a host, IPv4 and IPv6, that this machine has.
 
     Raises:
@@ -504,6 +533,8 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
             continue
         try:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             each.bind(address)
@@ -554,18 +585,22 @@ class Listener:
         self._gateway = gateway if guarded else None
         self._proxies = proxies
 
-    async def listen(self, host: str, port: int, tls: TLSSource | None) -> int:
-        """Listen on an address and return the port.
+    async def listen(self, host: str, port: int, tls: TLSSource | None, *, shared: bool = False) -> int:
+        """Listen on an address and return the port; `shared` with other processes, over which the kernel spreads connections.
 
         Raises:
             OSError: The address is taken or not ours.
         """
         loop = asyncio.get_running_loop()
         if tls is not None:
-            sockets = await _bind(host, port)
-            self._servers.append(Acceptor(sockets, self._make_shaken, tls, self._door))
+            sockets = await _bind(host, port, shared=shared)
+            self._servers.append(
+                Acceptor(sockets, self._make_shaken, tls, self._door, lambda peer: self._proxies().announces(peer))
+            )
             return int(sockets[0].getsockname()[1])
-        server = await aiofastnet.create_server(loop, self._make, host, port, backlog=1_024, reuse_address=True)
+        server = await aiofastnet.create_server(
+            loop, self._make, host, port, backlog=1_024, reuse_address=True, reuse_port=shared or None
+        )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -600,9 +635,10 @@ class Listener:
         pending.enter(key)
         return once(partial(pending.leave, key))
 
-    def _make_shaken(self, shaken: Callable[[], None]) -> Any:
+    def _make_shaken(self, shaken: Callable[[], None], announced: str) -> Any:
         protocol = self._make()
         protocol.shaken = shaken
+        protocol.announced = announced
         return protocol
 
     def _make(self) -> Any:

@@ -58,6 +58,7 @@ class Auditor:
         clock: Clock,
         checkpoint_s: Callable[[], float],
         keep_days: Callable[[], int],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._checkpoints = checkpoints
@@ -65,6 +66,7 @@ class Auditor:
         self._clock = clock
         self._checkpoint_s = checkpoint_s
         self._keep_days = keep_days
+        self._leads = leads
         self._waiting: deque[AuditEvent] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._signing = asyncio.Lock()
@@ -150,7 +152,7 @@ class Auditor:
         """
         async with self._signing:
             head = await self._store.head()
-            if head is not None and not self._is_signed(head):
+            if head is not None and self._leads() and not self._is_signed(head):
                 await asyncio.get_running_loop().run_in_executor(None, self._checkpoints.write, head, self._clock.now_ms())
 
     async def keep(self) -> None:
@@ -159,6 +161,8 @@ class Auditor:
         while True:
             await asyncio.sleep(LOOK_S)
             now = self._clock.monotonic()
+            if not self._leads():
+                continue
             try:
                 head, last = await self._store.head(), self._checkpoints.last
                 if head is not None and (

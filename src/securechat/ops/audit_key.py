@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from securechat.domain.audit import Checkpoint, PruneStatement, signed_bytes
 from securechat.errors import Shutdown
-from securechat.files import write_private
+from securechat.files import read_private, write_private
 
 PUBLIC_SUFFIX: Final = ".pub.pem"
 
@@ -49,10 +48,10 @@ class AuditKey:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             write_private(path, pem, anew=True)
-        if path.is_symlink() or stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise Shutdown(f"{path} can be read by others, or is a link. Repair it: chmod 600 {path}")
+        if path.is_symlink():
+            raise Shutdown(f"{path} is a link. Put the key itself there.")
         try:
-            key = load_pem_private_key(path.read_bytes(), None)
+            key = load_pem_private_key(read_private(path), None)
         except (ValueError, TypeError) as error:
             raise Shutdown(f"{path} is not the key of the audit log.") from error
         if not isinstance(key, Ed25519PrivateKey):

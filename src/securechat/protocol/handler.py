@@ -11,11 +11,12 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from securechat.domain.choices import with_choices
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import decode_hook
 from securechat.errors import InvalidInput, ProtocolViolation, TooDeep
 from securechat.protocol.codec import Encoding
-from securechat.protocol.frames import CLIENT_FRAMES, SERVER_FRAMES
+from securechat.protocol.frames import CLIENT_FRAMES, COMMANDS, SERVER_FRAMES
 
 F = TypeVar("F")
 
@@ -40,6 +41,10 @@ class BadFrame:
 
 class _JustId(msgspec.Struct):
     id: str = ""
+
+
+class _JustOp(msgspec.Struct):
+    op: str = ""
 
 
 class ProtocolHandler(Generic[F]):
@@ -107,7 +112,9 @@ class ProtocolHandler(Generic[F]):
                 found.append(self._one_json.decode(raw) if text else self._one_msgpack.decode(raw))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 deep = isinstance(error, RecursionError) or (text and too_deep(bytes(raw)))
-                found.append(BadFrame(_id_of(raw, text=text), TooDeep(_DEEP) if deep else invalid_input(error)))
+                found.append(
+                    BadFrame(_id_of(raw, text=text), TooDeep(_DEEP) if deep else invalid_input(error, _kind_of(raw, text=text)))
+                )
         return found
 
 
@@ -115,6 +122,9 @@ _RAWS_JSON: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _RAWS_MSGPACK: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _ID_JSON: Final = msgspec.json.Decoder(_JustId)
 _ID_MSGPACK: Final = msgspec.msgpack.Decoder(_JustId)
+_OP_JSON: Final = msgspec.json.Decoder(_JustOp)
+_OP_MSGPACK: Final = msgspec.msgpack.Decoder(_JustOp)
+_KINDS: Final[dict[str, type]] = {str(kind.__struct_config__.tag): kind for kind in COMMANDS}
 
 
 def _id_of(raw: msgspec.Raw, *, text: bool) -> str:
@@ -125,9 +135,16 @@ def _id_of(raw: msgspec.Raw, *, text: bool) -> str:
     return frame_id[:64]
 
 
-def invalid_input(error: Exception) -> InvalidInput:
-    """Turn a decoder's complaint into an answer; its text names the field and holds nothing of the input."""
-    words = str(error)
+def _kind_of(raw: msgspec.Raw, *, text: bool) -> type | None:
+    try:
+        return _KINDS.get((_OP_JSON if text else _OP_MSGPACK).decode(raw).op)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def invalid_input(error: Exception, kind: type | None = None) -> InvalidInput:
+    """Turn a decoder's complaint into an answer; its text names the field, and the words that it takes if `kind` is known."""
+    words = str(error) if kind is None else with_choices(str(error), kind)
     _, _, path = words.partition(" - at `$.")
     field = path.rstrip("`").removeprefix("[...].") or None
     return InvalidInput(words.replace(" - at `$.", ", at `").replace(" - at `$`", "") or "Not understood.", field=field)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from securechat.domain.accounts import OPERATOR
+from securechat.domain.secret import mask_hook
 from securechat.errors import ChatError, Internal, ProtocolViolation
 from securechat.ops.health import Health
 from securechat.ops.metrics import MetricsCollector
@@ -35,10 +36,17 @@ class AdminApp:
         dispatcher: Commands.
         metrics: For Prometheus.
         health: Deep health.
-        may_command: Whether commands are taken: yes on the socket, no on a listener, which is for scraping.
+        settings: What holds now, for `config explain`; None on a listener, which is for scraping and takes no commands.
     """
 
-    def __init__(self, dispatcher: CommandDispatcher, metrics: MetricsCollector, health: Health, *, may_command: bool) -> None:
+    def __init__(
+        self,
+        dispatcher: CommandDispatcher,
+        metrics: MetricsCollector,
+        health: Health,
+        *,
+        settings: Callable[[], Any] | None = None,
+    ) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._health = health
@@ -47,8 +55,10 @@ class AdminApp:
             Route("/healthz", self._alive),
             Route("/readyz", self._ready),
         ]
-        if may_command:
+        if settings is not None:
             routes.append(Route("/command", self._command, methods=["POST"]))
+            routes.append(Route("/settings", self._tell_settings))
+        self._settings = settings or dict
         self.asgi: ASGIApp = Starlette(routes=routes)
 
     async def _metrics_text(self, _request: Request) -> Response:
@@ -60,6 +70,9 @@ class AdminApp:
     async def _ready(self, _request: Request) -> Response:
         readiness = await self._health.readiness()
         return Response(_encode(readiness), status_code=200 if readiness.ready else 503, media_type="application/json")
+
+    async def _tell_settings(self, _request: Request) -> Response:
+        return Response(msgspec.json.encode(self._settings(), enc_hook=mask_hook), media_type="application/json")
 
     async def _command(self, request: Request) -> Response:
         """Take one frame, answer one frame: as on the gateway."""

@@ -27,12 +27,13 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import STRANGER, Principal
 from securechat.domain.ids import new_id
 from securechat.domain.secret import Secret, decode_hook
-from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, RateLimited, TooDeep, TooLarge, Unauthorized
+from securechat.errors import ChatError, Forbidden, Internal, InvalidInput, NotFound, RateLimited, TooDeep, Unauthorized
 from securechat.ops.health import Health
 from securechat.ops.metrics import Counters
 from securechat.protocol import key_list as key_list_module
 from securechat.protocol.handler import invalid_input, too_deep
 from securechat.rest import docs, oauth
+from securechat.rest.body import read_body
 from securechat.rest.openapi import Problem, document
 from securechat.rest.routes import BASE, ROUTES, Route
 from securechat.rest.static import StaticFiles
@@ -42,8 +43,6 @@ from securechat.services.dispatcher import CommandDispatcher
 log = logging.getLogger(__name__)
 
 BODY_MAX: Final = 128 * 1024
-BODY_S: Final = 15.0
-"""A request body has to be there within this time."""
 SESSION_HEADER: Final = "x-securechat-session"
 COOKIE_AGE_S: Final = 90 * 86_400
 _encode: Final = msgspec.json.Encoder().encode
@@ -244,11 +243,7 @@ async def _read_command(route: Route, request: Request) -> c.Command:
                 raise InvalidInput(f"{name} is given twice.", field=name)
             fields[name] = value
     else:
-        try:
-            async with asyncio.timeout(BODY_S):
-                fields = await _read_body(request)
-        except TimeoutError:
-            raise InvalidInput("The body took too long.") from None
+        fields = await _read_body(request)
     if route.command is c.MessageSend and (key := request.headers.get("idempotency-key")):
         fields.setdefault("cmid", key)
     if "op" in fields or "id" in fields:
@@ -258,20 +253,11 @@ async def _read_command(route: Route, request: Request) -> c.Command:
     try:
         return msgspec.convert(fields, route.command, strict=not from_text, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
-        raise invalid_input(error) from error
+        raise invalid_input(error, route.command) from error
 
 
 async def _read_body(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise InvalidInput("Send the body without an encoding.")
-    size = 0
-    chunks = []
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_MAX:
-            raise TooLarge(f"A request body has at most {BODY_MAX} bytes.")
-        chunks.append(chunk)
-    body = b"".join(chunks)
+    body = await read_body(request, BODY_MAX)
     if not body:
         return {}
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -16,7 +16,8 @@ from securechat.auth.oauth import GRANTS
 from securechat.domain import commands as c
 from securechat.domain.scopes import WORDS
 from securechat.domain.secret import Secret, decode_hook
-from securechat.errors import ChatError, GrantRefused, RateLimited, TooLarge
+from securechat.errors import ChatError, GrantRefused, RateLimited
+from securechat.rest.body import read_body
 from securechat.rest.routes import FORMS, Route
 
 METADATA: Final = "/.well-known/oauth-authorization-server"
@@ -90,17 +91,14 @@ async def _read(route: Route, request: Request, basic: Secret) -> c.Command:
 
     Raises:
         GrantRefused: It is something else.
+        InvalidInput: See `read_body`.
         TooLarge: It is too large.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise GrantRefused("Send application/x-www-form-urlencoded.", field="invalid_request")
     if request.scope.get("query_string"):
         raise GrantRefused("Parameters stand in the body, not in the address.", field="invalid_request")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_MAX:
-            raise TooLarge(f"A form has at most {FORM_MAX} bytes.")
+    body = await read_body(request, FORM_MAX)
     try:
         pairs = urllib.parse.parse_qsl(
             body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict", max_num_fields=FIELDS_MAX

@@ -24,6 +24,7 @@ from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized
+from securechat.program import program
 from securechat.protocol import frames as f
 from securechat.protocol.codec import encode_msgpack
 from securechat.sdk.backoff import Backoff
@@ -138,7 +139,7 @@ class ChatClient(Commands):
             url, ca = found.url, ca or found.ca
             self._tokens = ProfileToken(found, profile)
         if not url:
-            raise LoginRequired("No server: set SECURECHAT_URL, or run: securechat login URL")
+            raise LoginRequired(f"No server: set SECURECHAT_URL, or run: {program()} login URL")
         self.url = check_url(url)
         self.ca = ca
         self._tls = tls_context(self.url, ca)
@@ -241,16 +242,22 @@ class ChatClient(Commands):
     async def room(self, name_or_id: str) -> Room:
         """Find a room among one's own, by id or name, or a public one by name; `@name` is the direct room with somebody.
 
+        A name that is written exactly goes before one that fits without case; then one's own rooms before the public ones.
+
         Raises:
             NotFound: There is none.
+            Ambiguous: Several fit; the detail lists them with their ids.
         """
         wanted = name_or_id.removeprefix("#")
-        for room in self.rooms.values():
-            if wanted == room.id or wanted.casefold() == room.name.casefold():
-                return room
+        if wanted in self.rooms:
+            return self.rooms[wanted]
+        named = [room for room in self.rooms.values() if room.name == wanted]
+        if len(named) == 1:
+            return named[0]
         if wanted.startswith("@"):
             return await self.direct((await self.find_user(wanted)).id)
-        return await self.lookup_room(wanted)
+        found = await self.lookup_room(wanted)
+        return self.rooms.get(found.id, found)
 
     async def log_out(self) -> None:
         """Sign this device out: end its session on the server, forget the stored tokens, close.
@@ -479,7 +486,7 @@ class ChatClient(Commands):
                 self._tokens.refused()
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
             if frame.id == "auth" and frame.code == EnrolmentRequired.code:
-                raise LoginRequired(f"{frame.detail} Run: securechat login, or open the web client.")
+                raise LoginRequired(f"{frame.detail} Run: {program()} login, or open the web client.")
             if frame.id.startswith("resume ") and frame.id not in self._answers:
                 self._asked.clear()
             answer = self._answers.get(frame.id)

@@ -105,6 +105,7 @@ class Commands(ABC):
 
         Raises:
             NotFound: There is none that one may see.
+            Ambiguous: Several fit; the detail lists them with their ids.
         """
         return await self._room(c.RoomLookup(name=name))
 
@@ -115,7 +116,10 @@ class Commands(ABC):
         return (await self.ask(c.UserGet(users=list(user_ids)), c.Users)).users
 
     async def find_users(self, query: str = "", *, limit: int = 20) -> list[User]:
-        """Return users whose username or display name begins with `query`: at most `limit`, 1 to 200."""
+        """Return users whom `query` fits: each of its words begins a word of their username or display name.
+
+        The one with exactly this username comes first, then by username: at most `limit`, 1 to 200.
+        """
         return (await self.ask(c.UserFind(query=query, limit=limit), c.Users)).users
 
     async def find_user(self, username: str) -> User:

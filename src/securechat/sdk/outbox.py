@@ -7,7 +7,9 @@ connection was lost) is repeated with the same `cmid`, and the server answers wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -18,6 +20,10 @@ from securechat.sdk.errors import ConnectionLost, Stopped
 
 WAITING_MAX: Final = 10_000
 RETRY_S: Final = 1.0
+TOLD_EVERY_S: Final = 5.0
+"""How often the log says that the server's rate limit slows sending down."""
+
+log = logging.getLogger(__name__)
 
 Call = Callable[[Any], Awaitable[Any]]
 
@@ -39,6 +45,7 @@ class Outbox:
         self._rooms: dict[str, deque[tuple[MessageSend, asyncio.Future[Sent]]]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._waiting = 0
+        self._told_at = float("-inf")
 
     @property
     def waiting(self) -> int:
@@ -99,6 +106,14 @@ class Outbox:
             if not waiting:
                 self._rooms.pop(room, None)
 
+    def _tell_slowness(self, error: ChatError, wait_s: float) -> None:
+        """Say why a send waits: the first time, and then once in `TOLD_EVERY_S`."""
+        now = time.monotonic()
+        level = logging.INFO if now - self._told_at >= TOLD_EVERY_S else logging.DEBUG
+        if level == logging.INFO:
+            self._told_at = now
+        log.log(level, "sending waits %.2f s, %d messages in the queue: %s", wait_s, self._waiting, error)
+
     async def _send(self, command: MessageSend) -> Sent:
         while True:
             try:
@@ -110,6 +125,8 @@ class Outbox:
             except ChatError as error:
                 if not error.retryable:
                     raise
-                await asyncio.sleep((error.retry_after_ms or RETRY_S * 1000) / 1000)
+                wait_s = (error.retry_after_ms or RETRY_S * 1000) / 1000
+                self._tell_slowness(error, wait_s)
+                await asyncio.sleep(wait_s)
             else:
                 return sent

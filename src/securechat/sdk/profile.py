@@ -20,6 +20,7 @@ import msgspec
 from securechat.domain import commands as c
 from securechat.domain.secret import MaskedRepr, Secret, encode_hook
 from securechat.errors import GrantRefused, Unauthorized
+from securechat.program import program
 from securechat.sdk.errors import LoginRequired, to_error
 
 EARLY_S: Final = 60
@@ -79,7 +80,7 @@ def load_profile(path: Path | None = None) -> Profile:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Profile)
     except (OSError, msgspec.DecodeError) as error:
-        raise LoginRequired("Not signed in. Run: securechat login URL") from error
+        raise LoginRequired(f"Not signed in. Run: {program()} login URL") from error
 
 
 def save_profile(profile: Profile, path: Path | None = None) -> None:
@@ -280,7 +281,7 @@ class ProfileToken:
             else:
                 session = await ask_openly(profile.url, c.SessionRefresh(refresh_token=token), profile.ca)
         except (Unauthorized, GrantRefused) as error:
-            raise LoginRequired("The session has ended. Run: securechat login") from error
+            raise LoginRequired(f"The session has ended. Run: {program()} login") from error
         profile.refresh_token = session.refresh_token
         save_profile(profile, self._path)
         self._profile = profile

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import msgspec
 
+from securechat.program import program
 from securechat.protocol.codec import Encoding
 from securechat.protocol.frames import SUBPROTOCOL, SUBPROTOCOL_CLEAR
 from securechat.protocol.handshake import ClientHandshake, UnknownKey
@@ -145,7 +146,7 @@ class Sealing:
             f"{self.host} showed another key than the one you know.\n"
             f"  known  {', '.join(map(shown, known.keys))}\n  shown  {shown(error.key_id)}\n"
             "Either its operator changed the key, or somebody is between you and the server. Ask the operator for the key by"
-            f" another way; if it is right: securechat servers forget {self.host}"
+            f" another way; if it is right: {program()} servers forget {self.host}"
         )
         if not known.root:
             raise Untrusted(told) from error

@@ -137,6 +137,8 @@ def restore_backup(path: Path, root: Path) -> Backup:
 
 
 def _unpack(path: Path, folder: Path) -> Manifest:
+    if not path.is_file():
+        raise Shutdown(f"There is no file {path}.")
     try:
         with tarfile.open(path, "r:gz") as archive:
             archive.extractall(folder, filter="data")

@@ -21,6 +21,7 @@ from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
+from securechat.domain.choices import with_choices
 from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
@@ -48,11 +49,11 @@ DEFAULT_RATES: Final = {
     "consent.code": Rate(burst=10, per_s=0.1),
     "register.address": Rate(burst=20, per_s=0.2),
     "refresh.address": Rate(burst=100, per_s=5),
-    "handshake.address": Rate(burst=200, per_s=20),
+    "handshake.address": Rate(burst=600, per_s=20),
     "room": Rate(burst=600, per_s=150),
     "mention_all": Rate(burst=3, per_s=1 / 60),
     "address": Rate(burst=3_000, per_s=600),
-    "connect.address": Rate(burst=300, per_s=30),
+    "connect.address": Rate(burst=600, per_s=30),
     "connect.account": Rate(burst=60, per_s=2),
 }
 
@@ -68,6 +69,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         {}, 'Further databases that rooms may live in: {"NAME": "postgresql://…"}. See docs/howto/shards.md.'
     )
     database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(10, "Connections to PostgreSQL, at most.")
+    redis_url: Secret | None = _setting(
+        None,
+        "redis://[USER:PASSWORD@]HOST:PORT, rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster: for several"
+        " servers on one PostgreSQL. See docs/howto/several-servers.md.",
+    )
+    bus_key: Secret | None = _setting(
+        None, "What proves that a message on Redis is of one of our servers; the same on all: 32 characters or more, random."
+    )
     host: str = _setting("127.0.0.1", "Address to listen on with TLS; 0.0.0.0 for all.")
     port: Port = _setting(8443, "Port for the web client, REST and the gateway, with TLS 1.3.")
     http_port: Port = _setting(8080, "The same without TLS on loopback only, for a first look in a browser; 0 turns it off.")
@@ -133,8 +142,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: list[str] = _setting(
         [], "Addresses or CIDR blocks of proxies in front of the server: only they may say whose request it is.", reload=True
     )
-    proxy_header: Literal["x-forwarded-for", "forwarded"] = _setting(
-        "x-forwarded-for", "The header in which they say it; the other one is ignored.", reload=True
+    proxy_header: Literal["x-forwarded-for", "forwarded", "proxy-protocol"] = _setting(
+        "x-forwarded-for",
+        "Where they say it: in this header, all others are ignored; or by the PROXY protocol, when they pass TLS on.",
+        reload=True,
     )
     rates: dict[str, Rate] = _setting(
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
@@ -193,6 +204,10 @@ class ConfigManager:
         self._listeners: list[Callable[[Settings], None]] = []
         self.settings, self.origin = self._load()
 
+    def told(self) -> dict[str, Any]:
+        """Return what holds now and where each value comes from, for whoever operates the server."""
+        return {"settings": self.settings, "origin": self.origin}
+
     def on_change(self, listener: Callable[[Settings], None]) -> None:
         """Call `listener` after each successful reload."""
         self._listeners.append(listener)
@@ -231,7 +246,8 @@ class ConfigManager:
                     values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
                     origin[key] = source
                 except msgspec.ValidationError as error:
-                    mistakes.append(f"{key}: {str(error).partition(' - at')[0]} (from {source})")
+                    words = with_choices(str(error), FIELDS[key].type).partition(" - at")[0]
+                    mistakes.append(f"{key}: {words} (from {source})")
         if "rates" in values:
             values["rates"] = {**DEFAULT_RATES, **values["rates"]}
         settings = Settings(**values)
@@ -303,6 +319,7 @@ def _contradictions(settings: Settings) -> list[str]:
     url = settings.database_url.reveal() if settings.database_url else ""
     if url and not url.startswith(("postgresql://", "postgres://")):
         found.append("database_url: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted")
+    found += _redis_mistakes(settings)
     wrong = sorted(
         name for name, place in settings.database_shards.items() if not place.reveal().startswith(("postgresql://", "postgres://"))
     )
@@ -342,6 +359,23 @@ def _contradictions(settings: Settings) -> list[str]:
     return found
 
 
+def _redis_mistakes(settings: Settings) -> list[str]:
+    """Check what belongs together for several servers."""
+    if settings.redis_url is None:
+        return []
+    found = []
+    parts = urllib.parse.urlsplit(settings.redis_url.reveal())
+    if parts.scheme not in {"redis", "rediss", "redis+cluster", "rediss+cluster"} or not parts.hostname:
+        found.append("redis_url: redis://HOST:PORT is wanted, or rediss://, redis+cluster://, rediss+cluster://")
+    if settings.database_url is None:
+        found.append("redis_url: several servers need database_url, too")
+    if settings.bus_key is None:
+        found.append("bus_key: redis_url needs it; make one with: openssl rand -hex 32")
+    elif len(settings.bus_key.reveal()) < BUS_KEY_MIN:
+        found.append(f"bus_key: at least {BUS_KEY_MIN} characters")
+    return found
+
+
 def _domain_mistakes(settings: Settings) -> list[str]:
     """Check what belongs together for a certificate by ACME."""
     found = []
@@ -368,5 +402,6 @@ def _domain_mistakes(settings: Settings) -> list[str]:
     return found
 
 
+BUS_KEY_MIN: Final = 32
 DOMAINS_MAX: Final = 100
 _DOMAIN: Final = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?![0-9]+$)[a-z0-9-]{2,63}")

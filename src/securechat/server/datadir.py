@@ -19,17 +19,21 @@ class DataDir:
 
     Args:
         root: The folder.
+        worker: Which of several processes this one is, that share the folder; their parent has its lock. None for the only one.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, worker: int | None = None) -> None:
         self.root = Path(root)
+        self._shared = worker is not None
+        mark = f"-{worker}" if worker else ""
         self.database = self.root / "securechat.db"
         self.elsewhere = self.root / MARK
         self.tls = self.root / "tls"
         self.keys = self.root / "keys"
         self.logs = self.root / "logs"
         self.audit = self.root / "audit"
-        self.admin_socket = self.root / "admin.sock"
+        self.admin_socket = self.root / f"admin{mark}.sock"
+        self.log = self.logs / f"securechat{mark}.log"
         self._lock_path = self.root / "lock"
         self._lock: int | None = None
 
@@ -49,6 +53,8 @@ class DataDir:
             for folder in (self.root, self.tls, self.keys, self.logs, self.audit):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
+            if self._shared:
+                return
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Shutdown(f"The data folder {self.root} cannot be written: {error.strerror}.") from error

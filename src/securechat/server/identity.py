@@ -16,7 +16,7 @@ import msgspec
 
 from securechat.crypto.identity import IdentityKey
 from securechat.errors import Shutdown
-from securechat.files import write_private
+from securechat.files import read_private, write_private
 from securechat.protocol.key_list import LIST_S, KeyList, ListedKey, SignedKeyList, sign_list
 
 log = logging.getLogger(__name__)
@@ -169,10 +169,7 @@ class IdentityKeys:
             records = msgspec.json.decode(self._index.read_bytes(), type=list[KeyRecord])
             keys = {}
             for record in records:
-                path = self._path(record)
-                if path.stat().st_mode & 0o077:
-                    raise Shutdown(f"{path} can be read by others. Make it yours alone: chmod 600")
-                keys[bytes.fromhex(record.kid)] = IdentityKey.load(path.read_bytes())
+                keys[bytes.fromhex(record.kid)] = IdentityKey.load(read_private(self._path(record)))
         except (OSError, TypeError, ValueError, msgspec.DecodeError) as error:
             raise Shutdown(f"The identity keys in {self._folder} cannot be used: {error}") from error
         if not records or any(key.key_id != key_id for key_id, key in keys.items()):

@@ -11,20 +11,22 @@ import contextlib
 import gc
 import logging
 import resource
+import shlex
 import signal
+import socket
 import sys
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp
 
 from securechat import __version__
 from securechat.auth import passkeys
-from securechat.auth.addresses import networks
+from securechat.auth.addresses import is_loopback, networks
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent, Result
@@ -34,7 +36,8 @@ from securechat.gateway.listener import Listener, Proxies
 from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
-from securechat.ops.metrics import MetricsCollector
+from securechat.ops.metrics import Gauges, MetricsCollector
+from securechat.program import program
 from securechat.rest.admin import AdminApp
 from securechat.rest.app import RestApp
 from securechat.rest.redirect import ToHttps
@@ -42,10 +45,14 @@ from securechat.rest.static import StaticFiles
 from securechat.server.config import ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
 from securechat.server.renewal import Renewal, in_daemon_thread
+from securechat.server.shared_files import SharedFiles
 from securechat.server.supervision import DEATHS_MAX, Supervisor
 from securechat.server.tls import TLSContext
 from securechat.server.wiring import Parts, build, caps_of
 from securechat.store.old_secrets import OLD_KEY, take_over
+
+if TYPE_CHECKING:
+    from securechat.store.session_locks import ServerLocks
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +60,8 @@ WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
 ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
+SETTLE_S: Final = 2.0
+"""The last records of the audit log are stored within this time, or 15 % of the drain time."""
 """A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
 
@@ -62,15 +71,22 @@ class Server:
     Args:
         config: The settings.
         announce: Gets the lines for a person, once the server is ready.
+        worker: Which of several processes on one port this one is, from 0; None for the only one.
+        workers: How many there are.
     """
 
-    def __init__(self, config: ConfigManager, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: ConfigManager, announce: Callable[[str], None], *, worker: int | None = None, workers: int = 1
+    ) -> None:
         self._config = config
         self._announce = announce
+        self._worker = worker
+        self._workers = workers
         self._started = time.monotonic()
         self._stop = asyncio.Event()
         self._stop_asked_at = 0.0
         self._broken: list[str] = []
+        self._fatal: Shutdown | None = None
         self._supervisor = Supervisor(self._given_up)
         self._auditor: Auditor | None = None
         self._health: Health | None = None
@@ -105,9 +121,9 @@ class Server:
         """
         settings = self.settings
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and many texts.
-        data = DataDir(settings.data_dir)
+        data = DataDir(settings.data_dir, self._worker)
         data.open()
-        path = data.logs / "securechat.log" if settings.log_file else None
+        path = data.log if settings.log_file else None
         logger = Logger(
             level=settings.log_level, style=settings.log_style, path=path, max_bytes=settings.log_max_bytes, keep=settings.log_keep
         )
@@ -123,15 +139,18 @@ class Server:
         loop.set_exception_handler(quiet_about_strangers)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
+        if self._worker is not None:
+            loop.add_reader(sys.stdin.fileno(), self._parent_ended)
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
-        health = self._health = Health(
-            {"store": parts.maintenance.ping}, {"tls": lambda: parts.desk.problem, "identity": lambda: parts.identities.problem}
-        )
+        health = self._health = Health({"store": parts.maintenance.ping}, _worries(parts))
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")
             await take_over(parts.database, parts.secrets, data.keys / OLD_KEY)
+            if parts.shared_files is not None and parts.locks is not None:
+                await parts.shared_files.begin(alone=parts.locks.alone)
+            self._join_others(parts)
             listeners = await self._listen(parts, health)
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
@@ -161,25 +180,55 @@ class Server:
             await self._stop.wait()
             await self._drain(parts, health, listeners)
         finally:
-            self._supervisor.cancel()
-            if keeping is not None:
-                await asyncio.wait({keeping})
-            if self._remembering:
-                await asyncio.wait(self._remembering)
-            await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
-            await parts.storage.stop()
-            await parts.database.close()
-            parts.passwords.close()
-            parts.session_layer.admission.close()
-            with contextlib.suppress(OSError):
-                data.admin_socket.unlink()
+            await self._close(parts, keeping)
         log.info("server stopped")
+        if self._fatal is not None:
+            raise self._fatal
         if self._broken:
             raise Shutdown(f"Ended: the work on {self._broken[0]} broke {DEATHS_MAX} times within a minute. See the log.", 1)
 
+    async def _close(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+        """End everything, in the reverse order of the start."""
+        if parts.redis is not None:
+            await parts.redis.leave()
+        self._supervisor.cancel()
+        await self._settle(parts, keeping)
+        await parts.database.close()
+        if parts.locks is not None:
+            await parts.locks.leave()
+        parts.passwords.close()
+        parts.session_layer.admission.close()
+        with contextlib.suppress(OSError):
+            parts.data.admin_socket.unlink()
+
+    def _join_others(self, parts: Parts) -> None:
+        """Begin to hear what other servers say, before anybody here can miss it."""
+        if parts.locks is not None:
+            self._supervisor.supervise("server locks", partial(self._hold, parts.locks))
+        if parts.redis is not None and parts.sequencer is not None and parts.shared_files is not None:
+            self._supervisor.supervise("sequencer", parts.sequencer.run)
+            self._supervisor.supervise("bus", parts.redis.run)
+            self._supervisor.supervise("blocks", parts.accounts.keep_fresh)
+            self._supervisor.supervise("shared files", partial(self._compare_files, parts.shared_files))
+
+    async def _hold(self, locks: ServerLocks) -> None:
+        try:
+            await locks.run()
+        except Shutdown as error:
+            self._fatal = error
+            self._stop.set()
+
+    async def _compare_files(self, files: SharedFiles) -> None:
+        while True:
+            await asyncio.sleep(ROTATION_POLL_S)
+            try:
+                await files.look()
+            except (OSError, ChatError) as error:
+                log.warning("keys cannot be compared now", extra={"reason": str(error)})
+
     async def _listen(self, parts: Parts, health: Health) -> list[Listener]:
         settings = self.settings
-        static = StaticFiles(WEB)
+        static = StaticFiles(WEB, lambda: parts.accounts.server_name)
 
         def origins() -> frozenset[str]:
             return frozenset(
@@ -211,34 +260,37 @@ class Server:
                 "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
                 "certificate_expiry_timestamp_seconds": ("When the TLS certificate ends, in Unix time", parts.tls.expiry),
                 "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
+                "storage_job_problem": ("1 when a storage job waits or broke", lambda: float(bool(parts.storage.problem))),
                 "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
+                **_cluster_gauges(parts),
             },
             __version__,
         )
         public = Listener(rest.asgi, parts.gateway, origins, proxies)
-        admin = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=True).asgi, None, origins, guarded=False)
+        admin = Listener(AdminApp(parts.dispatcher, metrics, health, settings=self._config.told).asgi, None, origins, guarded=False)
         listeners = [public, admin]
+        shared = self._worker is not None
         try:
-            self.port = await public.listen(settings.host, settings.port, parts.tls)
+            self.port = await public.listen(settings.host, settings.port, parts.tls, shared=shared)
             if settings.http_port:
                 plain = public
                 if settings.tls_domains:
                     plain = Listener(self._to_https(parts, local=rest.asgi), parts.gateway, origins, proxies)
                     listeners.append(plain)
-                self.http_port = await plain.listen("127.0.0.1", settings.http_port, None)
+                self.http_port = await plain.listen("127.0.0.1", settings.http_port, None, shared=shared)
             if settings.redirect_port:
                 redirect = Listener(self._to_https(parts), None, origins, proxies)
                 listeners.append(redirect)
-                await redirect.listen(settings.host, settings.redirect_port, None)
+                await redirect.listen(settings.host, settings.redirect_port, None, shared=shared)
             with contextlib.suppress(FileNotFoundError):
                 parts.data.admin_socket.unlink()
             await admin.listen_unix(str(parts.data.admin_socket))
             parts.data.admin_socket.chmod(0o600)
             if settings.admin_listen:
-                scrape = Listener(AdminApp(parts.dispatcher, metrics, health, may_command=False).asgi, None, origins, guarded=False)
+                scrape = Listener(AdminApp(parts.dispatcher, metrics, health).asgi, None, origins, guarded=False)
                 host, _, port = settings.admin_listen.rpartition(":")
-                await scrape.listen(host or "127.0.0.1", int(port), None)
+                await scrape.listen(host or "127.0.0.1", int(port) + (self._worker or 0), None)
                 listeners.append(scrape)
         except PermissionError as error:
             raise Shutdown(
@@ -281,17 +333,40 @@ class Server:
             f"SecureChat {__version__}   data {settings.data_dir}   db {kind}   registration {settings.registration}",
             f"  Chat     {self.public_url()}" + (f"   (or https://localhost:{self.port})" if self.http_port else ""),
         ]
-        try:
-            link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
-            lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: securechat setup-link)")
-        except Conflict:
-            pass  # There are people already: they invite each other.
+        if parts.locks is None or parts.locks.leads:  # A new link ends the one that another server told.
+            with contextlib.suppress(Conflict):  # There are people already: they invite each other.
+                link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
+                lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: {self._call('setup-link')})")
+        if parts.locks is not None and parts.redis is not None:
+            lines.append(f"  Servers  several, by way of Redis{'; this one leads' if parts.locks.leads else ''}")
         lines.append(f"  Admin    unix:{parts.data.admin_socket}   (stop with Ctrl+C)")
         if parts.tls.source != "own-ca":
             state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
-            lines.insert(2, f"  TLS      {state}   (securechat cert show)")
-        self._announce("\n".join(lines))
+            lines.insert(2, f"  TLS      {state}   ({self._call('cert show')})")
+        if trouble := self._unreachable():
+            lines.insert(2, f"  Warning  {trouble}")
+            log.warning("public_url is not set: links that others get lead nowhere", extra={"host": settings.host})
+        if self._workers > 1:
+            lines[0] += f"   workers {self._workers}"
+        if not self._worker:
+            self._announce("\n".join(lines))
         log.info("server ready", extra={"port": self.port, "http_port": self.http_port, "ready_s": round(took, 3)})
+
+    def _call(self, command: str) -> str:
+        """Return how an operator calls a command for this server."""
+        is_elsewhere = self._config.origin.get("data_dir", "environment") != "environment"
+        return f"{program()} {command}" + (f" --data {shlex.quote(self.settings.data_dir)}" if is_elsewhere else "")
+
+    def _unreachable(self) -> str:
+        """Return a word about links that lead others nowhere: the server listens for them and does not know its name."""
+        settings = self.settings
+        if settings.public_url or settings.tls_domains or is_loopback(settings.host):
+            return ""
+        return (
+            f"Links begin with {self.public_url()}, which nobody else can open.\n"
+            f"           It listens on {settings.host} for others: say how they get here, for example\n"
+            f"           --public-url https://{socket.gethostname()}:{self.port} (public_url in a configuration)"
+        )
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
         """Stop within `drain_s`, whatever hangs."""
@@ -309,6 +384,19 @@ class Server:
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
 
+    async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+        """Write what is left to write, unless the store hangs: nobody waits for that."""
+        try:
+            async with asyncio.timeout(max(SETTLE_S, self.settings.drain_s * 0.15)):
+                if keeping is not None:
+                    await asyncio.wait({keeping})
+                if self._remembering:
+                    await asyncio.wait(self._remembering)
+                await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
+                await parts.storage.stop()
+        except TimeoutError:
+            log.error("ended without the last audit records: the store does not answer")  # noqa: TRY400 - no traceback helps
+
     def _given_up(self, name: str) -> None:
         """End the process in good order: something that the server needs cannot be kept alive, a new process perhaps can."""
         self._broken.append(name)
@@ -324,6 +412,11 @@ class Server:
         elif now - self._stop_asked_at > IMPATIENT_S:
             log.warning("stopping at once")
             sys.exit(130)
+
+    def _parent_ended(self) -> None:
+        """Nothing is ever written to us: this is the end of our standard input, and of who would stop us."""
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        self._asked_to_stop()
 
     def _reload(self, tls: TLSContext | None = None) -> None:
         if tls is not None and tls.source != "own-ca":
@@ -366,16 +459,56 @@ class Server:
     async def _rotate_token_keys(self, parts: Parts) -> None:
         while True:
             try:
-                await parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
-            except (OSError, ChatError) as error:
+                parts.token_keys.reload()
+                if parts.locks is None or parts.locks.leads:
+                    await parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
+            except (OSError, ChatError, Shutdown) as error:
                 log.warning("token key not rotated, the old one stays", extra={"reason": str(error)})
-            await asyncio.sleep(ROTATION_POLL_S)
+            await asyncio.sleep(ROTATION_POLL_S if parts.redis is None else RELOAD_POLL_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.rates = settings.rates
         parts.gateway.pending.caps = caps_of(settings)
         parts.gateway.recheck()
         logger.set_level(settings.log_level)
+
+
+def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
+    """Return what is looked at besides the store: it takes no traffic away, and needs somebody's care."""
+    found = {
+        "tls": lambda: parts.desk.problem,
+        "identity": lambda: parts.identities.problem,
+        "storage": lambda: parts.storage.problem,
+    }
+    if parts.redis is not None and parts.shared_files is not None:
+        links, files = parts.redis.links, parts.shared_files
+        found |= {"redis": lambda: links.problem, "keys": lambda: files.problem}
+    return found
+
+
+def _cluster_gauges(parts: Parts) -> Gauges:
+    """Return what several servers are measured by."""
+    redis, sequencer = parts.redis, parts.sequencer
+    if redis is None or sequencer is None:
+        return {}
+    traffic, refusals, figures = redis.links.traffic, redis.refusals, sequencer.figures
+    return {
+        "bus_up": ("1 when all of Redis answers", lambda: float(not redis.links.problem)),
+        "bus_servers": ("Servers that are heard on the bus, this one included", lambda: redis.peers + 1),
+        "bus_leads": ("1 on the server that works on jobs", lambda: float(parts.locks is not None and parts.locks.leads)),
+        "bus_messages_sent": ("Messages sent to other servers", lambda: traffic.sent),
+        "bus_bytes_sent": ("Bytes of them", lambda: traffic.sent_bytes),
+        "bus_messages_received": ("Messages received, our own included", lambda: traffic.received),
+        "bus_messages_dropped": ("Messages that could not be sent", lambda: traffic.dropped),
+        "bus_losses": ("Times that a connection to Redis ended", lambda: traffic.losses),
+        "bus_messages_forged": ("Messages without a mark of our key", lambda: refusals.forged),
+        "bus_messages_repeated": ("Messages that came again, or too late", lambda: refusals.repeated),
+        "sequencer_rooms": ("Rooms that are followed", lambda: sequencer.followed),
+        "sequencer_entries_healed": ("Entries read from the log because they did not come", lambda: figures.healed),
+        "sequencer_entries_held": ("Entries that came before one that was to come first", lambda: figures.held),
+        "sequencer_entries_repeated": ("Entries that came again", lambda: figures.repeated),
+        "sequencer_memberships_healed": ("Memberships set right because the entry did not come", lambda: figures.memberships),
+    }
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
@@ -30,14 +30,17 @@ from securechat.auth.throttle import Throttle
 from securechat.auth.tickets import Tickets
 from securechat.auth.token_key_service import TokenKeyService
 from securechat.bus.local import LocalBus
+from securechat.bus.sequencer import Sequencer
 from securechat.crypto.key_provider import EnvironmentKeys, FileKeys, KeyProvider
 from securechat.domain import commands as c
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
+from securechat.domain.ports import ROLES, LogStore, MessageBus
 from securechat.gateway.admission import HandshakeAdmission
 from securechat.gateway.connection_limits import Caps, Pending
 from securechat.gateway.hub import Hub
 from securechat.gateway.listener import Gateway
+from securechat.gateway.roster import Roster
 from securechat.gateway.session_layer import SessionLayer
 from securechat.ops.audit import ALL, EACH, Auditor
 from securechat.ops.audit_key import AuditKey
@@ -51,6 +54,7 @@ from securechat.server.datadir import AUDIT_KEY, DataDir
 from securechat.server.identity import IdentityKeys
 from securechat.server.identity_audit import IdentityAudit
 from securechat.server.server_desk import ServerDesk
+from securechat.server.shared_files import SharedFiles
 from securechat.server.tls import TLSContext
 from securechat.services.audit import AuditService
 from securechat.services.dispatcher import CommandDispatcher
@@ -72,8 +76,9 @@ from securechat.store.opening import open_database, open_log
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.storage_jobs import StorageJobs
 
-ENDED_MS: Final = 10_000
-"""How far back the gateway looks for sessions that ended without its being told."""
+if TYPE_CHECKING:
+    from securechat.bus.redis import RedisBus
+    from securechat.store.session_locks import ServerLocks
 
 
 @dataclass(slots=True)
@@ -102,8 +107,16 @@ class Parts:
     storage: StorageJobs
     secrets: Secrets
     identity_audit: IdentityAudit
+    locks: ServerLocks | None
+    """How this server knows of others on the same database; None where there can be none."""
+    redis: RedisBus | None
+    sequencer: Sequencer | None
+    shared_files: SharedFiles | None
+    """The keys that all servers have in common; None for one server."""
 
 
+BUS_NAME: Final = "bus"
+"""Setting in the database: part of the names of channels, so that two databases may share one Redis."""
 AUDIT_RATES: Final = {EACH: Rate(burst=20, per_s=0.2), ALL: Rate(burst=500, per_s=5)}
 """How many refusals are remembered: of one actor or address, and of all together."""
 
@@ -119,26 +132,30 @@ async def build(  # noqa: PLR0915 - a list of what there is
         public_url: Base of links.
     """
     url = settings().database_url
+    locks = await _locks(settings())
     database = await open_database(
         url.reveal() if url else "", data.database, connections=settings().database_connections,
         shards={name: place.reveal() for name, place in settings().database_shards.items()},
     )  # fmt: skip
+
+    def leads() -> bool:
+        return locks is None or locks.leads
+
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     counters = Counters()
     audit_store = SqlAudit(database, clock.now_ms)
     sealing = Sealing(KeyStore(database, _key_provider(settings(), data), clock))
-    storage = StorageJobs(database, sealing, clock, audit_store)
+    storage = StorageJobs(database, sealing, clock, audit_store, leads if locks is not None else None)
     await storage.load()
     secrets = Secrets(sealing.keys)
     log_store = open_log(database, audit_store, sealing)
     account_store = SqlAccounts(database, audit_store)
     maintenance = SqlMaintenance(database)
 
-    bus = LocalBus()
     hub = Hub(loop, counters)
-    bus.attach(hub)
-    auditor = await _auditor(settings, data, audit_store, clock)
+    bus, redis, sequencer = await _bus(settings(), hub, log_store, account_store, clock)
+    auditor = await _auditor(settings, data, audit_store, clock, leads)
     room_log = RoomLog(log_store, bus, clock, auditor.refused)
     limiter = RateLimiter(settings().rates)
     passwords = Passwords()
@@ -151,7 +168,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         account_store, bus, tokens, passwords, limiter, throttle, second_factor, load_key(data.keys / "refresh-tokens.key"), clock,
         new_id, lambda: settings().session_idle_days,
     )  # fmt: skip
-    rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online)
+    rooms = RoomService(room_log, log_store, account_store, new_id, hub.is_online_anywhere)
 
     identities = IdentityKeys(data.keys, settings().identity_bits)
     identities.load()
@@ -218,15 +235,56 @@ async def build(  # noqa: PLR0915 - a list of what there is
     session_layer = _session_layer(settings, identities, limiter, clock)
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
-        lambda: accounts.server_name, session_layer, lambda: factor_store.ended_since(clock.now_ms() - ENDED_MS),
+        lambda: accounts.server_name, session_layer, lambda age_ms: factor_store.ended_since(clock.now_ms() - age_ms),
         auditor.note,
     )  # fmt: skip
+    bus.on_stale(ROLES, gateway.recheck_roles)
     return Parts(
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
         secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
+        locks=locks, redis=redis, sequencer=sequencer,
+        shared_files=None if redis is None else SharedFiles(_key_folders(settings(), data), account_store, leads),
     )  # fmt: skip
+
+
+async def _locks(now: Settings) -> ServerLocks | None:
+    """Begin to serve on a database that others may use, too."""
+    if now.database_url is None:
+        return None
+    # The driver takes memory, and few servers need it.
+    from securechat.store.session_locks import ServerLocks  # noqa: PLC0415
+
+    locks = ServerLocks(now.database_url.reveal(), shared=now.redis_url is not None)
+    await locks.enter()
+    return locks
+
+
+async def _bus(
+    now: Settings, hub: Hub, log_store: LogStore, accounts: SqlAccounts, clock: SystemClock
+) -> tuple[MessageBus, RedisBus | None, Sequencer | None]:
+    """Put together what stands between a commit and the hub: nothing, or the way to other servers and back."""
+    if now.redis_url is None or now.bus_key is None:
+        bus = LocalBus()
+        bus.attach(hub)
+        return bus, None, None
+    from securechat.bus.redis import RedisBus  # noqa: PLC0415 - the library takes memory, and few servers need it
+
+    name = await accounts.setting(BUS_NAME)
+    if name is None:
+        name = new_id("bus")
+        await accounts.set_setting(BUS_NAME, name)
+    hub.follower = sequencer = Sequencer(hub, log_store)
+    key = now.bus_key.reveal().encode()
+    redis = RedisBus(now.redis_url.reveal(), key, sequencer, clock, prefix=f"securechat:{name}")
+    hub.others = redis.elsewhere = Roster(hub.present, hub.is_online, hub.show_presence, redis.show_presence)
+    return redis, redis, sequencer
+
+
+def _key_folders(now: Settings, data: DataDir) -> list[Path]:
+    elsewhere = now.at_rest_keys not in {"", "insecure-env"}
+    return [data.keys, *([Path(now.at_rest_keys)] if elsewhere else [])]
 
 
 def _tls(now: Settings, data: DataDir) -> TLSContext:
@@ -260,7 +318,9 @@ def knows_host(settings: Settings, host: str) -> bool:
     return name in known or name == (urlsplit(settings.public_url).hostname or "")
 
 
-async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqlAudit, clock: SystemClock) -> Auditor:
+async def _auditor(
+    settings: Callable[[], Settings], data: DataDir, store: SqlAudit, clock: SystemClock, leads: Callable[[], bool]
+) -> Auditor:
     """Put the audit log together; a key that was just made is the first thing that it remembers."""
     key = AuditKey(data.keys / AUDIT_KEY)
     elsewhere = settings().audit_folder
@@ -271,6 +331,7 @@ async def _auditor(settings: Callable[[], Settings], data: DataDir, store: SqlAu
         clock,
         lambda: settings().audit_checkpoint_s,
         lambda: settings().audit_keep_days,
+        leads,
     )
     if key.created:
         await auditor.record(AuditEvent(action="key.create", address="server", details={"what": "audit", "key": key.id}))
@@ -317,7 +378,7 @@ def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys:
 def _oauth(
     settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqlOAuth,
     account_store: SqlAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
-    confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: LocalBus,
+    confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: MessageBus,
 ) -> tuple[dict[type[c.Command], Any], dict[type[c.Command], Any]]:  # fmt: skip
     """Put together what has to do with other providers, apps and tokens: what people ask, and what strangers ask."""
     external = ExternalService(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from securechat.domain import commands as c
 from securechat.domain import policy
@@ -14,8 +15,17 @@ from securechat.domain.ids import ALPHABET, ROOM
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore, LogTransaction
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import Conflict, Forbidden, InvalidInput, NotFound
+from securechat.errors import Ambiguous, Conflict, Forbidden, InvalidInput, NotFound
 from securechat.services.room_log import Operation, RoomLog
+
+AMBIGUOUS_SHOWN: Final = 10
+"""Rooms that are named when a name fits several."""
+
+
+def _several(name: str, found: Sequence[c.RoomSummary]) -> str:
+    """Return what somebody is told whose words fit several rooms."""
+    listed = ", ".join(f"#{room.name} ({room.id}, {room.kind})" for room in found)
+    return f"Several rooms fit {name}: {listed}. Write its name exactly, or its id."
 
 
 def direct_room_id(one: str, other: str) -> str:
@@ -32,7 +42,7 @@ class RoomService:
         log_store: Where rooms are read.
         accounts: Where people are read.
         new_id: Makes ids.
-        is_online: Whether a user has a connection.
+        is_online: Whether a user, who is a member of a room, has a connection.
     """
 
     def __init__(
@@ -41,7 +51,7 @@ class RoomService:
         log_store: LogStore,
         accounts: AccountStore,
         new_id: Callable[[str], str],
-        is_online: Callable[[str], bool],
+        is_online: Callable[[str, str], bool],
     ) -> None:
         self._room_log = room_log
         self._log_store = log_store
@@ -215,7 +225,7 @@ class RoomService:
         found = await self._log_store.members(command.room)
         return c.Members(
             members=[
-                c.Member(user=user, role=role.value, presence="online" if self._is_online(user.id) else "offline")
+                c.Member(user=user, role=role.value, presence="online" if self._is_online(user.id, command.room) else "offline")
                 for user, role in found
             ]
         )
@@ -241,10 +251,13 @@ class RoomService:
     async def lookup(self, who: Principal, command: c.RoomLookup) -> c.RoomSummary:
         """Find a room by name."""
         name = clean_name(command.name.removeprefix("#"), "name")
-        room_id = await self._log_store.lookup(who.user_id, name)
-        if room_id is None:
+        found = await self._log_store.lookup(who.user_id, name)
+        if not found:
             raise NotFound(f"No room {name} that you can see.")
-        return await self._summary(who, room_id, command.name)
+        fitting = [await self._summary(who, room_id, command.name) for room_id in found[:AMBIGUOUS_SHOWN]]
+        if len(found) > 1:
+            raise Ambiguous(_several(name, fitting))
+        return fitting[0]
 
     async def list_commands(self, who: Principal, command: c.CommandList) -> c.BotCommands:
         """List what the bots of a room answer to."""

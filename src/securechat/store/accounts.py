@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from securechat.domain.accounts import Device, Role, User
+from securechat.domain.accounts import Device, Role, User, words_of
 from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import BotCommand, Invite
 from securechat.domain.ports import Account, DeviceRecord, LinkRecord
@@ -21,6 +21,9 @@ from securechat.store.rows import name_key, to_user
 
 _USER: Final = "id, username, display_name, role, disabled_at"
 _DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at"
+_WORDS: Final = "replace(replace(replace(' ' || username || ' ' || name_key, '.', ' '), '-', ' '), '_', ' ')"
+"""All words of both names, a space before each: what `domain.accounts.fits` compares."""
+_ESCAPE: Final = "!"
 _INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
 
 
@@ -71,13 +74,13 @@ class SqlAccounts:
         marks = ", ".join("?" * len(user_ids))
         return [to_user(row) for row in await self._db.read(f"SELECT {_USER} FROM users WHERE id IN ({marks})", tuple(user_ids))]
 
-    async def find_users(self, *, prefix: str, after: str = "", limit: int) -> list[User]:
+    async def find_users(self, *, query: str = "", after: str = "", limit: int) -> list[User]:
         """See `AccountStore.find_users`."""
-        key = name_key(prefix)
+        patterns = [f"% {word.replace(_ESCAPE, _ESCAPE * 2).replace('%', _ESCAPE + '%')}%" for word in words_of(query)]
+        fitting = "".join(f" AND {_WORDS} LIKE ? ESCAPE '{_ESCAPE}'" for _ in patterns)
         rows = await self._db.read(
-            f"SELECT {_USER} FROM users WHERE (substr(username, 1, ?) = ? OR substr(name_key, 1, ?) = ?) AND username > ?"
-            " ORDER BY username LIMIT ?",
-            (len(key), key, len(key), key, after, limit),
+            f"SELECT {_USER} FROM users WHERE username > ?{fitting} ORDER BY username <> ?, username LIMIT ?",
+            (after, *patterns, name_key(query), limit),
         )
         return [to_user(row) for row in rows]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from securechat.domain.accounts import User
 from securechat.domain.commands import RoomSummary
 from securechat.domain.limits import LIMITS
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.store.database import Database
+from securechat.store.database import Database, Row
 from securechat.store.rows import name_key, permissions_of, to_user
 
 UNREAD_WINDOW: Final = 5_000
@@ -25,6 +25,18 @@ _SUMMARY: Final = (
     "SELECT r.id, r.kind, r.name, r.topic, (SELECT coalesce(max(seq), 0) FROM entries e WHERE e.room_id = r.id),"
     " (SELECT count(*) FROM members c WHERE c.room_id = r.id), m.role, coalesce(d.read_seq, 0), r.permissions FROM rooms r"
 )
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"
+
+
+def by_user(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """Make rows of (user id, room id) what `LogStore.rooms_of` returns."""
+    found: dict[str, set[str]] = {}
+    for user_id, room_id in rows:
+        found.setdefault(user_id, set()).add(room_id)
+    return found
 
 
 class LogReads:
@@ -89,15 +101,16 @@ class LogReads:
             user_id,
         )
 
-    async def lookup(self, user_id: str, name: str) -> str | None:
+    async def lookup(self, user_id: str, name: str) -> list[str]:
         """See `LogStore.lookup`."""
         rows = await self._db.read(
-            "SELECT r.id FROM rooms r LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
+            "SELECT r.id, r.name <> ?, m.user_id IS NULL FROM rooms r"
+            " LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " WHERE r.name_key = ? AND (m.user_id IS NOT NULL OR r.kind = 'public')"
-            " ORDER BY r.name <> ?, m.user_id IS NULL, r.created_at LIMIT 1",
-            (user_id, name_key(name), name),
+            " ORDER BY 2, 3, r.created_at",
+            (name, user_id, name_key(name)),
         )
-        return str(rows[0][0]) if rows else None
+        return [str(row[0]) for row in rows if row[1:3] == rows[0][1:3]]
 
     async def read_state(self, user_id: str, room_id: str) -> tuple[int, int]:
         """See `LogStore.read_state`."""
@@ -109,6 +122,18 @@ class LogReads:
     async def count_rooms(self, user_id: str) -> int:
         """See `LogStore.count_rooms`."""
         return int((await self._db.read("SELECT count(*) FROM members WHERE user_id = ?", (user_id,)))[0][0])
+
+    async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
+        """See `LogStore.newest`."""
+        rows = await self._db.read(
+            f"SELECT room_id, max(seq) FROM entries WHERE room_id IN ({_marks(room_ids)}) GROUP BY room_id", tuple(room_ids)
+        )
+        return {room_id: int(seq) for room_id, seq in rows}
+
+    async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
+        """See `LogStore.rooms_of`."""
+        rows = await self._db.read(f"SELECT user_id, room_id FROM members WHERE user_id IN ({_marks(user_ids)})", tuple(user_ids))
+        return by_user(rows)
 
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """See `LogStore.members`."""

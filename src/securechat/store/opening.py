@@ -9,6 +9,7 @@ from typing import Final
 
 from securechat.domain.ports import LogStore
 from securechat.errors import Shutdown
+from securechat.program import program
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database
 from securechat.store.log import SqliteLog
@@ -53,7 +54,7 @@ def _require_one(url: str, path: Path) -> None:
     if not url and mark.exists():
         raise Shutdown(f"{mark} says that the data is in PostgreSQL: give database_url, or SECURECHAT_DATABASE_URL.")
     if url and path.exists() and not mark.exists():
-        raise Shutdown(f"database_url is set, and {path} is there too. Copy it (securechat db copy), then move it away.")
+        raise Shutdown(f"database_url is set, and {path} is there too. Copy it ({program()} db copy), then move it away.")
 
 
 def open_log(database: Database, audit: SqlAudit, sealing: Sealing) -> LogStore:

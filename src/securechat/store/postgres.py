@@ -42,7 +42,7 @@ MIGRATE_PAUSE_S: Final = 1.0
 
 _TELLS_ROWS: Final = {"SELECT", "WITH P", "WITH L"}
 _VALUE: Final = re.compile(r"'[^']*'|\?")
-_NOT_NOW: Final = (
+NOT_NOW: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -270,7 +270,7 @@ class PostgresDatabase:
         """
         try:
             connection = await self.pool.acquire(timeout=CONNECT_S)
-        except _NOT_NOW as error:
+        except NOT_NOW as error:
             raise _unavailable(error) from error
         try:
             yield connection
@@ -279,13 +279,13 @@ class PostgresDatabase:
             raise AnswerLost from error
         except asyncpg.TransactionRollbackError as error:
             raise TryAgain from error
-        except _NOT_NOW as error:
+        except NOT_NOW as error:
             raise _unavailable(error) from error
         except asyncio.CancelledError:
             _end(connection)  # It is in the middle of something.
             raise
         finally:
-            with suppress(*_NOT_NOW):
+            with suppress(*NOT_NOW):
                 await self.pool.release(connection, timeout=1)
 
 
@@ -312,7 +312,7 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
         connections: How many there may be; at least 3, since a commit may read while it has one.
 
     Raises:
-        Shutdown: It does not answer, refuses us, or was made by a newer SecureChat.
+        Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
     return PostgresDatabase(await open_pool(url, connections=connections))
 
@@ -326,13 +326,13 @@ async def open_pool(url: str, *, connections: int, migrates: bool = True) -> Any
         migrates: Whether the schema is brought to this version; else the database need not answer yet.
 
     Raises:
-        Shutdown: It does not answer, refuses us, or was made by a newer SecureChat.
+        Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
     try:
         if migrates:
             await migrate_postgres(url)
-        return await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **_OPTIONS)
-    except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
+        return await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **OPTIONS)
+    except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
 
 
@@ -343,12 +343,12 @@ async def current_postgres(url: str) -> str | None:
         Shutdown: It does not answer, or refuses us.
     """
     try:
-        connection = await asyncpg.connect(url, **_OPTIONS)
+        connection = await asyncpg.connect(url, **OPTIONS)
         try:
             return await _revision(connection)
         finally:
             await connection.close(timeout=1)
-    except (*_NOT_NOW, asyncpg.PostgresError, ValueError) as error:
+    except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
 
 
@@ -359,13 +359,20 @@ async def read_all(url: str, sql: str) -> list[Row]:
         ValueError: It cannot be read.
     """
     try:
-        connection = await asyncpg.connect(url, **_OPTIONS)
+        connection = await asyncpg.connect(url, **OPTIONS)
         try:
             return [tuple(row) for row in await connection.fetch(sql, timeout=BESIDE_S)]
         finally:
             await connection.close(timeout=1)
-    except (*_NOT_NOW, asyncpg.PostgresError) as error:
+    except (*NOT_NOW, asyncpg.PostgresError) as error:
         raise ValueError(f"The database cannot be read: {_reason(error)}") from error
+
+
+async def _require_durable(connection: Any) -> None:
+    """Refuse a database that answers before it has written: what SecureChat acknowledges is on the disk."""
+    lost = [name for name in _DURABLE if await connection.fetchval("SELECT current_setting($1)", name) == "off"]
+    if lost:
+        raise Shutdown(f"PostgreSQL would lose messages in a power cut: {', '.join(lost)} is off. Switch it on in postgresql.conf.")
 
 
 async def migrate_postgres(url: str) -> str | None:
@@ -375,10 +382,12 @@ async def migrate_postgres(url: str) -> str | None:
     soon, lets them through, and tries again.
 
     Raises:
-        Shutdown: It is of a version that this one does not know, or others never let it have the tables.
+        Shutdown: It loses commits in a power cut, is of a version that this one does not know, or others never let it have the
+            tables.
     """
-    connection = await asyncpg.connect(url, **_OPTIONS)
+    connection = await asyncpg.connect(url, **OPTIONS)
     try:
+        await _require_durable(connection)
         have = await _revision(connection)
         if have == HEAD or await _serves(connection, have):
             return have
@@ -427,7 +436,8 @@ def _reason(error: BaseException) -> str:
     return f"{error}" or type(error).__name__
 
 
-_OPTIONS: Final[dict[str, Any]] = {
+_DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
+OPTIONS: Final[dict[str, Any]] = {
     "timeout": CONNECT_S,
     "command_timeout": COMMAND_S,
     "statement_cache_size": 300,

@@ -27,7 +27,7 @@ from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import ELSEWHERE, Elsewhere
 from securechat.store.database import Duplicate, Row
-from securechat.store.log_reads import UNREAD_WINDOW, LogReads
+from securechat.store.log_reads import UNREAD_WINDOW, LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import RETRY_MS, AnswerLost, PostgresDatabase, PostgresTransaction, TryAgain
 from securechat.store.projections import mark_reads, project
@@ -371,6 +371,16 @@ class PostgresLog(LogReads):
             add_edit(entry, edit)
         add_reactions(entries, (each for row in rows for each in _reactions(row[0], row[24], row[25])))
         return Page(room=room_id, entries=entries, last_seq=last_seq)
+
+    async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
+        """See `LogStore.newest`. One statement, however many they are."""
+        return dict(await self._postgres.fetch("SELECT id, last_seq FROM rooms WHERE id = ANY ($1::text[])", list(room_ids)))
+
+    async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
+        """See `LogStore.rooms_of`."""
+        return by_user(
+            await self._postgres.fetch("SELECT user_id, room_id FROM members WHERE user_id = ANY ($1::text[])", list(user_ids))
+        )
 
     async def _summaries(self, sql: str, values: Sequence[object], _user_id: str, /) -> list[RoomSummary]:
         found = []

@@ -29,6 +29,7 @@ from securechat.errors import Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import BUCKETS, GONE, Elsewhere, bucket_of
 from securechat.store.database import Duplicate, Row
+from securechat.store.log_reads import by_user
 from securechat.store.names import claim_free, release
 from securechat.store.postgres import RETRY_MS, PostgresTransaction
 from securechat.store.postgres_log import SUMMARY, Locked, PostgresLog
@@ -64,6 +65,9 @@ _LOOKUP: Final = (
     " WHERE r.name_key = $3 AND (m.user_id IS NOT NULL OR r.kind = 'public')"
 )
 _ROOMS_OF: Final = "SELECT room_id FROM members WHERE user_id = $1"
+_NEWEST: Final = "SELECT id, 0, 0, 0, last_seq FROM rooms WHERE id = ANY ($1::text[])"
+"""`last_seq` stands where it stands in a summary: of a room that two databases had, `_newest` takes the right one."""
+_MEMBERS_OF: Final = "SELECT room_id, array_agg(user_id) FROM members WHERE user_id = ANY ($1::text[]) GROUP BY room_id"
 _EVERYWHERE: Final = f"SELECT g.gone, q.* FROM ({GONE}) AS g LEFT JOIN (QUERY) AS q ON true"
 """The rows of a query, each after the buckets that are not in this database at that moment: at least one row of that."""
 _USERS: Final = "SELECT id, username, display_name, role, disabled_at FROM users WHERE id = ANY ($1::text[])"
@@ -308,14 +312,23 @@ class ShardedLog:
         rows = await self._everywhere(_BROWSE, user_id, prefix, len(prefix), name_key(after), limit)
         return sorted(await self._told(rows), key=lambda each: name_key(each.name))[:limit]
 
-    async def lookup(self, user_id: str, name: str) -> str | None:
+    async def lookup(self, user_id: str, name: str) -> list[str]:
         """See `LogStore.lookup`."""
-        rows = await self._everywhere(_LOOKUP, user_id, name, name_key(name))
-        return str(min(rows, key=lambda row: row[1:])[0]) if rows else None
+        rows = sorted(await self._everywhere(_LOOKUP, user_id, name, name_key(name)), key=lambda row: (*row[1:4], row[0]))
+        return [str(row[0]) for row in rows if row[1:3] == rows[0][1:3]]
 
     async def count_rooms(self, user_id: str) -> int:
         """See `LogStore.count_rooms`."""
         return len(await self._everywhere(_ROOMS_OF, user_id))
+
+    async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
+        """See `LogStore.newest`."""
+        return {row[0]: row[4] for row in await self._everywhere(_NEWEST, list(room_ids))}
+
+    async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
+        """See `LogStore.rooms_of`."""
+        rows = await self._everywhere(_MEMBERS_OF, list(user_ids))
+        return by_user([(user_id, room_id) for room_id, members in rows for user_id in members])
 
     async def _everywhere(self, sql: str, *values: object) -> list[Row]:
         """Return the rows of a query, which begin with the room, from whichever database has the room.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -38,7 +38,9 @@ STEP_ROWS: Final = 200
 REST: Final = 4.0
 """How much longer than a step the pause after it is."""
 RETRY_S: Final = 5.0
-"""Pause after a step that the disk did not take."""
+"""Pause after a step that the disk did not take, or that broke; doubled each time that it breaks again,"""
+RETRY_MOST_S: Final = 300.0
+"""Up to this."""
 SHOWN: Final = 10
 """Jobs told by `status`: those that wait and the newest."""
 
@@ -83,17 +85,31 @@ class StorageJobs:
         sealing: Seals and opens.
         clock: For dates and pauses.
         audit: The audit log in the database.
+        leads: Whether this server works on jobs, where they are several; None for the only one.
+
+    Attributes:
+        problem: Why the work does not go on at this moment, one line; empty when all is well.
     """
 
-    def __init__(self, database: Database, sealing: Sealing, clock: Clock, audit: SqlAudit | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sealing: Sealing,
+        clock: Clock,
+        audit: SqlAudit | None = None,
+        leads: Callable[[], bool] | None = None,
+    ) -> None:
         self._db = database
         self._audit = audit or SqlAudit(database)
         self._sealing = sealing
         self._keys: KeyStore = sealing.keys
         self._clock = clock
+        self._leads = leads or (lambda: True)
+        self._look_s = RETRY_S if leads else None
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.problem = ""
 
     async def load(self) -> None:
         """Take over whether texts are sealed, and the keys if they can be had, before anything is written."""
@@ -167,6 +183,7 @@ class StorageJobs:
             sealed=sealed,
             clear=clear,
             damaged=self._sealing.damaged,
+            problem=self.problem,
             jobs=[_told(_Job(row)) for row in rows],
         )
 
@@ -211,27 +228,48 @@ class StorageJobs:
     # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _run(self) -> None:
-        try:
-            await self._work()
-        except Exception:
-            log.exception("storage jobs stopped; they go on after a restart")
-
-    async def _work(self) -> None:
+        """Work until `stop`. What breaks is told, and tried again later: nobody's chat depends on it, so it ends no server."""
+        tries = 0
         while not self._stopping.is_set():
-            await self._wake.wait()
-            self._wake.clear()
-            while not self._stopping.is_set() and (found := await self._first()) is not None:
-                part, job = found
-                began = self._clock.monotonic()
-                try:
+            try:
+                if not self._leads():
+                    await self._rest(RETRY_S)
+                    continue
+                await self._look_again()
+                self._wake.clear()
+                while not self._stopping.is_set() and (found := await self._first()) is not None:
+                    part, job = found
+                    began = self._clock.monotonic()
                     await self.step(job.id, part)
-                    pause = (self._clock.monotonic() - began) * REST
-                except Unavailable as error:
-                    log.warning("a storage job waits", extra={"job": job.kind, "error": error.detail})
-                    pause = RETRY_S
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._stopping.wait()
+                    self.problem, tries = "", 0
+                    await self._rest((self._clock.monotonic() - began) * REST)
+            except Exception as error:  # noqa: BLE001 - told below, whatever it is
+                tries += 1
+                await self._rest(self._trouble(error, tries))
+                self._wake.set()
+
+    async def _look_again(self) -> None:
+        """Return when there may be a job. Where servers are several, another one may have added it: then it is looked at times."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._look_s):
+                await self._wake.wait()
+
+    def _trouble(self, error: Exception, tries: int) -> float:
+        """Tell why a step was not done; return how long to leave it alone."""
+        if isinstance(error, Unavailable):
+            self.problem = f"A storage job waits: {error.detail}"
+            log.warning("a storage job waits", extra={"error": error.detail})
+            return RETRY_S
+        pause = min(RETRY_MOST_S, RETRY_S * 2.0 ** min(tries - 1, 16))
+        self.problem = f"A storage job broke {tries} times, and is tried again: {type(error).__name__}. See the log."
+        log.error("a storage job broke, and is tried again", extra={"tries": tries, "pause_s": pause}, exc_info=error)
+        return pause
+
+    async def _rest(self, pause_s: float) -> None:
+        """Leave the loop to others; not after `stop`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._stopping.wait()
 
     async def _first(self, erased: str = "") -> tuple[Database, _Job] | None:
         """Return the job that is next, and where; with a room, the one that erases it."""

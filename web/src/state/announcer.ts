@@ -9,6 +9,10 @@ const KEPT = 20;
 export interface Announcement {
   id: number;
   text: string;
+  /** What somebody wrote, as they wrote it: to be read out as words. */
+  body?: string;
+  /** The message, for the day when it is deleted. */
+  key?: string;
 }
 
 export class Announcer {
@@ -21,12 +25,12 @@ export class Announcer {
   constructor(private readonly now: () => number = Date.now) {}
 
   /** Announce a message, or count it towards "5 new messages in …". */
-  message(text: string, where: string): void {
+  message(who: string, body: string, where: string, key = ""): void {
     const now = this.now();
     this.recent = this.recent.filter((at) => now - at < WINDOW_MS);
     if (this.recent.length < SINGLY && !this.timer) {
       this.recent.push(now);
-      this.say(text);
+      this.say(`${who}: `, body, key);
       return;
     }
     this.held += 1;
@@ -37,8 +41,18 @@ export class Announcer {
     }, WINDOW_MS);
   }
 
-  say(text: string): void {
+  /** What was deleted is not to be read here either. */
+  forget(key: string): void {
+    if (this.spoken.value.some((one) => one.key === key)) {
+      this.spoken.value = this.spoken.value.filter((one) => one.key !== key);
+    }
+  }
+
+  say(text: string, body?: string, key?: string): void {
     this.lastId += 1;
-    this.spoken.value = [...this.spoken.value.slice(-KEPT + 1), { id: this.lastId, text }];
+    this.spoken.value = [
+      ...this.spoken.value.slice(-KEPT + 1),
+      { id: this.lastId, text, ...(body !== undefined && { body }), ...(key && { key }) },
+    ];
   }
 }

@@ -23,6 +23,8 @@ export type Screen =
 
 export class App {
   readonly screen: Signal<Screen> = signal({ kind: "loading" });
+  /** What people call this server: the page says it, later the connection does. */
+  readonly serverName: Signal<string>;
   readonly security: Security;
   readonly access: Access;
   private readonly session: Session;
@@ -32,6 +34,8 @@ export class App {
   private readonly pins = pinsOf(location.hash);
 
   constructor(private readonly api: Rest = rest) {
+    const named = document.querySelector<HTMLMetaElement>('meta[name="application-name"]');
+    this.serverName = signal(named?.content || "SecureChat");
     this.session = new Session(api);
     this.security = new Security(api, () => this.session.accessToken());
     this.access = new Access(api, () => this.session.accessToken());
@@ -136,7 +140,12 @@ export class App {
         random: Math.random,
         now: Date.now,
       },
-      () => (this.session.mustEnrol ? this.toEnrolment() : this.leave(true)),
+      () => {
+        const { value } = this.screen;
+        if (value.kind !== "chat" || value.chat !== chat) return;
+        if (this.session.mustEnrol) this.toEnrolment();
+        else this.leave(true);
+      },
     );
     this.screen.value = { kind: "chat", chat };
     await chat.start();
@@ -152,6 +161,7 @@ export class App {
   private leave(wasIn: boolean): void {
     const { value } = this.screen;
     this.session.forget();
+    if (value.kind === "chat") this.serverName.value = value.chat.serverName.value;
     this.screen.value = { kind: "signed_out", wasIn };
     if (value.kind === "chat") value.chat.stop();
   }

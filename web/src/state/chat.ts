@@ -224,15 +224,14 @@ export class Chat implements Listener {
     const me = this.me.value.id;
     this.rooms.value = withEntry(this.rooms.value, entry, me);
     this.forgetSeen(entry);
+    if (entry.type === "message.deleted") this.announcer.forget(`${entry.room}/${entry.target}`);
     if (entry.type !== "message.sent") return;
     this.people.stopTyping(entry.room, entry.user);
     if (entry.room !== this.activeId.value) return;
     if (entry.user !== me && !this.blocked.value.has(entry.user)) {
       const room = this.rooms.value.get(entry.room);
-      this.announcer.message(
-        `${this.people.name(entry.user)}: ${entry.body ?? ""}`,
-        room ? titleOf(room) : "this room",
-      );
+      const where = room ? titleOf(room) : "this room";
+      this.announcer.message(this.people.name(entry.user), entry.body ?? "", where, `${entry.room}/${entry.seq}`);
     }
     this.scheduleMark();
   }

@@ -9,6 +9,9 @@ const TYPING_MS = 6_000;
 /** Who acts with the command line beside the data folder; no account. */
 const OPERATOR = "usr_operator";
 
+/** Whether somebody may bring new people in. The server decides; this only spares the offer. */
+export const mayInvite = ({ role }: User) => role === "owner" || role === "admin";
+
 type Gateway = Pick<Connection, "call">;
 
 export class People {
@@ -55,7 +58,7 @@ export class People {
     for (const peer of peers) this.want(peer.id);
   }
 
-  /** Find people whose name begins with `query`. */
+  /** Find people of whose names the words of `query` begin words. */
   async find(query: string, limit = 20): Promise<User[]> {
     const { users, online } = await this.gateway.call("user.find", { query, limit });
     this.learn(users);

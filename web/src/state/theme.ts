@@ -1,19 +1,15 @@
 /** Light, dark, or as the system says. */
 
 import { type Signal, signal } from "@preact/signals";
+import { recall, remember } from "../client/memory";
 
 export type Theme = "system" | "light" | "dark";
 
 const KEY = "securechat-theme";
 
 function stored(): Theme {
-  try {
-    const value = localStorage.getItem(KEY);
-    if (value === "light" || value === "dark") return value;
-  } catch {
-    // Storage may be switched off; the system's choice is a good one.
-  }
-  return "system";
+  const value = recall(KEY);
+  return value === "light" || value === "dark" ? value : "system";
 }
 
 export const theme: Signal<Theme> = signal("system");
@@ -30,9 +26,5 @@ export function loadTheme(): void {
 
 export function chooseTheme(value: Theme): void {
   apply(value);
-  try {
-    localStorage.setItem(KEY, value);
-  } catch {
-    // It holds for this visit.
-  }
+  remember(KEY, value);
 }

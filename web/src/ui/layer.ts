@@ -10,6 +10,7 @@ export type Layer =
   | { name: "create" }
   | { name: "browse" }
   | { name: "direct" }
+  | { name: "invite"; rooms: readonly string[] }
   | { name: "add"; room: string }
   | { name: "rename"; room: string };
 

@@ -58,6 +58,45 @@ export function parse(body: string): Block[] {
   return blocks;
 }
 
+/** Return a message as words to be heard: no marks, of an address its host only, code by name when it is long. */
+export function plainOf(body: string): string {
+  return parse(body)
+    .map((block) => {
+      if (block.type === "pre") return spokenCode(block.text);
+      return block.type === "quote" ? `quote: ${spoken(block.children)}` : spoken(block.children);
+    })
+    .join(". ");
+}
+
+const CODE_HEARD = 80;
+
+function spokenCode(text: string): string {
+  const lines = text.split("\n").length;
+  return text.length <= CODE_HEARD && lines === 1
+    ? `code: ${text}`
+    : `${lines} ${lines === 1 ? "line" : "lines"} of code`;
+}
+
+function spoken(nodes: readonly Inline[]): string {
+  return nodes
+    .map((node) => {
+      switch (node.type) {
+        case "text":
+        case "code":
+          return node.text;
+        case "mention":
+          return `@${node.name}`;
+        case "link": {
+          const words = spoken(node.children);
+          return /^https?:/i.test(words) ? `link to ${new URL(node.href).host}` : `${words}, link`;
+        }
+        default:
+          return spoken(node.children);
+      }
+    })
+    .join("");
+}
+
 interface Frame {
   /** What opened it: `**`, `[`, or nothing for the outermost. */
   opener: string;

@@ -19,7 +19,7 @@ class UserGet(Command, kw_only=True, tag="user.get"):
 
 
 class UserFind(Command, kw_only=True, tag="user.find"):
-    """Find users whose name begins with something."""
+    """Find users: each word of the query begins a word of their username or display name. An exact username comes first."""
 
     query: Text = ""
     limit: Annotated[int, Meta(ge=1, le=LIMITS.page_entries)] = 20

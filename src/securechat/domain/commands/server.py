@@ -158,6 +158,7 @@ class Storage(msgspec.Struct, kw_only=True):
         sealed: Texts that are sealed.
         clear: Texts that are not.
         damaged: Texts that did not open since the start.
+        problem: Why jobs do not go on at this moment, one line; empty when all is well.
         jobs: Those that wait, in order, then the newest that are finished.
     """
 
@@ -171,4 +172,5 @@ class Storage(msgspec.Struct, kw_only=True):
     sealed: int
     clear: int
     damaged: int
+    problem: str = ""
     jobs: list[StorageJob]

@@ -10,6 +10,7 @@ import { useChat } from "../context";
 import { Icon } from "../icons";
 import { actionOf, isComposing } from "../keymap";
 import { commandOptions, isComplete, mentionOptions, type Option, triggerAt } from "./autocomplete";
+import { commandIn, unescaped } from "./slash";
 
 const COUNTER_FROM_BYTES = 200;
 const encoder = new TextEncoder();
@@ -30,6 +31,8 @@ export function Composer({ room, members, field }: Props) {
   const highlighted = useSignal(0);
   const isDismissed = useSignal(false);
   const commands = useSignal<readonly BotCommand[] | null>(null);
+  /** The command that stands in the field and that nobody here answers: it is not sent before somebody says so. */
+  const unanswered = useSignal<string | null>(null);
   const listId = useId();
   const area = useRef<HTMLTextAreaElement | null>(null);
   const title = titleOf(room);
@@ -81,6 +84,7 @@ export function Composer({ room, members, field }: Props) {
     cursor.value = at;
     highlighted.value = 0;
     isDismissed.value = false;
+    unanswered.value = null;
     if (value.trim()) chat.typing(room.id);
   };
 
@@ -95,19 +99,42 @@ export function Composer({ room, members, field }: Props) {
     });
   };
 
-  const send = () => {
+  /** Return whether a bot here answers to a command; what cannot be known now counts as no. */
+  const isAnswered = async (name: string): Promise<boolean> => {
+    const isThere = () => commands.value?.some((command) => command.name === name) ?? false;
+    if (!isThere()) {
+      try {
+        commands.value = (await chat.call("command.list", { room: room.id })).commands;
+      } catch {
+        // Not connected: the question is asked.
+      }
+    }
+    return isThere();
+  };
+
+  const send = async () => {
     const body = text.replace(CONTROL, "").trim();
     if (!body) return;
     if (encoder.encode(body).length > chat.limits.value.body_bytes) {
       chat.tell("This message is too long.", true);
       return;
     }
+    const command = writing.editing === undefined ? commandIn(body) : null;
+    if (command && !(await isAnswered(command))) {
+      if (chat.drafts.of(room.id).peek().text === text) unanswered.value = command;
+      return;
+    }
+    deliver(body);
+  };
+
+  const deliver = (body: string) => {
     const seq = writing.editing;
-    if (seq === undefined) chat.send(room.id, body, writing.replyTo);
+    if (seq === undefined) chat.send(room.id, unescaped(body), writing.replyTo);
     else if (!log || messageAt(log, seq)?.body !== body) chat.change(room.id, { op: "message.edit", seq }, body);
     chat.stopTyping();
     chat.drafts.clear(room.id);
     cursor.value = 0;
+    unanswered.value = null;
   };
 
   const editLast = () => {
@@ -146,7 +173,7 @@ export function Composer({ room, members, field }: Props) {
     const action = actionOf(event, "composer");
     if (action === "composer.send") {
       event.preventDefault();
-      send();
+      void send();
     } else if (action === "composer.editLast" && !text) {
       event.preventDefault();
       editLast();
@@ -165,7 +192,7 @@ export function Composer({ room, members, field }: Props) {
       aria-label="Write a message"
       onSubmit={(event) => {
         event.preventDefault();
-        send();
+        void send();
         area.current?.focus();
       }}
     >
@@ -220,6 +247,26 @@ export function Composer({ room, members, field }: Props) {
           </button>
         </div>
       )}
+      <div role="alert">
+        {unanswered.value && (
+          <div class="composing composing-question">
+            <Icon name="alert" size={16} />
+            <span>
+              Nobody here answers to <strong>/{unanswered.value}</strong>, and nothing was sent.{" "}
+              <button
+                type="button"
+                class="link-button"
+                onClick={() => {
+                  deliver(text.replace(CONTROL, "").trim());
+                  area.current?.focus();
+                }}
+              >
+                Send it as a message
+              </button>
+            </span>
+          </div>
+        )}
+      </div>
       <div class="composer-box">
         <textarea
           ref={(element) => {

@@ -22,7 +22,7 @@ export function AddMember({ room, onClose }: { room: Room; onClose: () => void }
   };
   return (
     <Dialog title={`Add people to #${titleOf(room)}`} onClose={onClose}>
-      <PeopleSearch verb="Add" exclude={inside} onChoose={(user) => void add(user)} />
+      <PeopleSearch verb="Add" exclude={inside} room={room.id} onChoose={(user) => void add(user)} />
     </Dialog>
   );
 }

@@ -13,7 +13,9 @@ const HOW: Record<Learned, string> = {
   accepted: "accepted by you",
 };
 
-const WHY: Record<Clear, string> = {
+const WHY: Record<Clear | "this_machine", string> = {
+  this_machine:
+    "This server does not offer sealing, and this page was opened without https. Nothing is encrypted, and nothing leaves this machine. From others, use the https address.",
   insecure_page:
     "This page was opened without https, and browsers do not let such pages seal anything. Others in the same network can read along. Open the https address of this server instead.",
   not_offered:
@@ -33,6 +35,9 @@ export function ConnectionDetails({ onClose }: { onClose: () => void }) {
   );
 }
 
+/** Only this machine is reached without https: http://localhost. Browsers seal nothing on other such pages. */
+const hasTls = () => location.protocol === "https:";
+
 function SealedWords({ sealed }: { sealed: Sealed }) {
   const { suite, keyId, known, since, epoch, epochSince } = sealed;
   const changes = epoch === 1 ? "once" : `${epoch} times`;
@@ -42,8 +47,9 @@ function SealedWords({ sealed }: { sealed: Sealed }) {
         <Icon name="lock" /> <strong>Sealed</strong>
       </p>
       <p>
-        What you write and read here is sealed once more inside the encrypted connection. Those who carry it, such as a
-        company's proxy, see noise.
+        {hasTls()
+          ? "What you write and read here is sealed once more inside the encrypted connection. Those who carry it, such as a company's proxy, see noise."
+          : "What you write and read here is sealed, although this page was opened without https: it comes from this very machine and does not leave it."}
       </p>
       <section>
         <h3>The server's key</h3>
@@ -78,7 +84,11 @@ function SealedWords({ sealed }: { sealed: Sealed }) {
         <ul class="hint">
           <li>The server itself reads your messages: it stores and delivers them.</li>
           <li>This page's own program comes from the server too. Whoever can change what it sends can change it.</li>
-          <li>Signing in and invitations are protected by TLS only.</li>
+          <li>
+            {hasTls()
+              ? "Signing in and invitations are protected by TLS only."
+              : "Signing in and invitations are not encrypted on this address. They do not leave this machine; from others, use the https address."}
+          </li>
         </ul>
       </section>
     </>
@@ -91,7 +101,7 @@ function ClearWords({ why }: { why: Clear }) {
       <p class="connection-state connection-clear">
         <Icon name="alert" /> <strong>Not sealed</strong>
       </p>
-      <p>{WHY[why]}</p>
+      <p>{WHY[why === "not_offered" && !hasTls() ? "this_machine" : why]}</p>
     </>
   );
 }

@@ -5,6 +5,7 @@ import { BrowseRooms } from "./BrowseRooms";
 import { ConnectionDetails } from "./ConnectionDetails";
 import { CreateRoom } from "./CreateRoom";
 import { DirectMessage } from "./DirectMessage";
+import { InvitePeople } from "./InvitePeople";
 import { RenameRoom } from "./RenameRoom";
 import { Settings } from "./Settings";
 import { Shortcuts } from "./Shortcuts";
@@ -27,6 +28,8 @@ export function Dialogs() {
       return <CreateRoom onClose={closeLayer} />;
     case "browse":
       return <BrowseRooms onClose={closeLayer} />;
+    case "invite":
+      return <InvitePeople rooms={open.rooms} onClose={closeLayer} />;
     case "direct":
       return <DirectMessage onClose={closeLayer} />;
     case "add":

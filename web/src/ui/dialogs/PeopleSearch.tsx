@@ -1,9 +1,12 @@
-/** Find a person by the beginning of their name, and choose one. */
+/** Find a person by the beginnings of words of their names, and choose one. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { User } from "../../protocol/messages";
+import { mayInvite } from "../../state/people";
 import { useChat } from "../context";
+import { Icon } from "../icons";
+import { layer } from "../layer";
 import { Avatar } from "../parts/Avatar";
 
 const WAIT_MS = 120;
@@ -14,9 +17,11 @@ interface Props {
   exclude: ReadonlySet<string>;
   onChoose: (user: User) => void;
   note?: (user: User) => ComponentChildren;
+  /** The room that this is about: an invitation that is offered leads there. */
+  room?: string;
 }
 
-export function PeopleSearch({ verb, exclude, onChoose, note }: Props) {
+export function PeopleSearch({ verb, exclude, onChoose, note, room }: Props) {
   const chat = useChat();
   const [query, setQuery] = useState("");
   const [found, setFound] = useState<readonly User[] | null>(null);
@@ -85,7 +90,28 @@ export function PeopleSearch({ verb, exclude, onChoose, note }: Props) {
         })}
       </ul>
       {hasFailed && <p class="hint">Could not search. Are you connected?</p>}
-      {found && !shown.length && !hasFailed && <p class="hint">Nobody found</p>}
+      {found && !shown.length && !hasFailed && <Nobody isSearch={query.trim() !== ""} room={room} />}
+    </div>
+  );
+}
+
+/** Nobody is there to choose: those who may bring people in are offered that. */
+function Nobody({ isSearch, room }: { isSearch: boolean; room: string | undefined }) {
+  const chat = useChat();
+  return (
+    <div class="empty">
+      <p class="empty-title">{isSearch ? "Nobody found" : "Nobody else is here yet"}</p>
+      {mayInvite(chat.me.value) ? (
+        <button
+          type="button"
+          class="button"
+          onClick={() => (layer.value = { name: "invite", rooms: room ? [room] : [] })}
+        >
+          <Icon name="userPlus" size={18} /> Invite people
+        </button>
+      ) : (
+        <p>Who runs this server can invite people.</p>
+      )}
     </div>
   );
 }

@@ -1,5 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Device, User } from "../../protocol/messages";
+import { mayInvite } from "../../state/people";
 import { chooseTheme, type Theme, theme } from "../../state/theme";
 import { useApp, useChat } from "../context";
 import { FormError } from "../entrance/Entrance";
@@ -18,8 +19,7 @@ import { Security } from "./Security";
 export function Settings({ onClose }: { onClose: () => void }) {
   const chat = useChat();
   const app = useApp();
-  const { role } = chat.me.value;
-  const isAdmin = role === "owner" || role === "admin";
+  const isAdmin = mayInvite(chat.me.value);
   return (
     <Dialog title="Settings" size="large" onClose={onClose}>
       <div class="settings">

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
+import { useApp } from "../context";
 import { Logo } from "../icons";
 
 interface Props {
@@ -10,9 +11,10 @@ interface Props {
 
 /** The page before one is in: a card in the middle. */
 export function Entrance({ title, lead, children }: Props) {
+  const server = useApp().serverName.value;
   useEffect(() => {
-    document.title = `${title} - SecureChat`;
-  }, [title]);
+    document.title = title.includes(server) ? title : `${title} - ${server}`;
+  }, [title, server]);
   return (
     <main class="entrance">
       <div class="card">

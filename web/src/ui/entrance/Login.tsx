@@ -56,7 +56,10 @@ export function Login({ wasIn }: { wasIn: boolean }) {
     );
   }
   return (
-    <Entrance title="Sign in" lead={wasIn ? "You were signed out. Your drafts are still here." : "Welcome back."}>
+    <Entrance
+      title={`Sign in to ${app.serverName.value}`}
+      lead={wasIn ? "You were signed out. Your drafts are still here." : "With the account that you have here."}
+    >
       <form class="form" onSubmit={form.onSubmit}>
         <Field
           label="Username"

@@ -1,6 +1,8 @@
 /** The main screen: rooms on the left, one room beside them, dialogs above. */
 
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
+import { recall, remember } from "../../client/memory";
+import { mayInvite } from "../../state/people";
 import { sectionsOf, titleOf } from "../../state/rooms";
 import { useChat } from "../context";
 import { Dialogs } from "../dialogs/Dialogs";
@@ -17,6 +19,8 @@ import { Refusal, refusalOf } from "./Refusal";
 import { NoRoom, RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
 
+const lastRoomKey = (user: string) => `securechat-room-${user}`;
+
 export function Shell() {
   const chat = useChat();
   const here = route.value;
@@ -25,7 +29,18 @@ export function Shell() {
 
   useEffect(() => {
     void chat.open(roomId);
+    if (roomId) remember(lastRoomKey(chat.me.peek().id), roomId);
   }, [roomId]);
+
+  // The address without a room, at the beginning of a visit: go where one was last. Later it means the list of rooms.
+  const isBegun = useRef(false);
+  const isLoaded = chat.isLoaded.value;
+  useEffect(() => {
+    if (isBegun.current || (!isLoaded && here.name === "home")) return;
+    isBegun.current = true;
+    const last = recall(lastRoomKey(chat.me.peek().id));
+    if (here.name === "home" && last && chat.rooms.peek().has(last)) navigate(roomPath(last), true);
+  }, [isLoaded, here.name]);
 
   const unread = chat.unreadTotal.value;
   const title = room ? (room.kind === "direct" ? titleOf(room) : `#${titleOf(room)}`) : "";
@@ -122,9 +137,16 @@ function Nowhere() {
           <p>
             {chat.rooms.value.size
               ? "Pick one on the left, or press Ctrl K to go anywhere."
-              : "Create a room, browse the public ones, or write to somebody."}
+              : mayInvite(chat.me.value)
+                ? "Create a room, and invite the people who shall talk in it."
+                : "Create a room, browse the public ones, or write to somebody."}
           </p>
           <div class="empty-actions">
+            {mayInvite(chat.me.value) && (
+              <button type="button" class="button" onClick={() => (layer.value = { name: "invite", rooms: [] })}>
+                <Icon name="userPlus" size={18} /> Invite people
+              </button>
+            )}
             <button type="button" class="button" onClick={() => (layer.value = { name: "direct" })}>
               <Icon name="message" size={18} /> Write to somebody
             </button>

@@ -1,11 +1,13 @@
 /** The rooms and people that one talks with. */
 
 import { useEffect, useState } from "preact/hooks";
+import { mayInvite } from "../../state/people";
 import { type Room, sectionsOf, titleOf } from "../../state/rooms";
 import { useChat } from "../context";
 import { Icon, Logo } from "../icons";
 import { layer } from "../layer";
 import { Avatar } from "../parts/Avatar";
+import { Menu, type MenuItem } from "../parts/Menu";
 import { follow, roomPath } from "../router";
 
 const narrow = matchMedia("(max-width: 767px)");
@@ -38,15 +40,9 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
       <Head class="sidebar-head">
         <Logo size={28} />
         <Name class="server-name">{chat.serverName.value}</Name>
-        <button
-          type="button"
-          class="icon-button"
-          aria-label="Create room"
-          title="Create room"
-          onClick={() => (layer.value = { name: "create" })}
-        >
+        <Menu label="New" items={newItems(mayInvite(me))}>
           <Icon name="plus" />
-        </button>
+        </Menu>
       </Head>
       <button type="button" class="search-button" onClick={() => (layer.value = { name: "switcher" })}>
         <Icon name="search" size={16} />
@@ -96,6 +92,22 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
       </Foot>
     </div>
   );
+}
+
+function newItems(isInviter: boolean): MenuItem[] {
+  const items: MenuItem[] = [
+    { icon: "hash", label: "Create room", onChoose: () => (layer.value = { name: "create" }) },
+    { icon: "message", label: "Write to somebody", onChoose: () => (layer.value = { name: "direct" }) },
+    { icon: "compass", label: "Browse rooms", onChoose: () => (layer.value = { name: "browse" }) },
+  ];
+  if (isInviter) {
+    items.push({
+      icon: "userPlus",
+      label: "Invite people",
+      onChoose: () => (layer.value = { name: "invite", rooms: [] }),
+    });
+  }
+  return items;
 }
 
 /** Quiet when the connection is sealed as always, in words at the first time and when it is not. */

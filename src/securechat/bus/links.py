@@ -1,0 +1,334 @@
+"""Links: this server's connections to Redis, one pair for each node, and which node a channel lives on.
+
+Nothing here raises into the caller. What cannot be sent is dropped and counted, and a node that does not answer is left alone for a
+moment that grows (the circuit breaker): the log heals what is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import MovedError, RedisError
+
+log = logging.getLogger(__name__)
+
+ANSWER_S: Final = 2.0
+"""A node that takes longer does not answer."""
+SILENCE_S: Final = 3.5
+"""A subscription that brings nothing for so long is dead: our own heartbeats come back through it each second."""
+WAITING_BYTES: Final = 16 * 1024 * 1024
+"""What may wait for one node."""
+PIPELINE: Final = 200
+"""Messages in one write."""
+PAUSE_S: Final = 0.1
+PAUSE_MAX_S: Final = 2.0
+LOOK_S: Final = 10.0
+"""Between two looks at which node of a cluster has which channel."""
+SINGLE: Final = ("redis", "rediss")
+CLUSTER: Final = ("redis+cluster", "rediss+cluster")
+
+Address = tuple[str, int]
+_FAILURES: Final = (RedisError, OSError, TimeoutError)
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went through since the start."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    received: int = 0
+    dropped: int = 0
+    """Messages that could not be sent: Redis was down, or too much waited."""
+    losses: int = 0
+    """Times that a connection to a node ended."""
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a Redis URL."""
+    return urlsplit(url).scheme
+
+
+class _Link:
+    """One node: a connection to publish on, and one that is subscribed.
+
+    Args:
+        client: For this node only; it does not try again by itself.
+        channels: That live on this node.
+        single: Whether all of them may be named in one command.
+        received: Gets (channel, message).
+        traffic: What is counted.
+    """
+
+    def __init__(
+        self, client: Any, channels: Sequence[bytes], received: Callable[[bytes, bytes], None], traffic: Traffic, *, single: bool
+    ) -> None:
+        self.channels = frozenset(channels)
+        self.up = False
+        self._client = client
+        self._single = single
+        self._received = received
+        self._traffic = traffic
+        self._waiting: deque[tuple[bytes, bytes]] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self.empty = asyncio.Event()
+        """Whether nothing waits to be sent."""
+        self.empty.set()
+
+    def put(self, channel: bytes, message: bytes) -> None:
+        """Send soon. Never waits."""
+        if not self.up or self._bytes > WAITING_BYTES:
+            self._traffic.dropped += 1
+            return
+        self._waiting.append((channel, message))
+        self._bytes += len(message)
+        self._wake.set()
+        self.empty.clear()
+
+    async def run(self, came_up: Callable[[], None]) -> None:
+        """Work until something fails.
+
+        Raises:
+            RedisError, OSError, TimeoutError: It does.
+        """
+        subscription = self._client.pubsub()
+        try:
+            for group in [sorted(self.channels)] if self._single else [[each] for each in sorted(self.channels)]:
+                await subscription.ssubscribe(*group)
+            for _ in self.channels:
+                if await subscription.get_message(timeout=ANSWER_S) is None:
+                    raise TimeoutError("no answer to a subscription")
+            self.up = True
+            came_up()
+            async with asyncio.TaskGroup() as group_of_two:
+                group_of_two.create_task(self._listen(subscription))
+                group_of_two.create_task(self._send())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self.up = False
+            self._traffic.dropped += len(self._waiting)
+            self._waiting.clear()
+            self._bytes = 0
+            self.empty.set()
+            with contextlib.suppress(*_FAILURES):
+                await subscription.aclose()
+            with contextlib.suppress(*_FAILURES):
+                await self._client.aclose(close_connection_pool=True)
+
+    async def _listen(self, subscription: Any) -> None:
+        while True:
+            message = await subscription.get_message(timeout=SILENCE_S)
+            if message is None:
+                raise TimeoutError("nothing comes, not even what we sent")
+            if message["type"] == "smessage":
+                self._traffic.received += 1
+                self._received(message["channel"], message["data"])
+            elif message["type"] == "sunsubscribe":
+                raise MovedError("0 -:0")  # The node lost the slot of this channel.
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                some = [self._waiting.popleft() for _ in range(min(len(self._waiting), PIPELINE))]
+                size = sum(len(message) for _, message in some)
+                self._bytes -= size
+                pipeline = self._client.pipeline(transaction=False)
+                for channel, message in some:
+                    pipeline.execute_command("SPUBLISH", channel, message)
+                try:
+                    await pipeline.execute()
+                except BaseException:
+                    self._traffic.dropped += len(some)
+                    raise
+                self._traffic.sent += len(some)
+                self._traffic.sent_bytes += size
+            self.empty.set()
+
+
+async def look(url: str) -> int:
+    """Return how many nodes there are, for a program that is no server; all of them answer.
+
+    Raises:
+        ConnectionError: One does not.
+    """
+    links = Links(url, [f"{number}".encode() for number in range(256)], lambda _channel, _message: None, lambda: None)
+    try:
+        async with asyncio.timeout(2 * ANSWER_S), links.placed() as placed:
+            for address in placed:
+                client = links.client(address)
+                try:
+                    await client.ping()
+                finally:
+                    await client.aclose(close_connection_pool=True)
+            return len(placed)
+    except _FAILURES as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+
+
+class Links:
+    """All nodes.
+
+    Args:
+        url: `redis://`, `rediss://`, `redis+cluster://` or `rediss+cluster://` HOST:PORT, with USER:PASSWORD@ if need be.
+        channels: Everything that this server publishes on and is subscribed to.
+        received: Gets (channel, message).
+        changed: Called when a node came back, or went.
+    """
+
+    def __init__(
+        self, url: str, channels: Sequence[bytes], received: Callable[[bytes, bytes], None], changed: Callable[[], None]
+    ) -> None:
+        self.is_cluster = scheme_of(url) in CLUSTER
+        self._url = url.replace("+cluster", "", 1) if self.is_cluster else url
+        self._channels = channels
+        self._received = received
+        self._changed = changed
+        self._links: dict[Address, _Link] = {}
+        self._tasks: dict[Address, asyncio.Task[None]] = {}
+        self._by_channel: dict[bytes, _Link] = {}
+        self._pauses: dict[Address, float] = {}
+        self._look = asyncio.Event()
+        self.traffic = Traffic()
+        self.problem = "not connected yet"
+        """Why not everything that is published goes out, in words for the operator; empty when all is well."""
+
+    def put(self, channel: bytes, message: bytes) -> None:
+        """Send soon. Never waits."""
+        link = self._by_channel.get(channel)
+        if link is None:
+            self.traffic.dropped += 1
+        else:
+            link.put(channel, message)
+
+    async def sent(self, within_s: float) -> None:
+        """Return when nothing waits to be sent, or after this time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*(link.empty.wait() for link in self._links.values()))
+
+    async def ping(self) -> None:
+        """Raise if not all nodes answer.
+
+        Raises:
+            ConnectionError: See `problem`.
+        """
+        if self.problem:
+            raise ConnectionError(self.problem)
+
+    async def run(self) -> None:
+        """Be connected, for ever."""
+        pause = PAUSE_S
+        try:
+            while True:
+                self._look.clear()
+                try:
+                    async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
+                        self._arrange(placed)
+                    pause = PAUSE_S
+                except _FAILURES as error:
+                    self._down(error)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, PAUSE_MAX_S)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._look.wait()
+                await asyncio.sleep(PAUSE_S)
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def placed(self) -> AsyncIterator[Mapping[Address, list[bytes]]]:
+        """Give the channels of each node."""
+        if not self.is_cluster:
+            parts = urlsplit(self._url)
+            yield {(parts.hostname or "localhost", parts.port or 6379): list(self._channels)}
+            return
+        cluster = RedisCluster.from_url(self._url, **_OPTIONS, require_full_coverage=False)
+        try:
+            await cluster.initialize()
+            placed: dict[Address, list[bytes]] = {}
+            for channel in self._channels:
+                node = cluster.get_node_from_key(channel)  # type: ignore[arg-type]  # bytes are fine
+                if node is not None:
+                    placed.setdefault((node.host, int(node.port)), []).append(channel)
+            yield placed
+        finally:
+            await cluster.aclose()
+
+    def _arrange(self, placed: Mapping[Address, list[bytes]]) -> None:
+        """Have exactly these links."""
+        for address, link in list(self._links.items()):
+            if link.channels != frozenset(placed.get(address, ())):
+                self._tasks.pop(address).cancel()
+                del self._links[address]
+        for address, channels in placed.items():
+            if address not in self._links:
+                link = _Link(self.client(address), channels, self._received, self.traffic, single=not self.is_cluster)
+                self._links[address] = link
+                self._tasks[address] = asyncio.create_task(self._keep(address, link), name=f"redis {address[0]}:{address[1]}")
+        self._by_channel = {channel: link for link in self._links.values() for channel in link.channels}
+
+    def client(self, address: Address) -> Any:
+        """Return a client of one node, which does not try again by itself."""
+        parts = urlsplit(self._url)
+        user = parts.netloc.rpartition("@")[0]
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        netloc = f"{user}@{host}:{address[1]}" if user else f"{host}:{address[1]}"
+        return Redis.from_url(parts._replace(netloc=netloc).geturl(), **_OPTIONS)
+
+    async def _keep(self, address: Address, link: _Link) -> None:
+        """Run a link; when it fails, wait a moment, and have somebody look where its channels live now."""
+        try:
+            await asyncio.sleep(self._pauses.get(address, 0.0))
+            await link.run(lambda: self._came_up(address))
+        except _FAILURES as error:
+            self.traffic.losses += 1
+            self._pauses[address] = min(max(PAUSE_S, self._pauses.get(address, 0.0) * 2), PAUSE_MAX_S)
+            self._down(error)
+        finally:
+            if self._links.get(address) is link:
+                del self._links[address]
+                self._tasks.pop(address, None)
+                self._look.set()
+
+    def _came_up(self, address: Address) -> None:
+        self._pauses.pop(address, None)
+        missing = len(self._channels) - sum(len(link.channels) for link in self._links.values() if link.up)
+        if not missing:
+            if self.problem:
+                log.info("connected to Redis", extra={"nodes": len(self._links)})
+            self.problem = ""
+        self._changed()
+
+    def _down(self, error: BaseException) -> None:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        if not self.problem:
+            log.warning("Redis does not answer: what other servers commit comes from the database", extra={"error": reason})
+            self._changed()
+        self.problem = reason
+
+
+_OPTIONS: Final[dict[str, Any]] = {
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": ANSWER_S,
+    "socket_connect_timeout": ANSWER_S,
+    "client_name": "securechat",
+}

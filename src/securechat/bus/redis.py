@@ -1,0 +1,305 @@
+"""RedisBus: several servers as one, by way of Redis.
+
+People here are told at once, before anything goes out: Redis is on nobody's way who is connected where a message was sent. What
+happened in one turn of the loop goes out as one message for each channel. What Redis loses, the sequencer finds in the log.
+
+A cluster has 16 channels, and a room or a user belongs to one of them, by a hash of the id; one node alone has one. A server is
+subscribed to all: with more than a few hundred people it would need nearly all of them anyway, and whose rooms nobody hears here
+are skipped without being decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from securechat.bus.envelope import (
+    Ask,
+    Batch,
+    Bye,
+    Disconnect,
+    Envelope,
+    Forged,
+    Item,
+    Present,
+    Sign,
+    Stale,
+    of_batch,
+    of_signal,
+    open_sealed,
+    seal,
+    sender_of,
+)
+from securechat.bus.links import Links
+from securechat.bus.sequencer import Sequencer
+from securechat.domain.entries import EntryType
+from securechat.domain.ports import ROLES, STALE, Clock, RoomBatch, Signal
+
+log = logging.getLogger(__name__)
+
+CHANNELS: Final = 16
+BEAT_S: Final = 1.0
+"""Between two signs of life on each channel."""
+GONE_S: Final = 3.5
+"""Who is silent for so long is gone."""
+YOUNG_MS: Final = 60_000
+"""How old the first message of a sender may be."""
+LEAVE_S: Final = 0.5
+ASK_S: Final = 1.0
+"""Answers to the question who is online are this far apart."""
+
+
+class Elsewhere(Protocol):
+    """Who wants to know who is online at other servers."""
+
+    def present(self, server: bytes, rooms: Mapping[str, Mapping[str, bool]], *, first: bool) -> None:
+        """Take over what a server says of its people; `first`: nothing that it said before counts."""
+
+    def gone(self, server: bytes) -> None:
+        """A server ended, or is silent."""
+
+    def roster(self) -> Mapping[str, Mapping[str, bool]]:
+        """Return who is online here: by room, user → True."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Messages that were not taken, since the start."""
+
+    forged: int = 0
+    """Without a mark of our key."""
+    repeated: int = 0
+    """Again, or too old."""
+
+
+class _Peer:
+    """Another server: when it was heard last, and the number of its newest message on each channel."""
+
+    __slots__ = ("heard_at", "numbers")
+
+    def __init__(self) -> None:
+        self.heard_at = 0.0
+        self.numbers: dict[bytes, int] = {}
+
+
+class RedisBus:
+    """See `MessageBus`.
+
+    Args:
+        url: See `Links`.
+        key: The bus key, the same on all servers.
+        sequencer: Gets everything, from here and from there, and hands it to the hub in order.
+        clock: For the age of messages.
+        prefix: What the names of channels begin with.
+
+    Attributes:
+        elsewhere: Who wants to know who is online at other servers.
+    """
+
+    def __init__(self, url: str, key: bytes, sequencer: Sequencer, clock: Clock, *, prefix: str = "securechat") -> None:
+        self._key = key
+        self._sequencer = sequencer
+        self._clock = clock
+        names = [f"{prefix}:{number}".encode() for number in range(CHANNELS)]
+        self.links = Links(url, names, self._received, self._changed)
+        self._channels = names if self.links.is_cluster else names[:1]
+        self.sender = secrets.token_bytes(8)
+        self._numbers = dict.fromkeys(names, 0)
+        self._pending: dict[bytes, list[Item]] = {}
+        self._peers: dict[bytes, _Peer] = {}
+        self._stale: dict[str, Callable[[str], None]] = {}
+        self._asked = False
+        self._answered_at = float("-inf")
+        self.refusals = Refusals()
+        self.elsewhere: Elsewhere | None = None
+
+    @property
+    def peers(self) -> int:
+        """How many other servers there are."""
+        return len(self._peers)
+
+    # ── from here ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, batches: Sequence[RoomBatch]) -> None:
+        """See `MessageBus.publish`."""
+        self._sequencer.deliver(batches)
+        for batch in batches:
+            joined = [entry.member for entry in batch.entries if entry.type is EntryType.MEMBER_JOINED and entry.member]
+            self._put(batch.room, of_batch(batch, joined))
+
+    def signal(self, signal: Signal) -> None:
+        """See `MessageBus.signal`."""
+        self._sequencer.show(signal)
+        self._put(signal.user or signal.room, of_signal(signal))
+
+    def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
+        """See `MessageBus.disconnect`."""
+        self._sequencer.disconnect(user_id=user_id, device_ids=device_ids, code=code)
+        self._put(user_id, Disconnect(user_id, None if device_ids is None else list(device_ids), code))
+
+    def invalidate(self, what: str, key: str) -> None:
+        """See `MessageBus.invalidate`."""
+        self._put(key, Stale(what, key))
+
+    def on_stale(self, what: str, forget: Callable[[str], None]) -> None:
+        """See `MessageBus.on_stale`."""
+        self._stale[what] = forget
+
+    def show_presence(self, rooms: Mapping[str, Mapping[str, bool]]) -> None:
+        """Tell the other servers who came and went here."""
+        self._add(self._channels[0], Present({room: dict(people) for room, people in rooms.items()}, first=False))
+
+    def _put(self, key: str, item: Item) -> None:
+        self._add(self._channels[zlib.crc32(key.encode()) % len(self._channels)], item)
+
+    def _add(self, channel: bytes, item: Item) -> None:
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending.setdefault(channel, []).append(item)
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        for channel, items in pending.items():
+            self._send(channel, items)
+
+    def _send(self, channel: bytes, items: Sequence[Item]) -> None:
+        # The number is used up also when the message is dropped: so the others know that they did not get it.
+        self._numbers[channel] = number = self._numbers[channel] + 1
+        self.links.put(channel, seal(self._key, channel, self.sender, number, self._clock.now_ms(), items))
+
+    # ── from there ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _received(self, channel: bytes, message: bytes) -> None:
+        if sender_of(message) == self.sender:
+            return
+        try:
+            envelope = open_sealed(self._key, channel, message)
+        except Forged:
+            self.refusals.forged += 1
+            if self.refusals.forged == 1:
+                log.warning("a message on the bus was not made with our key; more are only counted")
+            return
+        peer = self._peer_of(channel, envelope)
+        if peer is None:
+            self.refusals.repeated += 1
+            return
+        batches: list[RoomBatch] = []
+        for item in envelope.items:
+            if type(item) is Batch:
+                if self._sequencer.wants(item.room, item.joined):
+                    batches.append(item.open())
+            else:
+                self._take(envelope.sender, item)
+        if batches:
+            self._sequencer.deliver(batches)
+
+    def _peer_of(self, channel: bytes, envelope: Envelope) -> _Peer | None:
+        """Return who sent it, if it is to be taken."""
+        peer = self._peers.get(envelope.sender)
+        if peer is None:
+            if abs(self._clock.now_ms() - envelope.at) > YOUNG_MS:
+                return None
+            peer = self._peers[envelope.sender] = _Peer()
+            log.info("another server is there", extra={"servers": len(self._peers) + 1})
+            self._ask()
+        last = peer.numbers.get(channel)
+        if last is None:
+            if abs(self._clock.now_ms() - envelope.at) > YOUNG_MS:
+                return None
+        elif envelope.number <= last:
+            return None
+        elif envelope.number > last + 1:
+            self._lost()
+        peer.numbers[channel] = envelope.number
+        peer.heard_at = self._clock.monotonic()
+        return peer
+
+    def _take(self, sender: bytes, item: Item) -> None:
+        match item:
+            case Sign():
+                self._sequencer.show(item.open())
+            case Disconnect():
+                self._sequencer.disconnect(user_id=item.user, device_ids=item.devices, code=item.code)
+            case Stale():
+                self._forget(item.what, item.key)
+            case Present():
+                if self.elsewhere is not None:
+                    self.elsewhere.present(sender, item.rooms, first=item.first)
+            case Ask():
+                self._asked = True
+                self._answer()
+            case Bye():
+                self._peers.pop(sender, None)
+                self._gone(sender)
+
+    # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _lost(self) -> None:
+        """Something did not come: whatever it was, look for it."""
+        self._sequencer.suspect()
+        for what in STALE:
+            self._forget(what)
+        self._ask()
+
+    def _forget(self, what: str, key: str = "") -> None:
+        if what in self._stale:
+            self._stale[what](key)
+
+    def _changed(self) -> None:
+        """A node came back, or went."""
+        self._lost()
+        self._asked = True
+
+    def _gone(self, sender: bytes) -> None:
+        self._sequencer.suspect()  # It may have ended between a commit and its message.
+        if self.elsewhere is not None:
+            self.elsewhere.gone(sender)
+
+    def _ask(self) -> None:
+        channel = self._channels[0]
+        if not any(type(item) is Ask for item in self._pending.get(channel, ())):
+            self._add(channel, Ask())
+
+    def _answer(self) -> None:
+        """Tell who is online here, if somebody asked, and not too often."""
+        now = self._clock.monotonic()
+        if not self._asked or now - self._answered_at < ASK_S or self.elsewhere is None:
+            return
+        self._asked = False
+        self._answered_at = now
+        roster = self.elsewhere.roster()
+        # Everything about presence is on one channel: so it comes in the order in which it was said.
+        self._flush()
+        self._send(self._channels[0], [Present({room: dict(people) for room, people in roster.items()}, first=True)])
+
+    async def run(self) -> None:
+        """Be connected, and show that we live, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.links.run())
+            group.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            for sender in [sender for sender, peer in self._peers.items() if now - peer.heard_at > GONE_S]:
+                log.warning("another server is silent", extra={"servers": len(self._peers)})
+                del self._peers[sender]
+                self._gone(sender)
+            if self.links.problem:
+                self._sequencer.suspect()
+                self._forget(ROLES)  # Rights are looked up all the time then; the rest when Redis is back.
+            self._answer()
+            for channel in self._channels:
+                self._send(channel, ())
+            await asyncio.sleep(BEAT_S)
+
+    async def leave(self, within_s: float = LEAVE_S) -> None:
+        """Say goodbye, and return when everything went out, or after this time."""
+        self._flush()
+        self._send(self._channels[0], [Bye()])
+        await self.links.sent(within_s)

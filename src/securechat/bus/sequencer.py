@@ -1,0 +1,416 @@
+"""Sequencer: what several servers commit reaches the hub of this one in the order of each room, each entry once, none left out.
+
+What comes over a network is late, double, out of order, or lost; the database is the truth. So of every room that somebody here
+hears, the position is known: the newest `seq` that the hub got. What is at or below it is dropped. What lies beyond the next one is
+held, and if the gap is not closed in a moment, it is read from the log. A poll of the rooms' newest `seq` finds what was lost
+without a trace. Whoever notices a loss (a counter that skips, a bus that was down, a server that vanished) says so by `suspect`,
+and then also the memberships of everybody here are compared with the store: a join into a room that nobody heard leaves no gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from securechat.bus.local import Receiver
+from securechat.domain.commands import RoomSummary
+from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
+from securechat.domain.ports import LogStore, RoomBatch, Signal
+from securechat.errors import ChatError
+
+log = logging.getLogger(__name__)
+
+GAP_S: Final = 0.02
+"""What is missing is most likely on its way: so long it is waited for."""
+POLL_S: Final = 1.0
+"""Between two looks at the newest `seq` of the rooms that are heard here."""
+RESYNC_S: Final = 60.0
+"""Between two comparisons of memberships that nobody asked for."""
+HASTE_S: Final = 0.25
+"""Between two looks that somebody asked for."""
+PAGE: Final = 200
+HELD_MAX: Final = 2_000
+"""Entries of one room that wait for one before them; past it they are read from the log."""
+CHUNK: Final = 500
+"""Rooms or users that are asked for at once."""
+ECHOES: Final = 8
+"""Comparisons after one that came while snapshots were being read: who was not here yet may have missed the same."""
+AT_ONCE: Final = 4
+"""Rooms that are read at the same time: the commits need the database, too."""
+
+
+class Audience(Receiver, Protocol):
+    """The hub, as the sequencer sees it."""
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a snapshot is being read: then every room may matter."""
+
+    def hears(self, room_id: str) -> bool:
+        """Return whether somebody here hears a room."""
+
+    def is_online(self, user_id: str) -> bool:
+        """Return whether a user has a connection here."""
+
+    def users(self) -> list[str]:
+        """Return everybody who has a connection here."""
+
+    def rooms_of(self, user_id: str) -> tuple[set[str], set[str]]:
+        """Return (rooms that all connections of a user hear, rooms that one of them hears)."""
+
+    def admit(self, user_id: str, summary: RoomSummary) -> None:
+        """Let a user hear a room from `summary.last_seq` on."""
+
+    def expel(self, user_id: str, room_id: str) -> None:
+        """Let a user not hear a room any more."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the sequencer did since the start."""
+
+    repeated: int = 0
+    """Entries that came again, and were dropped."""
+    held: int = 0
+    """Entries that came before one that was to come first."""
+    healed: int = 0
+    """Entries read from the log because they did not come."""
+    memberships: int = 0
+    """Memberships that were set right because the entry did not come."""
+
+
+class _Room:
+    """A room that is followed.
+
+    Attributes:
+        position: The newest `seq` that the hub got, or that everybody here knows from a snapshot.
+        known: The newest `seq` that exists as far as we know.
+        held: By `seq`: what came too early.
+        opened: By user: what goes with their join in `held`.
+    """
+
+    __slots__ = ("held", "known", "opened", "position")
+
+    def __init__(self, position: int) -> None:
+        self.position = self.known = position
+        self.held: dict[int, Entry] = {}
+        self.opened: dict[str, RoomSummary] = {}
+
+
+class Sequencer:
+    """Between a bus and the hub. It is what the bus delivers to, and what the hub tells of its rooms (`gateway.hub.Follower`).
+
+    `run` has to run. Times are those of the running loop.
+
+    Args:
+        audience: The hub.
+        store: The truth.
+        gap_s, poll_s, resync_s: See the constants.
+    """
+
+    def __init__(
+        self, audience: Audience, store: LogStore, *, gap_s: float = GAP_S, poll_s: float = POLL_S, resync_s: float = RESYNC_S
+    ) -> None:
+        self._audience = audience
+        self._store = store
+        self._gap_s = gap_s
+        self._poll_s = poll_s
+        self._resync_s = resync_s
+        self._rooms: dict[str, _Room] = {}
+        self._passing: set[str] = set()
+        """Rooms of `_rooms` that nobody heard a moment ago, and that may matter to somebody who is expected."""
+        self._due: dict[str, float] = {}
+        """Rooms with a gap → when to read what is missing."""
+        self._doubts: set[tuple[str, str]] = set()
+        """(user, room): memberships to compare with the store."""
+        self._unsure: set[str] = set()
+        """Rooms of `_due` of which nothing says that they have a gap."""
+        self._suspicious = False
+        self._echoes = 0
+        self._wake = asyncio.Event()
+        self.figures = Figures()
+
+    @property
+    def followed(self) -> int:
+        """How many rooms are followed."""
+        return len(self._rooms)
+
+    # ── what the hub says ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def follow(self, room_id: str, seq: int) -> None:
+        """Somebody hears a room from `seq` on, and everything before is known to them."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            self._rooms[room_id] = _Room(seq)
+        elif seq < room.position:
+            # Others knew more from their snapshots, and the hub never got it: for this one it is still to come, now.
+            room.position = seq
+            self._read(room_id, 0.0)
+        self._passing.discard(room_id)
+
+    def unfollow(self, room_id: str) -> None:
+        """Nobody hears a room any more. Not forgotten at once: somebody may enter later in the block that is being delivered."""
+        self._passing.add(room_id)
+
+    def settle(self) -> None:
+        """Nobody is expected any more: what nobody hears is nothing to us."""
+        for room_id in self._passing:
+            if not self._audience.hears(room_id):
+                self._rooms.pop(room_id, None)
+        self._passing.clear()
+
+    # ── what the bus brings ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def wants(self, room_id: str, joined: Iterable[str]) -> bool:
+        """Return whether a batch of this room, in which these users joined, matters here."""
+        return room_id in self._rooms or self._audience.expecting or any(map(self._audience.is_online, joined))
+
+    def deliver(self, batches: Sequence[RoomBatch]) -> None:
+        """Hand on what is in order, and hold or drop the rest. Never waits."""
+        ready: list[RoomBatch] = []
+        for batch in batches:
+            room = self._rooms.get(batch.room) or self._begin(batch)
+            if room is None:
+                continue
+            entries = batch.entries
+            if entries[0].seq == room.position + 1 and not room.held:
+                room.position = entries[-1].seq
+                ready.append(batch)
+            else:
+                ready += self._sort(room, batch)
+        if ready:
+            self._audience.deliver(ready)
+
+    def show(self, signal: Signal) -> None:
+        """See `Receiver.show`."""
+        self._audience.show(signal)
+
+    def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
+        """See `Receiver.disconnect`."""
+        self._audience.disconnect(user_id=user_id, device_ids=device_ids, code=code)
+
+    def suspect(self) -> None:
+        """Something may have been lost: look now."""
+        self._suspicious = True
+        self._echoes = ECHOES
+        self._wake.set()
+
+    def _begin(self, batch: RoomBatch) -> _Room | None:
+        """Follow a room that nobody heard, if it matters from this batch on."""
+        if self._audience.expecting:
+            self._passing.add(batch.room)
+        elif any(entry.type is EntryType.MEMBER_JOINED and self._audience.is_online(entry.member or "") for entry in batch.entries):
+            # What follows the join may have come before it, when the room meant nothing here.
+            self._suspect_room(batch.room)
+        else:
+            return None
+        room = self._rooms[batch.room] = _Room(batch.entries[0].seq - 1)
+        return room
+
+    def _sort(self, room: _Room, batch: RoomBatch) -> list[RoomBatch]:
+        """Take in what is not simply next; return what is in order now."""
+        for entry in batch.entries:
+            if entry.seq > room.position:
+                self.figures.held += 1
+                room.held.setdefault(entry.seq, entry)
+                continue
+            self.figures.repeated += 1
+            if entry.type in CHANGES_AUDIENCE:
+                self._doubt(entry)
+        room.opened.update(batch.opened)
+        ready: list[Entry] = []
+        while room.position + 1 in room.held:
+            room.position += 1
+            ready.append(room.held.pop(room.position))
+        if len(room.held) > HELD_MAX:
+            room.held.clear()
+        room.known = max(room.known, batch.entries[-1].seq)
+        if room.position < room.known:
+            self._read(batch.room, self._gap_s)
+        if not room.held:
+            opened, room.opened = room.opened, {}
+        else:
+            opened = {entry.member: room.opened[entry.member] for entry in ready if entry.member and entry.member in room.opened}
+        return [RoomBatch(batch.room, ready, opened)] if ready else []
+
+    def _doubt(self, entry: Entry) -> None:
+        """A change of the audience came after the position had passed it: if the hub says otherwise, compare with the store."""
+        user_id = entry.member or ""
+        if not self._audience.is_online(user_id):
+            return
+        every, some = self._audience.rooms_of(user_id)
+        if (entry.room not in every) if entry.type is EntryType.MEMBER_JOINED else (entry.room in some):
+            self._doubts.add((user_id, entry.room))
+            self._wake.set()
+
+    def _read(self, room_id: str, after_s: float) -> None:
+        """Have what a room lacks read from the log, if it does not come by then."""
+        due = asyncio.get_running_loop().time() + after_s
+        if due < self._due.get(room_id, float("inf")):
+            self._due[room_id] = due
+            self._wake.set()
+
+    def _suspect_room(self, room_id: str) -> None:
+        self._unsure.add(room_id)
+        self._due[room_id] = 0.0
+        self._wake.set()
+
+    # ── what is read ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Close gaps, and look for what was lost, for ever."""
+        loop = asyncio.get_running_loop()
+        looked_at = loop.time()
+        poll_at, resync_at = looked_at + self._poll_s, looked_at + self._resync_s
+        while True:
+            now = loop.time()
+            if self._suspicious or self._doubts:
+                poll_at = min(poll_at, looked_at + HASTE_S)
+            wait = min([poll_at, *self._due.values()]) - now
+            if wait > 0:
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                continue
+            try:
+                if self._due:
+                    await self._close_gaps(now)
+                if poll_at <= now:
+                    looked_at, poll_at = now, now + self._poll_s
+                    resync = self._suspicious or now >= resync_at
+                    if resync:
+                        resync_at = now + self._resync_s
+                        if self._echoes and self._audience.expecting:
+                            self._echoes -= 1
+                            resync_at = now + self._poll_s
+                    await self._look(resync=resync)
+            except ChatError as error:
+                self._suspicious = self._suspicious or bool(self._doubts)
+                poll_at = loop.time() + self._poll_s
+                log.warning("what was lost cannot be read now", extra={"code": error.code, "rooms": len(self._due)})
+
+    async def _close_gaps(self, now: float) -> None:
+        """Read what is missing where it is time to."""
+        due = [room_id for room_id, at in self._due.items() if at <= now]
+        for some in _chunks(due, AT_ONCE):
+            for room_id in some:
+                self._due[room_id] = now + self._poll_s  # Again then, if the store does not answer.
+            results = await asyncio.gather(*(self._heal(room_id) for room_id in some), return_exceptions=True)
+            for room_id, result in zip(some, results, strict=True):
+                if isinstance(result, BaseException):
+                    raise result
+                self._unsure.discard(room_id)
+                room = self._rooms.get(room_id)
+                if room is None or room.position >= room.known:
+                    self._due.pop(room_id, None)
+
+    async def _heal(self, room_id: str) -> None:
+        """Read what a room lacks, up to the end of its log."""
+        room = self._rooms.get(room_id)
+        if room is not None and room.position >= room.known and room_id not in self._unsure:
+            return  # It came.
+        while room is not None and self._rooms.get(room_id) is room:
+            before = room.position
+            page = await self._store.page(room_id, after=before, limit=PAGE)
+            opened: dict[str, RoomSummary] = {}
+            for entry in page.entries:
+                member = entry.member or ""
+                if entry.type is EntryType.MEMBER_JOINED and self._audience.is_online(member):
+                    summary = await self._store.head(member, room_id)
+                    if summary is not None:
+                        opened[member] = summary
+            if self._rooms.get(room_id) is not room:
+                return
+            room.known = page.last_seq if not page.entries else max(room.known, page.last_seq)
+            lacking = [entry for entry in page.entries if entry.seq > room.position]
+            if not lacking:
+                if room.position >= room.known or not page.entries:
+                    return
+                continue
+            self.figures.healed += len(lacking)
+            self.deliver([RoomBatch(room_id, lacking, opened)])
+            if room.position >= room.known:
+                return
+
+    async def _look(self, *, resync: bool) -> None:
+        """Compare with the store: where each room is, what is in doubt, and if asked for who is where."""
+        if resync:
+            self._suspicious = False  # Before anything is read: what is suspected meanwhile is looked at the next time.
+        try:
+            await self._poll()
+            if resync:
+                await self._compare()
+            await self._settle_doubts()
+        except BaseException:
+            self._suspicious = self._suspicious or resync
+            raise
+
+    async def _poll(self) -> None:
+        expecting = self._audience.expecting
+        for room_id in [room_id for room_id in self._rooms if not expecting and not self._audience.hears(room_id)]:
+            del self._rooms[room_id]
+        for some in _chunks(list(self._rooms), CHUNK):
+            before = {room_id: room.position for room_id in some if (room := self._rooms.get(room_id)) is not None}
+            for room_id, newest in (await self._store.newest(list(before))).items():
+                room = self._rooms.get(room_id)
+                if room is None:
+                    continue
+                if newest > room.position:
+                    room.known = max(room.known, newest)
+                    self._read(room_id, self._gap_s)
+                elif newest < before[room_id]:
+                    log.error("a room's log is shorter than it was", extra={"room": room_id, "was": room.position, "is": newest})
+                    self._rooms[room_id] = _Room(newest)
+
+    async def _compare(self) -> None:
+        """Find who hears what they are no member of, or does not hear what they are a member of."""
+        for some in _chunks(self._audience.users(), CHUNK):
+            members = await self._store.rooms_of(some)
+            for user_id in some:
+                every, heard = self._audience.rooms_of(user_id)
+                inside = members.get(user_id, set())
+                self._doubts |= {(user_id, room_id) for room_id in (inside - every) | (heard - inside)}
+
+    async def _settle_doubts(self) -> None:
+        for user_id, room_id in list(self._doubts):
+            if await self._settle_doubt(user_id, room_id):
+                self._doubts.discard((user_id, room_id))
+
+    async def _settle_doubt(self, user_id: str, room_id: str) -> bool:
+        """Set a membership right if what is read and what the hub got are of the same moment; return whether it is right."""
+        if not self._audience.is_online(user_id):
+            return True
+        summary = await self._store.head(user_id, room_id)
+        if summary is None or not self._audience.is_online(user_id):
+            return True
+        member = summary.role is not None
+        every, some = self._audience.rooms_of(user_id)
+        if (room_id in every) if member else (room_id not in some):
+            return True
+        room = self._rooms.get(room_id)
+        if room is None:
+            room = self._rooms[room_id] = _Room(summary.last_seq)
+        if room.position < summary.last_seq:
+            room.known = max(room.known, summary.last_seq)
+            self._read(room_id, 0.0)
+        if room.position != summary.last_seq:
+            return False
+        self.figures.memberships += 1
+        if member:
+            self._audience.admit(user_id, summary)
+        else:
+            self._audience.expel(user_id, room_id)
+        return True
+
+
+def _chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:
+    parts = iter(values)
+    while some := list(itertools.islice(parts, size)):
+        yield some

@@ -1,0 +1,122 @@
+"""ServerLocks: how servers on one PostgreSQL know of each other, by advisory locks that end with the connection that holds them.
+
+serving   whoever serves holds it: alone without a bus, shared with one. So nobody serves beside a server that does not hear them.
+leading   one of those that serve has it, and does what is to be done once: storage jobs, checkpoints and pruning of the audit log,
+          rotating keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Final
+
+import asyncpg
+
+from securechat.errors import Shutdown
+from securechat.store.postgres import NOT_NOW, OPTIONS
+
+log = logging.getLogger(__name__)
+
+SERVING: Final = 0x5EC_5E4E
+LEADING: Final = 0x5EC_1EAD
+LOOK_S: Final = 2.0
+"""Between two looks whether the connection lives, and whether there is nobody who leads."""
+PATIENCE_S: Final = 6.0
+"""How long somebody else may be in the way at the start: one who is just being stopped, or looks whether they are alone."""
+RETRY_S: Final = 0.2
+
+_BESIDE: Final = (
+    "Another server uses this database, and one of the two has no redis_url: people on one would not hear those on the other."
+    " Stop it, or give both redis_url and the same bus_key (docs/howto/several-servers.md)."
+)
+
+
+class ServerLocks:
+    """The locks of one server.
+
+    Args:
+        url: Of the database.
+        shared: Whether this server has a bus, and others may serve beside it.
+
+    Attributes:
+        leads: Whether this server is the one that does what is to be done once.
+        alone: Whether it was the only one when it began to serve.
+    """
+
+    def __init__(self, url: str, *, shared: bool) -> None:
+        self._url = url
+        self._shared = shared
+        self._connection: Any = None
+        self.leads = False
+        self.alone = True
+
+    async def enter(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            Shutdown: Somebody else serves, and not all have a bus; or the database does not answer.
+        """
+        try:
+            for _ in range(int(PATIENCE_S / RETRY_S)):
+                if await self._try():
+                    return
+                await asyncio.sleep(RETRY_S)
+            await self._end()
+            raise Shutdown(_BESIDE)
+        except (*NOT_NOW, asyncpg.PostgresError) as error:
+            raise Shutdown(f"The database does not take us: {error}") from error
+
+    async def run(self) -> None:
+        """Hold the locks, for ever.
+
+        Raises:
+            Shutdown: The connection was lost, and meanwhile somebody began to serve without a bus.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                if self._connection is None:
+                    if not await self._try():
+                        log.critical("another server took the database")
+                        await self._end()
+                        raise Shutdown(_BESIDE)
+                elif self.leads:
+                    await self._connection.execute("SELECT 1")
+                else:
+                    await self._try_to_lead()
+            except (*NOT_NOW, asyncpg.PostgresError) as error:
+                log.warning("the locks of this server are lost", extra={"error": str(error)})
+                await self._end()
+
+    async def leave(self) -> None:
+        """Serve no longer."""
+        await self._end()
+
+    async def _try(self) -> bool:
+        if self._connection is None:
+            self._connection = await asyncpg.connect(self._url, **OPTIONS)
+        connection = self._connection
+        self.alone = await connection.fetchval("SELECT pg_try_advisory_lock($1)", SERVING)
+        if self._shared:
+            held = await connection.fetchval("SELECT pg_try_advisory_lock_shared($1)", SERVING)
+            if self.alone:
+                await connection.execute("SELECT pg_advisory_unlock($1)", SERVING)
+        else:
+            held = self.alone
+        if held:
+            await self._try_to_lead()
+        return bool(held)
+
+    async def _try_to_lead(self) -> None:
+        self.leads = await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADING)
+        if self.leads:
+            log.info("this server leads: it works on jobs")
+
+    async def _end(self) -> None:
+        self.leads = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*NOT_NOW, asyncpg.PostgresError):
+                await connection.close(timeout=1)

@@ -1,0 +1,306 @@
+"""The contract of `MessageBus`: in one process, over one Redis, over a cluster of three."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from securechat.bus import redis as redis_module
+from securechat.bus.envelope import Stale, seal
+from securechat.bus.links import look
+from securechat.bus.local import LocalBus
+from securechat.bus.redis import RedisBus
+from securechat.bus.sequencer import Sequencer
+from securechat.domain.accounts import Role, User
+from securechat.domain.commands import ReadState, RoomSummary
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import BLOCKS, MessageBus, RoomBatch, Signal, Typing
+from securechat.server.clock import SystemClock
+from support.ports import free_port
+from support.redis import RedisCluster, RedisNode, cluster, one_node
+
+KEY = b"0123456789abcdef0123456789abcdef"
+
+
+class Receiver:
+    """Stands for a hub and its sequencer: it takes everything."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.suspected = 0
+
+    def wants(self, _room_id: str, _joined: object) -> bool:
+        return True
+
+    def deliver(self, batches: Sequence[RoomBatch]) -> None:
+        self.got += batches
+
+    def show(self, signal: Signal) -> None:
+        self.got.append(signal)
+
+    def disconnect(self, *, user_id: str, device_ids: Collection[str] | None, code: int) -> None:
+        self.got.append((user_id, device_ids, code))
+
+    def suspect(self) -> None:
+        self.suspected += 1
+
+
+class Site:
+    """A server's bus, with what came."""
+
+    def __init__(self, bus: Any, receiver: Receiver) -> None:
+        self.bus: MessageBus = bus
+        self.receiver = receiver
+
+    @property
+    def redis(self) -> RedisBus:
+        assert isinstance(self.bus, RedisBus)
+        return self.bus
+
+
+async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def has(site: Site, count: int) -> bool:
+    return len(site.receiver.got) == count
+
+
+@contextlib.asynccontextmanager
+async def site(url: str, prefix: str, key: bytes = KEY) -> AsyncIterator[Site]:
+    receiver = Receiver()
+    bus = RedisBus(url, key, cast("Sequencer", receiver), SystemClock(), prefix=prefix)
+    task = asyncio.create_task(bus.run())
+    try:
+        yield Site(bus, receiver)
+    finally:
+        await bus.leave()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[RedisNode]:
+    with one_node() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[RedisCluster]:
+    with cluster() as found:
+        yield found
+
+
+@pytest.fixture(params=["local", "node", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "local":
+        return ""
+    return str(request.getfixturevalue("node" if request.param == "node" else "nodes").url)
+
+
+@pytest.fixture
+async def sites(url: str) -> AsyncIterator[list[Site]]:
+    """Two servers; with the bus of one process, the same one twice."""
+    if not url:
+        receivers = [Receiver(), Receiver()]
+        bus = LocalBus()
+        for each in receivers:
+            bus.attach(each)
+        yield [Site(bus, each) for each in receivers]
+        return
+    prefix = secrets.token_hex(4)
+    async with site(url, prefix) as one, site(url, prefix) as two:
+        await until(lambda: one.redis.peers == two.redis.peers == 1 and not one.redis.links.problem + two.redis.links.problem)
+        yield [one, two]
+
+
+def message(room: str, seq: int, **more: Any) -> Entry:
+    return Entry(type=EntryType.MESSAGE_SENT, room=room, seq=seq, at=1, user="usr_ana", device="dev_1", cmid=f"c{seq}", **more)
+
+
+async def test_everybody_gets_what_was_committed_as_it_was_and_in_its_order(sites: list[Site]) -> None:
+    summary = RoomSummary(id="rm_1", kind="private", last_seq=2, members=2, role="member", permissions={"message.send": "member"})
+    joined = Entry(type=EntryType.MEMBER_JOINED, room="rm_1", seq=2, at=1, user="usr_ana", member="usr_bob", role="member")
+    batches = [
+        RoomBatch("rm_1", [message("rm_1", 1, body="a \U0001f600 text"), joined], {"usr_bob": summary}),
+        *(RoomBatch(f"rm_{number}", [message(f"rm_{number}", 1)]) for number in range(2, 40)),
+    ]
+    sites[0].bus.publish(batches)
+    assert sites[0].receiver.got == batches, "nobody here waits for anything"
+    sites[0].bus.publish([RoomBatch("rm_1", [message("rm_1", 3)])])
+    for each in sites:
+        await until(partial(has, each, len(batches) + 1))
+        assert [batch.entries for batch in each.receiver.got if batch.room == "rm_1"] == [batches[0].entries, [message("rm_1", 3)]]
+        assert next(batch for batch in each.receiver.got if batch.room == "rm_1").opened == {"usr_bob": summary}
+        assert {batch.room for batch in each.receiver.got} == {batch.room for batch in batches}
+
+
+async def test_signals_and_ends_of_sessions_reach_everybody(sites: list[Site]) -> None:
+    user = User(id="usr_ana", username="ana", display_name="Ana", role=Role.ADMIN)
+    signals = [
+        Signal(Typing("rm_1", "usr_ana"), room="rm_1", except_user="usr_ana"),
+        Signal(ReadState(room="rm_1", read_seq=3, unread=1), user="usr_ana", ephemeral=False),
+        Signal(user, room="rm_1", ephemeral=False),
+        Signal(RoomSummary(id="rm_1", kind="direct", peer=user), user="usr_ana"),
+    ]
+    for signal in signals:
+        sites[0].bus.signal(signal)
+    sites[0].bus.disconnect(user_id="usr_ana", device_ids=["dev_1"], code=4401)
+    sites[0].bus.disconnect(user_id="usr_ana", device_ids=None, code=4401)
+    for each in sites:
+        await until(partial(has, each, 6))
+        assert [got for got in each.receiver.got if not isinstance(got, Signal)] == [
+            ("usr_ana", ["dev_1"], 4401), ("usr_ana", None, 4401),
+        ]  # fmt: skip
+        assert all(signal in each.receiver.got for signal in signals)
+
+
+@pytest.mark.parametrize("url", ["node", "cluster"], indirect=True)
+class TestRedis:
+    """What only a bus over a network can get wrong."""
+
+    async def test_what_happens_in_one_turn_is_one_message_for_each_channel(self, sites: list[Site]) -> None:
+        one, two = sites
+        before = sum(one.redis._numbers.values())
+        for seq in range(1, 101):
+            one.bus.publish([RoomBatch("rm_1", [message("rm_1", seq)])])
+        await until(lambda: len(two.receiver.got) == 100)
+        assert sum(one.redis._numbers.values()) - before < 20 + 2 * len(one.redis._channels)  # There are heartbeats, too.
+
+    async def test_what_memory_keeps_is_forgotten_at_the_others(self, sites: list[Site]) -> None:
+        heard: list[list[str]] = [[], []]
+        for number, each in enumerate(sites):
+            each.bus.on_stale(BLOCKS, heard[number].append)
+        sites[0].bus.invalidate(BLOCKS, "usr_ana")
+        await until(lambda: heard[1] == ["usr_ana"])
+        assert heard[0] == []
+
+    async def test_what_is_not_made_with_the_key_or_comes_again_is_refused(self, sites: list[Site], url: str) -> None:
+        two = sites[1].redis
+        heard: list[str] = []
+        two.on_stale(BLOCKS, heard.append)
+        channel = two._channels[0]
+        now = SystemClock().now_ms()
+        good = seal(KEY, channel, b"12345678", 7, now, [Stale(BLOCKS, "usr_ana")])
+        two._received(channel, good)
+        assert heard.count("usr_ana") == 1
+        forged = {
+            "another key": seal(b"x" * 32, channel, b"12345678", 8, now, [Stale(BLOCKS, "usr_eve")]),
+            "another channel": seal(KEY, channel + b"0", b"12345678", 8, now, [Stale(BLOCKS, "usr_eve")]),
+            "a changed byte": good[:-1] + b"\x00",
+            "a changed number": good[:47] + b"\x09" + good[48:],
+            "no message": b"hello",
+            "nothing": b"",
+        }
+        for what, each in forged.items():
+            before = two.refusals.forged
+            two._received(channel, each)
+            assert two.refusals.forged == before + 1, what
+        for what, each in {
+            "the same": good,
+            "an old one of somebody new": seal(KEY, channel, b"87654321", 1, now - 120_000, [Stale(BLOCKS, "usr_eve")]),
+        }.items():
+            before = two.refusals.repeated
+            two._received(channel, each)
+            assert two.refusals.repeated == before + 1, what
+        assert [key for key in heard if key] == ["usr_ana"]
+
+    async def test_a_message_that_is_missing_is_suspected(self, sites: list[Site], url: str) -> None:
+        one, two = sites
+        for channel in one.redis._numbers:
+            one.redis._numbers[channel] += 1  # As if one had been dropped.
+        before = two.receiver.suspected
+        one.bus.publish([RoomBatch("rm_1", [message("rm_1", 1)])])
+        await until(lambda: two.receiver.suspected > before)
+
+    async def test_a_server_that_ends_says_so_and_one_that_is_silent_is_gone(
+        self, sites: list[Site], url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = sites
+        gone: list[bytes] = []
+
+        class Elsewhere:
+            def present(self, _server: bytes, _rooms: Mapping[str, Mapping[str, bool]], *, first: bool) -> None:
+                pass
+
+            def gone(self, server: bytes) -> None:
+                gone.append(server)
+
+            def roster(self) -> Mapping[str, Mapping[str, bool]]:
+                return {}
+
+        two.redis.elsewhere = Elsewhere()
+        with monkeypatch.context() as patched:
+            patched.setattr(redis_module, "GONE_S", -1.0)
+            await until(lambda: one.redis.sender in gone)
+        await until(lambda: two.redis.peers == 1)  # It is not, after all.
+        before = len(gone)
+        await one.redis.leave()
+        await until(lambda: len(gone) > before)
+
+
+async def _comes_back(sites: list[Site], down: Callable[[], Awaitable[None] | None], up: Callable[[], None]) -> None:
+    one, two = sites
+    down()
+    began = time.monotonic()
+    one.bus.publish([RoomBatch("rm_1", [message("rm_1", 1)])])
+    assert time.monotonic() - began < 0.05
+    assert one.receiver.got, "people here are told"
+    await until(lambda: one.redis.links.problem and two.redis.links.problem)
+    suspected = two.receiver.suspected
+    await until(lambda: two.receiver.suspected > suspected)
+    dropped = one.redis.links.traffic.dropped
+    one.bus.publish([RoomBatch("rm_1", [message("rm_1", 2)])])
+    await until(lambda: one.redis.links.traffic.dropped > dropped)
+    up()
+    await until(lambda: not one.redis.links.problem and not two.redis.links.problem)
+    two.receiver.got.clear()
+    one.bus.publish([RoomBatch("rm_1", [message("rm_1", 3)])])
+    await until(lambda: any(batch.entries[0].seq == 3 for batch in two.receiver.got))
+
+
+async def test_redis_that_is_killed_and_comes_back_is_used_again(node: RedisNode) -> None:
+    async with site(node.url, "killed") as one, site(node.url, "killed") as two:
+        await until(lambda: one.redis.peers == two.redis.peers == 1)
+        await _comes_back([one, two], node.kill, node.start)
+
+
+async def test_redis_that_hangs_holds_nobody_up(node: RedisNode) -> None:
+    async with site(node.url, "hangs") as one, site(node.url, "hangs") as two:
+        await until(lambda: one.redis.peers == two.redis.peers == 1)
+        await _comes_back([one, two], node.pause, node.resume)
+
+
+async def test_a_channel_that_moves_to_another_node_is_followed(nodes: RedisCluster) -> None:
+    async with site(nodes.url, "moves") as one, site(nodes.url, "moves") as two:
+        await until(lambda: one.redis.peers == two.redis.peers == 1)
+        channel = one.redis._channels[0]
+        slot = int(nodes.nodes[0].ask("CLUSTER", "KEYSLOT", channel.decode()))
+        before = one.redis.links._by_channel[channel]
+        nodes.move(slot)
+        await until(lambda: (link := one.redis.links._by_channel.get(channel)) is not None and link is not before and link.up)
+        numbers = iter(range(1, 10_000))
+
+        def arrives() -> bool:
+            seq = next(numbers)
+            one.bus.publish([RoomBatch(room, [message(room, seq)]) for room in (f"rm_{each}" for each in range(64))])
+            return len({batch.room for batch in two.receiver.got}) == 64
+
+        await until(arrives)
+
+
+async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nodes: RedisCluster) -> None:
+    assert await look(node.url) == 1
+    assert await look(nodes.url) == 3
+    with pytest.raises(ConnectionError):
+        await look(f"redis://127.0.0.1:{free_port()}")
