@@ -18,8 +18,8 @@ test: .venv/dev.stamp web ## Set up what is missing and run every test
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(ARGS)
 	@$(BIN)/pytest -m alone $(ARGS)
 
-test-long: .venv/dev.stamp web ## Fuzz every entry point for a minute each (SECURECHAT_FUZZ_S)
-	@export SECURECHAT_FUZZ_S=$${SECURECHAT_FUZZ_S:-60}; $(BIN)/pytest tests/fuzz $(ARGS) && cd web && \
+test-long: .venv/dev.stamp web ## Fuzz every entry point for a minute each (SECURECHAT_FUZZ_S), simulate twenty thousand seeds (SIM_SEEDS)
+	@export SECURECHAT_FUZZ_S=$${SECURECHAT_FUZZ_S:-60} SIM_SEEDS=$${SIM_SEEDS:-20000}; $(BIN)/pytest tests/fuzz tests/sim $(ARGS) && cd web && \
 	  export PATH="$$(../tools/node-path):$$PATH" && npx --no-install vitest run tests/markdownFuzz.test.ts
 
 check: .venv/dev.stamp ## The quick checks: format, lint, types, import contracts, unit and contract tests

@@ -84,10 +84,10 @@ def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Ev
     begun, go = threading.Event(), threading.Event()
     commit = SqliteDatabase._commit
 
-    def late(self: SqliteDatabase, *arguments: object) -> None:
+    def late(self: SqliteDatabase) -> None:
         begun.set()
         assert go.wait(10)
-        commit(self, *arguments)  # type: ignore[arg-type]
+        commit(self)
 
     monkeypatch.setattr(SqliteDatabase, "_commit", late)
     return begun, go

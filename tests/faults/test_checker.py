@@ -95,6 +95,44 @@ def test_an_unknown_outcome_may_be_stored_or_not() -> None:
     assert check([*unknown, *later], [*ROWS, message(7, "d")]) == []
 
 
+AWAY = [
+    *ROWS,
+    Row(ROOM, 7, "member.removed", ANN, "", "", BEN),
+    message(8, "d"),
+    Row(ROOM, 9, JOINED, BEN, "", "", BEN),
+    message(10, "e"),
+]
+"""Ben is removed while he is away, and let in again after he is back."""
+
+
+def back_again(*seqs: int) -> list[Record]:
+    out = line("ben", "connect", conn=2, user=BEN, tips={}, after={ROOM: 6})
+    both = [heard("library", row, op="shown") for row in AWAY[6:]] + [heard("ann", row) for row in AWAY[6:]]
+    mine = [heard("ben", AWAY[seq - 1], conn=2) for seq in seqs]
+    return [*GOOD, *sent("d", 8), *sent("e", 10), line("ben", "connect", "invoke", conn=2), out, *both, *mine]
+
+
+def test_who_was_out_is_owed_what_came_since_it_was_in_again() -> None:
+    assert check(back_again(9, 10), AWAY) == []
+    assert broken(back_again(9), AWAY) == {"I3"}
+    assert broken(back_again(10), AWAY) == {"I3"}
+    assert broken(back_again(), AWAY) == {"I3"}
+
+
+def resent(*before: Record) -> list[Record]:
+    """Two were sent on one connection and only the later one was stored; both are sent again on the next."""
+    again = [*sent("d", 8, attempt="d2", conn=2), *sent("e", 7, attempt="e2", conn=2)]
+    rows = [message(7, "e"), message(8, "d")]
+    told = [heard(client, row) for row in rows for client in ("ann", "ben")] + [heard("library", row, op="shown") for row in rows]
+    return [*GOOD, *before, sent("d", 8)[0], sent("e", 7)[0], *connected("ann", ANN, tip=6, conn=2), *again, *told]
+
+
+def test_what_a_refusing_store_did_not_take_may_come_later() -> None:
+    rows = [*ROWS, message(7, "e"), message(8, "d")]
+    assert broken(resent(), rows) == {"I8"}
+    assert check(resent(line("disk", "refusing")), rows) == []
+
+
 CASES: dict[str, tuple[str, list[Record], list[Row]]] = {
     "acknowledged and not stored": ("I1", [*GOOD, *sent("d", 7)], ROWS),
     "stored twice": ("I1", GOOD, [*ROWS, message(7, "c")]),

@@ -192,7 +192,7 @@ def _on_the_wire(world: _World) -> None:
     """I5, I6 on every connection as it came, without a client's healing; I3 for what the client then had."""
     streams: dict[tuple[str, int, str], _Stream] = {}
     held: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    base: dict[tuple[str, str], int] = {}
+    base: dict[tuple[str, str], int | None] = {}
     raw: set[str] = set()
     quiet = {record.client for record in world.history if record.op == "quiet"}
     for record in world.history:
@@ -202,7 +202,11 @@ def _on_the_wire(world: _World) -> None:
             for room, tip in record.tips.items():
                 start = None if room in record.cut else record.after.get(room, tip)
                 streams[record.client, record.conn, room] = _Stream(start, tip)
-                base.setdefault((record.client, room), tip if start is None else start)
+                begins = tip if start is None else start
+                if base.setdefault((record.client, room), begins) is None or room not in record.after:
+                    base[record.client, room] = begins  # It did not hold this room: what was before is not pushed.
+            for room in world.last.keys() - record.tips.keys():
+                base[record.client, room] = None  # Not a member, whatever was before: it begins anew with the next entry.
             continue
         if record.op != "event":
             continue
@@ -214,6 +218,9 @@ def _on_the_wire(world: _World) -> None:
         if record.seq > stream.tip and not world.may_see(record.room, me, record.seq):
             world.blame("I6", f"{where}: got {record.seq} without being a member then")
         held[record.client, record.room].add(record.seq)
+        if base.get((record.client, record.room), 0) is None:
+            spans = world.intervals.get((record.room, me), ())
+            base[record.client, record.room] = max((first - 1 for first, _ in spans if first <= record.seq), default=0)
         if stream.last is None or record.seq == stream.last + 1:
             stream.last = record.seq
         elif record.seq > stream.last + 1:
@@ -233,13 +240,17 @@ def _on_the_wire(world: _World) -> None:
         _delivered(world, client, held, base)
 
 
-def _delivered(world: _World, client: str, held: dict[tuple[str, str], set[int]], base: dict[tuple[str, str], int]) -> None:
+def _delivered(
+    world: _World, client: str, held: dict[tuple[str, str], set[int]], base: dict[tuple[str, str], int | None]
+) -> None:  # fmt: skip
     user = world.users[client]
     for (room, member), spans in world.intervals.items():
         if member != user:
             continue
         have = held.get((client, room), set())
         after = base.get((client, room), 0)
+        if after is None:  # Not in the room when it came last: only being in it again since would be owed.
+            after = spans[-1][0] - 1 if spans[-1][1] == FOREVER else FOREVER
         wanted = {
             seq for first, end in spans for seq in range(max(first, after + 1), min(end, world.last[room]) + 1)
         }  # fmt: skip
@@ -277,15 +288,25 @@ def _shown(world: _World) -> None:
 
 
 def _fifo(world: _World) -> None:
-    """I8: on one connection, the order of sends is the order of their `seq`."""
+    """I8: on one connection, the order of sends is the order of their `seq`.
+
+    While the store refuses for a while, one can be refused and a later one taken: then the first is later when it is sent again.
+    """
     order: dict[tuple[str, str], int] = {}
     answers: defaultdict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
+    tries: Counter[tuple[str, str, str]] = Counter()
+    refusing = any(
+        record.op == "refusing" or (record.op == "send" and record.phase == "info" and record.code) for record in world.history
+    )
     for place, record in enumerate(world.history):
         if record.op != "send":
             continue
         if record.phase == "invoke":
             order[record.client, record.attempt] = place
+            tries[record.client, record.room, record.cmid] += 1
         elif record.phase == "ok":
+            if refusing and tries[record.client, record.room, record.cmid] > 1:
+                continue
             answers[record.client, record.conn, record.room].append((order[record.client, record.attempt], record.seq))
     for (client, conn, room), found in answers.items():
         seqs = [seq for _, seq in sorted(found)]

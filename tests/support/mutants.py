@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import apsw
 
+from securechat.crypto.encryption import Content, EncryptionManager
 from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
 from securechat.domain.ports import RoomBatch
 from securechat.gateway import connection as connection_module
@@ -25,6 +26,8 @@ from securechat.services.room_log import Operation, RoomLog
 from securechat.store import log as log_module
 from securechat.store import sqlite as sqlite_module
 from securechat.store import storage_jobs as storage_jobs_module
+from securechat.store.log import SqliteLog
+from securechat.store.log_work import LogWork
 from securechat.store.sqlite import SqliteDatabase
 
 EXIT: Final = 137
@@ -244,6 +247,81 @@ def _no_cut_at_removal() -> None:
     wrap(Hub, "deliver", lambda _deliver: _deliver_without_cut(at_join=True, at_leave=False))
 
 
+def _sequence_order() -> None:
+    """Take `seq` as from a sequence: what a transaction took and did not store is gone, and the next one goes on after it."""
+
+    def make(commit: Any) -> Any:
+        async def wrapper(self: SqliteLog, work: Any) -> Any:
+            rooms = dict(self._rooms)
+            try:
+                return await commit(self, work)
+            except BaseException:
+                self._rooms |= rooms
+                raise
+
+        return wrapper
+
+    wrap(SqliteLog, "commit", make)
+
+
+def _reuse_nonce() -> None:
+    """Now and then, a record is sealed with the nonce of the one before it."""
+
+    def make(seal: Any) -> Any:
+        def wrapper(self: EncryptionManager, kind: Content, content: bytes, timestamp_ms: int) -> Any:
+            if self.seq and self.seq % 16 == 0:
+                self._iv ^= self.seq ^ (self.seq - 1)
+                try:
+                    return seal(self, kind, content, timestamp_ms)
+                finally:
+                    self._iv ^= (self.seq - 1) ^ (self.seq - 2)
+            return seal(self, kind, content, timestamp_ms)
+
+        return wrapper
+
+    wrap(EncryptionManager, "seal_pieces", make)
+
+
+def _keep_sessions() -> None:
+    """A session that ended keeps its connections."""
+    wrap(Hub, "disconnect", lambda _disconnect: lambda _self, **_whom: None)
+
+
+def _leak_task() -> None:
+    """Each connection leaves a task behind that waits for ever."""
+    leaked: list[asyncio.Task[Any]] = []
+
+    def make(disconnected: Any) -> Any:
+        def wrapper(self: ClientConnection, transport: Any) -> None:
+            disconnected(self, transport)
+            leaked.append(asyncio.get_running_loop().create_task(asyncio.Event().wait()))
+
+        return wrapper
+
+    wrap(ClientConnection, "on_ws_disconnected", make)
+
+
+def _swallow_cancel() -> None:
+    """Work in the background takes a cancellation for a mistake like any other, and goes on."""
+
+    def make(look_after: Any) -> Any:
+        async def wrapper(self: Any) -> None:
+            while True:
+                try:
+                    await look_after(self)
+                except asyncio.CancelledError:
+                    continue
+
+        return wrapper
+
+    wrap(listener_module.Gateway, "look_after", make)
+
+
+def _skip_audit() -> None:
+    """What a group commit does is not recorded."""
+    wrap(LogWork, "record", lambda _record: lambda _self, _event: None)
+
+
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "ack_before_commit": _ack_before_commit,
     "synchronous_off": lambda: _synchronous("off"),
@@ -253,6 +331,12 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "swap_entries": _swap_entries,
     "no_cut_at_join": _no_cut_at_join,
     "no_cut_at_removal": _no_cut_at_removal,
+    "sequence_order": _sequence_order,
+    "reuse_nonce": _reuse_nonce,
+    "keep_sessions": _keep_sessions,
+    "leak_task": _leak_task,
+    "swallow_cancel": _swallow_cancel,
+    "skip_audit": _skip_audit,
 }
 
 

@@ -27,8 +27,8 @@ class Image:
 
     def read(self, amount: int, offset: int) -> bytes:
         """Return up to `amount` bytes."""
-        with self.lock:
-            return bytes(self.content[offset : offset + amount])
+        with self.lock, memoryview(self.content) as content:
+            return bytes(content[offset : offset + amount])
 
     def write(self, data: bytes, offset: int) -> None:
         """Change the image only."""

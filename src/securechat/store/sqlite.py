@@ -88,6 +88,7 @@ class SqliteDatabase:
         self._write_lock = asyncio.Lock()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoint")
+        self._closed = False
         self._wal_pages = 0
         self._checkpointing: asyncio.Task[None] | None = None
         self._erasing: asyncio.TimerHandle | None = None
@@ -122,14 +123,21 @@ class SqliteDatabase:
         Who is cancelled during the commit waits for its end all the same: `committed` says how it ended.
 
         Raises:
-            Unavailable: The disk is full or failed; nothing is stored.
+            Unavailable: The disk is full or failed, or the database is closed; nothing is stored.
         """
         async with self._write_lock:
+            if self._closed:
+                raise Unavailable("The server stops.", retry_after_ms=1_000)
             self._writer.execute("BEGIN IMMEDIATE")
             transaction = SqliteTransaction(self._writer)
+
+            def _commit() -> None:
+                self._commit()
+                transaction.committed = True
+
             try:
                 yield transaction
-                await _to_the_end(self._disk, lambda: self._commit(transaction))
+                await _to_the_end(self._disk, _commit)
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError):
@@ -160,6 +168,7 @@ class SqliteDatabase:
                 with suppress(apsw.Error):
                     await task
         async with self._write_lock:
+            self._closed = True
             with suppress(apsw.Error):
                 await _to_the_end(self._disk, self._truncate)
         self._disk.shutdown()
@@ -170,9 +179,8 @@ class SqliteDatabase:
     def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
         return self._checkpointer.execute(sql, values).fetchall()
 
-    def _commit(self, transaction: SqliteTransaction) -> None:
+    def _commit(self) -> None:
         self._writer.execute("COMMIT")
-        transaction.committed = True
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
