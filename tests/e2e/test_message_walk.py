@@ -17,7 +17,7 @@ from securechat.gateway.listener import Listener
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
 from securechat.server.wiring import Parts, build
-from securechat.store.sqlite import SqliteDatabase, SqliteTransaction
+from securechat.store.sqlite import SqliteDatabase
 
 WALK = [
     "ClientConnection.on_ws_frame",
@@ -97,11 +97,9 @@ async def test_a_message_walks_through_the_named_functions_in_order(tmp_path: Pa
             assert isinstance(parts.database, SqliteDatabase)
             commit = parts.database._commit
 
-            def noted_commit(
-                transaction: SqliteTransaction,
-            ) -> None:  # It runs in a thread of its own, which the profiler does not see.
+            def noted_commit() -> None:  # It runs in a thread of its own, which the profiler does not see.
                 walked.append("SqliteDatabase._commit")
-                commit(transaction)
+                commit()
 
             parts.database._commit = noted_commit  # type: ignore[method-assign]
             events = client.events()
