@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from securechat.store.buckets import bucket_of
 from support.postgres import Postgres, running
 from support.stores import Place
 
@@ -16,9 +18,31 @@ def postgres() -> Iterator[Postgres]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def second() -> Iterator[Postgres]:
+    """Another server, for rooms."""
+    with running() as found:
+        yield found
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where a store is kept, on each database."""
+    return place_on(request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "shards"])
+def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """As `place`, and on two servers of which the second one has the rooms that the tests make: for what is about rooms."""
+    return place_on(request, tmp_path)
+
+
+def place_on(request: pytest.FixtureRequest, folder: Path) -> Place:
+    """Return where a store is kept, as the parameter says."""
     if request.param == "sqlite":
-        return Place(tmp_path, None)
-    return Place(tmp_path, lambda: request.getfixturevalue("postgres"))
+        return Place(folder, None)
+    found = Place(folder, lambda: request.getfixturevalue("postgres"))
+    if request.param == "shards":
+        assert bucket_of("rm_1") % 2 == 0
+        asyncio.run(found.spread(request.getfixturevalue("second")))
+    return found

@@ -16,6 +16,7 @@ from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import LogTransaction, SecretBox
 from securechat.errors import Conflict, Internal, Shutdown, Unavailable
 from securechat.store import storage_jobs
+from securechat.store.database import Database
 from securechat.store.factors import SqlFactors
 from securechat.store.keys import KEY_LIFE_MS, KeyStore
 from securechat.store.log import SqliteLog
@@ -283,11 +284,11 @@ async def test_a_job_that_breaks_is_seen_and_tried_again_until_it_is_done(
     jobs, step = store.jobs, store.jobs.step
     seen: list[str] = []
 
-    async def broken(job_id: int) -> None:
+    async def broken(job_id: int, part: Database | None = None) -> None:
         seen.append((await jobs.status()).problem)
         if len(seen) <= 3:
             raise error
-        await step(job_id)
+        await step(job_id, part)
 
     monkeypatch.setattr(jobs, "step", broken)
     await jobs.start(on=True)  # The job that seals what is there.
@@ -311,7 +312,7 @@ async def test_the_pauses_of_a_job_that_breaks_grow_and_stopping_does_not_wait_f
     assert pauses[:3] == [5, 10, 20]
     assert pauses[-1] == storage_jobs.RETRY_MOST_S
 
-    async def broken(_job_id: int) -> None:
+    async def broken(_job_id: int, _part: Database | None = None) -> None:
         raise ValueError
 
     monkeypatch.setattr(store.jobs, "step", broken)

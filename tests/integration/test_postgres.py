@@ -119,6 +119,27 @@ def test_everything_is_copied_to_postgresql_and_compared(tmp_path: Path, postgre
         there.stop()
 
 
+@pytest.mark.timeout(180)
+def test_a_copy_that_is_not_the_same_is_told_by_table_and_room_and_nothing_is_kept(tmp_path: Path, postgres: Postgres) -> None:
+    name = postgres.new_database()
+    url = postgres.url(name)
+    securechat("db", "migrate", "--data", str(tmp_path / "none"), url=url)
+    postgres.sql(
+        "CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.body := 'other'; RETURN NEW; END $$;"
+        " CREATE TRIGGER damage BEFORE INSERT ON entries FOR EACH ROW WHEN (NEW.body = 'text 3') EXECUTE FUNCTION damage()",
+        name,
+    )
+    server = RunningServer(tmp_path / "data").start()
+    _, room = speak(server)
+    server.stop()
+
+    told = securechat("db", "copy", "--to", url, "--data", str(server.data), status=2)
+    assert f"entries (8 rows, 8 there) in {room}. Nothing was kept" in " ".join(told.split())
+    assert postgres.sql("SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM users)", name) == "0"
+    postgres.sql("DROP TRIGGER damage ON entries", name)
+    assert "Everything is there" in securechat("db", "copy", "--to", url, "--data", str(server.data))
+
+
 def _link(path: Path) -> None:
     """Link the account to one at another provider."""
     database = apsw.Connection(str(path))

@@ -231,7 +231,7 @@ class SimServer:
         """Whether nothing is on its way to or from it, and it is done with everything that came."""
         if not self.ready or self.parts is None or any(wire.busy for wire in self.wires):
             return False
-        return self.parts.room_log._running is None and not self.parts.dispatcher._tasks
+        return all(lane.running is None for lane in self.parts.room_log._lanes.values()) and not self.parts.dispatcher._tasks
 
     @property
     def ended(self) -> bool:

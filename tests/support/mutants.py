@@ -130,10 +130,10 @@ def _ack_before_commit() -> None:
     """Answer as soon as it is decided; store afterwards."""
 
     def make(attempt: Any) -> Any:
-        async def wrapper(self: RoomLog, batch: list[Operation]) -> Any:
+        async def wrapper(self: RoomLog, lane: Any, batch: list[Operation]) -> Any:
             commit = self._store.commit
 
-            async def eager(work: Any) -> Any:
+            async def eager(work: Any, number: int = 0) -> Any:
                 async def decided(transaction: Any) -> Any:
                     result = await work(transaction)
                     for operation in batch:
@@ -143,11 +143,11 @@ def _ack_before_commit() -> None:
                         await asyncio.sleep(0)
                     return result
 
-                return await commit(decided)
+                return await commit(decided, number)
 
             self._store.commit = eager  # type: ignore[method-assign]
             try:
-                return await attempt(self, batch)
+                return await attempt(self, lane, batch)
             finally:
                 self._store.commit = commit  # type: ignore[method-assign]
 

@@ -11,7 +11,7 @@ import pytest
 from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import MessageSend, Sent
 from securechat.domain.entries import Entry, EntryType
-from securechat.domain.ports import CmidKey, LogStore, LogTransaction, TargetKey
+from securechat.domain.ports import CmidKey, LogStore, LogTransaction, Moved, TargetKey
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import ChatError, CmidConflict, Draining, Forbidden, Internal, NotFound, Unavailable
 from securechat.services import room_log as room_log_module
@@ -65,7 +65,9 @@ class MemoryStore:
         self.gate.set()
         self.fail: list[Exception] = []
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]]) -> Any:
+    lanes = 1
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]], _lane: int = 0, /) -> Any:
         transaction = MemoryTransaction(self)
         before = {name: state.last_seq for name, state in self.rooms.items()}
         try:
@@ -99,7 +101,7 @@ class World:
         self.log.submit(operation, lambda result: self.answers.__setitem__(f"{who.username}/{cmid}/{body}", result))
 
     async def settle(self) -> None:
-        while self.log._running is not None:
+        while any(lane.running for lane in self.log._lanes.values()):
             await asyncio.sleep(0)
 
 
@@ -257,7 +259,7 @@ async def test_a_store_that_asks_again_hears_the_last_decision_and_each_refusal_
     log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock(), lambda _origin, error: heard.append(type(error).__name__))
     commit = store.commit
 
-    async def twice(work: Callable[[LogTransaction], Awaitable[Any]]) -> Any:
+    async def twice(work: Callable[[LogTransaction], Awaitable[Any]], _lane: int = 0, /) -> Any:
         await work(cast("LogTransaction", MemoryTransaction(store)))
         return await commit(work)
 
@@ -349,3 +351,79 @@ async def test_draining_answers_what_waits_and_refuses_what_comes(world: World) 
 
     assert world.answers["ana/1/text"].seq == 2
     assert isinstance(world.answers["ana/2/text"], Draining)
+
+
+class LanedStore(MemoryStore):
+    """Two lanes; each commits when the test lets it."""
+
+    lanes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = {"rm_a": 0, "rm_b": 1}
+        self.gates = [asyncio.Event(), asyncio.Event()]
+        self.committed: list[tuple[int, str | None]] = []
+
+    def lane(self, room_id: str, /) -> int:
+        return self.places[room_id]
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]], lane: int = 0, /) -> Any:
+        transaction = MemoryTransaction(self)
+        await self.gates[lane].wait()
+        await transaction.load([], [], [])
+        places = dict(self.places)
+
+        async def looked(found: LogTransaction) -> Any:
+            result = await work(found)
+            if any(places[entry.room] != lane for entry in transaction.appended):
+                for entry in transaction.appended:
+                    self.rooms[entry.room].last_seq -= 1
+                raise Moved
+            return result
+
+        result = await looked(cast("LogTransaction", transaction))
+        self.entries += transaction.appended
+        self.committed += [(lane, entry.cmid) for entry in transaction.appended]
+        return result
+
+
+def _sends(log: RoomLog, room: str, *cmids: str) -> list[str]:
+    messaging = MessagingService(lambda _a, _b: False, lambda _bucket, _room: None)
+    answered: list[str] = []
+    for cmid in cmids:
+        log.submit(messaging.send(ANA, MessageSend(room=room, cmid=cmid, body="x")), lambda _, cmid=cmid: answered.append(cmid))  # type: ignore[misc]
+    return answered
+
+
+async def test_lanes_do_not_wait_for_each_other() -> None:
+    store = LanedStore()
+    log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock())
+    waits, goes = _sends(log, "rm_a", "1"), _sends(log, "rm_b", "2")
+    store.gates[1].set()
+    while not goes:
+        await asyncio.sleep(0)
+
+    assert waits == []
+    assert log.waiting == 0  # Taken, and held by the store.
+    store.gates[0].set()
+    await log.drain()
+    assert waits == ["1"]
+
+
+async def test_what_was_sent_to_a_room_that_moves_stays_in_order() -> None:
+    store = LanedStore()
+    log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock())
+    answered = _sends(log, "rm_a", "1", "2")
+    await asyncio.sleep(0)
+    answered_later = _sends(log, "rm_a", "3")
+    store.places["rm_a"] = 1
+    last = _sends(log, "rm_a", "4")
+    store.gates[1].set()
+    await asyncio.sleep(0)
+    assert store.committed == []  # Nothing overtakes what the old lane still holds.
+    store.gates[0].set()
+    await log.drain()
+
+    assert store.committed == [(1, cmid) for cmid in "1234"]
+    assert (answered, answered_later, last) == (["1", "2"], ["3"], ["4"])
+    assert log._busy == {}

@@ -10,6 +10,7 @@ import typer
 
 from securechat.cli.main import Config, Data, Json
 from securechat.cli.output import say, say_json
+from securechat.cli.shards import shards
 from securechat.domain.secret import Secret
 from securechat.errors import Shutdown
 from securechat.program import program
@@ -25,29 +26,30 @@ database = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+database.add_typer(shards, name="shards")
+
 
 @database.command("status")
 def status(*, config: Config = None, data: Data = None, json: Json = False) -> None:
     """Show which database it is, and whether its schema is that of this version. Exit 1 when it is not."""
     settings = ConfigManager(config, {"data_dir": data}).settings
+    others = {name: asyncio.run(current_postgres(url.reveal())) for name, url in settings.database_shards.items()}
     if settings.database_url:
         kind, have = "postgresql", asyncio.run(current_postgres(settings.database_url.reveal()))
     else:
         kind, have = "sqlite", current(_sqlite(DataDir(settings.data_dir)).database)
     if json:
-        say_json({"database": kind, "schema": have, "code": HEAD})
+        say_json({"database": kind, "schema": have, "code": HEAD} | ({"shards": others} if others else {}))
     else:
-        state = (
-            "up to date"
-            if have == HEAD
-            else "empty"
-            if have is None
-            else f"older: {program()} db migrate"
-            if have < HEAD
-            else "newer"
-        )
-        say(f"{kind}, schema {have or '-'}, this version {HEAD}: {state}")
-    raise typer.Exit(0 if have == HEAD else 1)
+        for name, found in {kind: have, **others}.items():
+            say(f"{name}, schema {found or '-'}, this version {HEAD}: {_state(found)}")
+    raise typer.Exit(0 if {have, *others.values()} == {HEAD} else 1)
+
+
+def _state(have: str | None) -> str:
+    if have is None:
+        return "empty"
+    return "up to date" if have == HEAD else f"older: {program()} db migrate" if have < HEAD else "newer"
 
 
 @database.command("migrate")
@@ -56,6 +58,8 @@ def migrate_now(*, config: Config = None, data: Data = None) -> None:
     settings = ConfigManager(config, {"data_dir": data}).settings
     if settings.database_url:
         have = asyncio.run(migrate_postgres(settings.database_url.reveal()))
+        for url in settings.database_shards.values():
+            asyncio.run(migrate_postgres(url.reveal()))
     else:
         folder = _sqlite(DataDir(settings.data_dir))
         folder.open()

@@ -130,16 +130,35 @@ class LogTransaction(Protocol):
         """See `AuditTransaction.record`."""
 
 
-class LogStore(Protocol):
-    """The log of every room, and what follows from it."""
+class Moved(Exception):
+    """Rooms are of another lane by now. Nothing is stored: ask `LogStore.lane` again."""
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+
+class LogStore(Protocol):
+    """The log of every room, and what follows from it.
+
+    A lane is what is stored in one transaction: rooms of two lanes are never in one commit, and lanes do not wait for each other.
+    """
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes there are."""
+
+    def lane(self, room_id: str, /) -> int:
+        """Return the lane of a room, 0 to `lanes` - 1. It changes when the room is moved."""
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """Run `work` in one transaction and return its result after the commit is on the disk.
 
-        One at a time. When `work` or the commit raises, nothing of it is stored and nothing of it stays in memory. `work` is run
-        again, with another transaction, when what it decided on does not hold any more: only its last run counts.
+        One at a time in a lane. When `work` or the commit raises, nothing of it is stored and nothing of it stays in memory. `work`
+        is run again, with another transaction, when what it decided on does not hold any more: only its last run counts.
+
+        Args:
+            work: Loads rooms of one lane, and decides.
+            lane: That of the rooms.
 
         Raises:
+            Moved: A room is of another lane.
             Unavailable: The store does not take it now. Only if the store was lost for good in the middle of it may it be stored
                 all the same; a repetition with the same cmids is then answered as the first.
         """

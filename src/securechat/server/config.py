@@ -65,6 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Secret | None = _setting(
         None, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; default: SQLite in the data folder. See docs/howto/postgresql.md."
     )
+    database_shards: dict[str, Secret] = _setting(
+        {}, 'Further databases that rooms may live in: {"NAME": "postgresql://…"}. See docs/howto/shards.md.'
+    )
     database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(10, "Connections to PostgreSQL, at most.")
     redis_url: Secret | None = _setting(
         None,
@@ -281,13 +284,16 @@ class ConfigManager:
             if _is_secret(key.removesuffix("_file")) and key.endswith("_file"):
                 key = key.removesuffix("_file")
                 try:
-                    found[key] = Secret(Path(text).read_text().rstrip("\r\n"))
+                    held = Path(text).read_text().rstrip("\r\n")
+                    found[key] = Secret(held) if FIELDS[key].type != dict[str, Secret] else msgspec.json.decode(held)
+                except msgspec.DecodeError:
+                    mistakes.append(f"{key}: {text} is not JSON (from {name})")
                 except (OSError, UnicodeDecodeError) as error:
                     mistakes.append(
                         f"{key}: {text} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'} (from {name})"
                     )
                 continue
-            if key in FIELDS and FIELDS[key].type in {list[str], list[ProviderConfig], Roles, dict[str, Rate]}:
+            if key in FIELDS and FIELDS[key].type in {list[str], list[ProviderConfig], Roles, dict[str, Rate], dict[str, Secret]}:
                 try:
                     found[key] = msgspec.json.decode(text)
                 except msgspec.DecodeError:
@@ -303,7 +309,7 @@ _NOT_SETTINGS: Final = frozenset({"config", "url", "token", "profile", "ca", "pa
 
 def _is_secret(key: str) -> bool:
     """Return whether a setting holds a secret, and so may come from a file that `SECURECHAT_<KEY>_FILE` names."""
-    return key in FIELDS and FIELDS[key].type in {Secret, Secret | None}
+    return key in FIELDS and FIELDS[key].type in {Secret, Secret | None, dict[str, Secret]}
 
 
 def _contradictions(settings: Settings) -> list[str]:
@@ -314,6 +320,12 @@ def _contradictions(settings: Settings) -> list[str]:
     if url and not url.startswith(("postgresql://", "postgres://")):
         found.append("database_url: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted")
     found += _redis_mistakes(settings)
+    wrong = sorted(
+        name for name, place in settings.database_shards.items() if not place.reveal().startswith(("postgresql://", "postgres://"))
+    )
+    found += [f"database_shards: {name}: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted" for name in wrong]
+    if settings.database_shards and not url:
+        found.append("database_shards: shards stand beside a database in database_url")
     for key in ("tls_cert", "tls_key", "acme_ca"):
         path = getattr(settings, key)
         if path and not Path(path).is_file():

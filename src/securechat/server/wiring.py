@@ -133,7 +133,10 @@ async def build(  # noqa: PLR0915 - a list of what there is
     """
     url = settings().database_url
     locks = await _locks(settings())
-    database = await open_database(url.reveal() if url else "", data.database, connections=settings().database_connections)
+    database = await open_database(
+        url.reveal() if url else "", data.database, connections=settings().database_connections,
+        shards={name: place.reveal() for name, place in settings().database_shards.items()},
+    )  # fmt: skip
 
     def leads() -> bool:
         return locks is None or locks.leads

@@ -3,6 +3,9 @@
 No timer: alone, an operation waits for nothing; under load a transaction carries hundreds. Answers go out after the commit is on
 the disk, never before (law 1). A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
 one operation at a time, so that a poisonous one fails alone. Only when the store takes nothing now, all are told so at once.
+
+Rooms that the store keeps in different places have lanes of their own, which do not wait for each other. While anything of a room
+waits or is being stored, the room stays in its lane, so its operations never overtake each other.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any, Final
 from securechat.domain.accounts import Principal
 from securechat.domain.commands import Command
 from securechat.domain.entries import Entry, EntryType
-from securechat.domain.ports import Clock, CmidKey, LogStore, LogTransaction, MessageBus, RoomBatch, TargetKey
+from securechat.domain.ports import Clock, CmidKey, LogStore, LogTransaction, MessageBus, Moved, RoomBatch, TargetKey
 from securechat.errors import ChatError, Draining, Internal, Unavailable
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class Operation:
 
     Args:
         decide: What to do, on loaded state.
-        rooms: Rooms whose state it needs.
+        rooms: Rooms whose state it needs, of one lane.
         sent: The cmid that it may be a repetition of.
         target: The entry that it is about.
     """
@@ -59,6 +62,17 @@ class Operation:
         self.done: Done = _nobody_waits
         self.result: Any = None
         self.origin: Origin | None = None
+
+
+class _Lane:
+    """What waits for one lane of the store, and the task that stores it."""
+
+    __slots__ = ("number", "running", "waiting")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.waiting: list[Operation] = []
+        self.running: asyncio.Task[None] | None = None
 
 
 def _nobody_waits(_result: object) -> None:
@@ -88,26 +102,49 @@ class RoomLog:
         self._bus = bus
         self._clock = clock
         self._refused: Refused = refused or _nobody_hears
-        self._waiting: list[Operation] = []
-        self._running: asyncio.Task[None] | None = None
+        self._lanes: dict[int, _Lane] = {}
+        self._busy: dict[str, list[int]] = {}
+        """Room → [its lane, how many of its operations wait or are being stored], where there is more than one lane."""
         self._draining = False
 
     @property
     def waiting(self) -> int:
         """How many operations wait for the next commit."""
-        return len(self._waiting)
+        return sum(len(lane.waiting) for lane in self._lanes.values())
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Queue an operation; `done` is called once, after the commit or the refusal."""
         operation.done = done
         if self._draining:
             done(Draining(retry_after_ms=1_000))
-        elif len(self._waiting) >= WAITING_MAX:
+        elif self.waiting >= WAITING_MAX:
             done(Unavailable("Too many messages are waiting.", retry_after_ms=1_000))
         else:
-            self._waiting.append(operation)
-            if self._running is None:
-                self._running = asyncio.create_task(self._run(), name="room-log")
+            self._put(operation)
+
+    def _put(self, operation: Operation) -> None:
+        number = 0
+        if self._store.lanes > 1:
+            room = operation.rooms[0]
+            busy = self._busy.setdefault(room, [self._store.lane(room), 0])
+            busy[1] += 1
+            number = busy[0]
+        lane = self._lanes.get(number)
+        if lane is None:
+            lane = self._lanes[number] = _Lane(number)
+        lane.waiting.append(operation)
+        if lane.running is None:
+            lane.running = asyncio.create_task(self._run(lane), name="room-log")
+
+    def _leave(self, operations: Sequence[Operation]) -> None:
+        """Let the rooms go of those that are answered, or that look for their lane again."""
+        if not self._busy:
+            return
+        for operation in operations:
+            busy = self._busy[operation.rooms[0]]
+            busy[1] -= 1
+            if not busy[1]:
+                del self._busy[operation.rooms[0]]
 
     async def perform(self, operation: Operation) -> Any:
         """Queue an operation and wait for its reply.
@@ -130,29 +167,39 @@ class RoomLog:
     async def drain(self) -> None:
         """Refuse what comes now, and return when everything that waits is answered."""
         self._draining = True
-        if self._running is not None:
-            await self._running
+        while running := [lane.running for lane in self._lanes.values() if lane.running is not None]:
+            await asyncio.wait(running)
 
-    async def _run(self) -> None:
+    async def _run(self, lane: _Lane) -> None:
         try:
-            while self._waiting:
-                batch = self._waiting[:BATCH_MAX]
-                del self._waiting[:BATCH_MAX]
-                await self._commit(batch)
+            while lane.waiting:
+                batch = lane.waiting[:BATCH_MAX]
+                del lane.waiting[:BATCH_MAX]
+                moved = await self._commit(lane, batch)
+                if moved:
+                    again = [*moved, *lane.waiting]  # All that there is of their rooms.
+                    lane.waiting = []
+                    self._leave(again)
+                    for operation in again:
+                        self._put(operation)
         finally:
-            self._running = None
+            lane.running = None
 
-    async def _commit(self, batch: list[Operation]) -> None:
+    async def _commit(self, lane: _Lane, batch: list[Operation]) -> list[Operation]:
+        """Store a batch and answer it; return what has to be stored in another lane, in order."""
         try:
-            appended, refused = await self._attempt(batch)
+            appended, refused = await self._attempt(lane, batch)
+        except Moved:
+            return batch
         except Exception as error:  # noqa: BLE001 - the border; the batch is undone, each operation gets its own answer
             if len(batch) > 1 and not isinstance(error, Unavailable):
                 log.warning(
                     "batch failed, trying its operations one by one", extra={"operations": len(batch), "error": repr(error)}
                 )
-                for operation in batch:
-                    await self._commit([operation])
-                return
+                for place, operation in enumerate(batch):
+                    if await self._commit(lane, [operation]):
+                        return batch[place:]
+                return []
             answer = _as_answer(error)
             for operation in batch:
                 operation.result = answer  # Where the store does not take it now, trying one by one would only take longer.
@@ -170,8 +217,10 @@ class RoomLog:
                 self._bus.publish(await self._by_room(appended))
             except Exception:
                 log.exception("a batch could not be delivered")
+        self._leave(batch)  # Not before it was told: what comes next may take another lane.
+        return []
 
-    async def _attempt(self, batch: list[Operation]) -> tuple[list[Entry], list[tuple[Origin, ChatError]]]:
+    async def _attempt(self, lane: _Lane, batch: list[Operation]) -> tuple[list[Entry], list[tuple[Origin, ChatError]]]:
         refused: list[tuple[Origin, ChatError]] = []
 
         async def work(transaction: LogTransaction) -> list[Entry]:
@@ -197,7 +246,7 @@ class RoomLog:
                     raise _Poisoned from operation.result
             return appended
 
-        return await self._store.commit(work), refused
+        return await self._store.commit(work, lane.number), refused
 
     async def _by_room(self, appended: Sequence[Entry]) -> list[RoomBatch]:
         batches: dict[str, RoomBatch] = {}

@@ -274,12 +274,17 @@ class SqlAccounts:
 
     async def commands(self, room_id: str) -> list[BotCommand]:
         """See `AccountStore.commands`."""
+        place = self._db.for_room(room_id)
+        if place is not self._db:  # The room is in another database than its members' accounts.
+            found = {row[0] for row in await place.read("SELECT user_id FROM members WHERE room_id = ?", (room_id,))}
+            rows = await self._db.read("SELECT definition, user_id FROM commands ORDER BY name, user_id")
+            return [_to_command(row) for row in rows if row[1] in found]
         rows = await self._db.read(
             "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id WHERE m.room_id = ?"
             " ORDER BY c.name, c.user_id",
             (room_id,),
         )
-        return [msgspec.structs.replace(msgspec.json.decode(row[0], type=BotCommand), bot=row[1]) for row in rows]
+        return [_to_command(row) for row in rows]
 
     async def setting(self, key: str) -> str | None:
         """See `AccountStore.setting`."""
@@ -316,6 +321,10 @@ class SqlAccounts:
             device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
             None if app is None else frozenset(str(scopes or "").split()), expires_at,
         )  # fmt: skip
+
+
+def _to_command(row: Row) -> BotCommand:
+    return msgspec.structs.replace(msgspec.json.decode(row[0], type=BotCommand), bot=row[1])
 
 
 def _to_invite(row: Row) -> Invite:

@@ -18,6 +18,8 @@ from securechat.store.postgres import COPY_OPTIONS, migrate_postgres
 
 ROWS: Final = 5_000
 """Copied at a time."""
+ROOMS_TOLD: Final = 5
+"""Rooms that a refusal names."""
 TABLES: Final = (
     "settings", "org_keys", "users", "devices", "invites", "links", "blocks", "commands", "totp", "passkeys", "externals",
     "recovery_codes", "apps", "codes", "rooms", "members", "reads", "room_keys", "entries", "reactions", "audit", "storage_jobs",
@@ -99,10 +101,17 @@ async def _copy(source: apsw.Connection, target: Any) -> list[TableCopied]:
     await target.execute(_NAMES)
     await target.execute(_LAST)
     await target.execute(_NEXT_JOB)
-    different = [each.table for each in found if not each.same]
+    different = [_difference(each) for each in found if not each.same]
     if different:
-        raise Conflict(f"Not the same after copying: {', '.join(different)}. Nothing was kept.")
+        raise Conflict(f"Not the same after copying: {'; '.join(different)}. Nothing was kept.")
     return found
+
+
+def _difference(table: TableCopied) -> str:
+    rooms = list(table.rooms)
+    told = f" in {', '.join(rooms[:ROOMS_TOLD])}" if rooms else ""
+    more = f" and {len(rooms) - ROOMS_TOLD} rooms more" if len(rooms) > ROOMS_TOLD else ""
+    return f"{table.table} ({table.rows} rows, {table.there} there){told}{more}"
 
 
 async def _compare(source: apsw.Connection, target: Any, table: str, columns: list[str]) -> TableCopied:

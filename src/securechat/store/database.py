@@ -59,6 +59,13 @@ class Database(Protocol):
     def dialect(self) -> Dialect:
         """Which database it is."""
 
+    @property
+    def parts(self) -> Sequence[Database]:
+        """The databases that rooms live in: mostly this one alone, which is the first where there are more."""
+
+    def for_room(self, room_id: str, /) -> Database:
+        """Return the one of `parts` that a room lives in, as far as is known."""
+
     async def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """Return the rows of a query on committed data. May wait: what was read before may not hold any more after it."""
 

@@ -47,9 +47,10 @@ class SqliteLog(LogReads):
         self._sealing = sealing
         self._rooms: dict[str, RoomState] = {}
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], _lane: int = 0, /) -> T:
         """See `LogStore.commit`."""
         transaction: _Transaction | None = None
+        open_transaction: SqliteTransaction | None = None
         try:
             async with self._sqlite.transaction() as open_transaction:
                 transaction = _Transaction(open_transaction, self._rooms, self._sealing)
@@ -58,19 +59,25 @@ class SqliteLog(LogReads):
                 if transaction.recorded:
                     await self._audit.append(open_transaction, transaction.recorded)
         except BaseException as error:
-            if transaction is not None:
+            if transaction is not None and open_transaction is not None and open_transaction.committed:
+                self._committed(transaction)  # Cancelled after all; it is stored all the same.
+            elif transaction is not None:
                 for room_id in transaction.touched:
                     self._rooms.pop(room_id, None)
             if isinstance(error, Duplicate) and "rooms.name_key" in str(error):
                 raise NameTaken("A public room has this name.", field="name") from error
             raise
+        self._committed(transaction)
+        return result
+
+    def _committed(self, transaction: _Transaction) -> None:
+        """Take in what is stored."""
         if transaction.of(*ERASES):
             self._sqlite.erase_soon()
         if self._sealing is not None:
             self._sealing.committed(transaction.appended, transaction.sealer)
         while len(self._rooms) > ROOMS_CACHED:
             self._rooms.pop(next(iter(self._rooms)))
-        return result
 
     async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         """See `LogStore.page`."""

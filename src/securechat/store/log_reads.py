@@ -46,10 +46,15 @@ class LogReads:
         database: The open database.
     """
 
+    lanes = 1
     _summary = _SUMMARY
 
     def __init__(self, database: Database) -> None:
         self._db = database
+
+    def lane(self, _room_id: str, /) -> int:
+        """See `LogStore.lane`."""
+        return 0
 
     async def room(self, room_id: str, *, user_id: str) -> RoomState | None:
         """See `LogStore.room`."""

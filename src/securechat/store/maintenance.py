@@ -19,14 +19,16 @@ class SqlMaintenance:
 
     async def ping(self) -> None:
         """See `Maintenance.ping`."""
-        await self._db.read("SELECT 1")
+        for part in self._db.parts:
+            await part.read("SELECT 1")
 
     async def counts(self) -> tuple[int, int, int]:
         """See `Maintenance.counts`."""
-        rows = await self._db.read(
-            "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM rooms), (SELECT count(*) FROM entries)"
-        )
-        users, rooms, entries = rows[0]
+        ((users,),) = await self._db.read("SELECT count(*) FROM users")
+        rooms = entries = 0
+        for part in self._db.parts:
+            ((some_rooms, some_entries),) = await part.read("SELECT (SELECT count(*) FROM rooms), (SELECT count(*) FROM entries)")
+            rooms, entries = rooms + some_rooms, entries + some_entries
         return users, rooms, entries
 
     async def backup(self, path: str) -> None:

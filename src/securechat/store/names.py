@@ -36,6 +36,8 @@ async def release(transaction: Transaction, kind: str, owner: str, key: str | No
 
 async def claim_name(transaction: Transaction, room: RoomState) -> None:
     """Let a public room have its name, and only that."""
+    if getattr(transaction, "names_elsewhere", False):
+        return
     await release(transaction, "room", room.id)
     if room.kind is RoomKind.PUBLIC:
         await claim(transaction, "room", room.name.casefold(), room.id)

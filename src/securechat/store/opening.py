@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from securechat.domain.ports import LogStore
@@ -19,13 +21,16 @@ MARK: Final = "database-elsewhere"
 """File in the data folder that says so: nobody shall begin anew in SQLite because a setting was forgotten."""
 
 
-async def open_database(url: str, path: Path, *, connections: int = 10) -> Database:
+async def open_database(
+    url: str, path: Path, *, connections: int = 10, shards: Mapping[str, str] = MappingProxyType({})
+) -> Database:
     """Open a database with the schema of this version.
 
     Args:
         url: `postgresql://…`; empty for SQLite.
         path: SQLite's file.
-        connections: To PostgreSQL, at most.
+        connections: To PostgreSQL, at most, each.
+        shards: Name → address of each further database that rooms may live in.
 
     Raises:
         Shutdown: It cannot be opened.
@@ -36,8 +41,9 @@ async def open_database(url: str, path: Path, *, connections: int = 10) -> Datab
         return SqliteDatabase(path)
     # The driver takes memory, and few servers need it.
     from securechat.store.postgres import open_postgres  # noqa: PLC0415
+    from securechat.store.shards import open_sharded  # noqa: PLC0415
 
-    database = await open_postgres(url, connections=connections)
+    database = await open_sharded(await open_postgres(url, connections=connections), shards, connections=connections)
     path.with_name(MARK).write_text("The data of this server is in PostgreSQL: setting database_url.\n")
     return database
 
@@ -57,7 +63,11 @@ def open_log(database: Database, audit: SqlAudit, sealing: Sealing) -> LogStore:
         return SqliteLog(database, audit, sealing)
     from securechat.store.postgres import PostgresDatabase  # noqa: PLC0415
     from securechat.store.postgres_log import PostgresLog  # noqa: PLC0415
+    from securechat.store.sharded_log import ShardedLog  # noqa: PLC0415
+    from securechat.store.shards import ShardedDatabase  # noqa: PLC0415
 
+    if isinstance(database, ShardedDatabase):
+        return ShardedLog(database, audit, sealing)
     if not isinstance(database, PostgresDatabase):
         raise TypeError(database)
     return PostgresLog(database, audit, sealing)

@@ -19,7 +19,7 @@ import asyncpg
 
 from securechat.errors import Conflict, Shutdown, Unavailable
 from securechat.store.database import Dialect, Duplicate, Row
-from securechat.store.migrate import HEAD, require_known, statements
+from securechat.store.migrate import HEAD, SERVES, require_known, statements
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,12 @@ CLOSE_S: Final = 5.0
 RETRY_MS: Final = 1_000
 MIGRATING: Final = 0x5EC_C4A7
 """Key of the advisory lock under which a schema is changed."""
+MIGRATE_LOCK_MS: Final = 2_000
+"""What people may wait behind a migration that waits for a table."""
+MIGRATE_TRIES: Final = 30
+MIGRATE_PAUSE_S: Final = 1.0
 
-_TELLS_ROWS: Final = {"SELECT", "WITH P"}
+_TELLS_ROWS: Final = {"SELECT", "WITH P", "WITH L"}
 _VALUE: Final = re.compile(r"'[^']*'|\?")
 NOT_NOW: Final = (
     asyncpg.PostgresConnectionError,
@@ -94,15 +98,19 @@ class PostgresTransaction:
 
     Args:
         connection: With a transaction begun.
+
+    Attributes:
+        names_elsewhere: Whether names of rooms are claimed in another database, by who uses this transaction.
     """
 
-    __slots__ = ("_connection", "changed")
+    __slots__ = ("_connection", "changed", "names_elsewhere")
 
     dialect = Dialect.POSTGRESQL
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.changed = 0
+        self.names_elsewhere = False
 
     async def execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """See `Transaction.execute`."""
@@ -139,12 +147,24 @@ class PostgresDatabase:
 
     Args:
         pool: The connections.
+
+    Attributes:
+        pool: The same.
     """
 
     dialect = Dialect.POSTGRESQL
 
     def __init__(self, pool: Any) -> None:
-        self._pool = pool
+        self.pool = pool
+
+    @property
+    def parts(self) -> Sequence[PostgresDatabase]:
+        """See `Database.parts`."""
+        return (self,)
+
+    def for_room(self, _room_id: str, /) -> PostgresDatabase:
+        """See `Database.for_room`."""
+        return self
 
     async def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """See `Database.read`. Asked once more when the connection turns out to be dead."""
@@ -235,9 +255,9 @@ class PostgresDatabase:
         """See `Database.close`. Waits for what is under way, but not for long."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self._pool.close()
+                await self.pool.close()
         except TimeoutError:
-            self._pool.terminate()
+            self.pool.terminate()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -249,7 +269,7 @@ class PostgresDatabase:
             Unavailable: There is none, or the server does not do it now.
         """
         try:
-            connection = await self._pool.acquire(timeout=CONNECT_S)
+            connection = await self.pool.acquire(timeout=CONNECT_S)
         except NOT_NOW as error:
             raise _unavailable(error) from error
         try:
@@ -266,7 +286,7 @@ class PostgresDatabase:
             raise
         finally:
             with suppress(*NOT_NOW):
-                await self._pool.release(connection, timeout=1)
+                await self.pool.release(connection, timeout=1)
 
 
 def _end(connection: Any) -> None:
@@ -294,13 +314,26 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
     Raises:
         Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
+    return PostgresDatabase(await open_pool(url, connections=connections))
+
+
+async def open_pool(url: str, *, connections: int, migrates: bool = True) -> Any:
+    """Give a pool of connections to a database whose schema is that of this version.
+
+    Args:
+        url: Where it is.
+        connections: How many there may be; at least 3.
+        migrates: Whether the schema is brought to this version; else the database need not answer yet.
+
+    Raises:
+        Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
+    """
     try:
-        await _require_durable(url)
-        await migrate_postgres(url)
-        pool = await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **OPTIONS)
+        if migrates:
+            await migrate_postgres(url)
+        return await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **OPTIONS)
     except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
-    return PostgresDatabase(pool)
 
 
 async def current_postgres(url: str) -> str | None:
@@ -335,35 +368,61 @@ async def read_all(url: str, sql: str) -> list[Row]:
         raise ValueError(f"The database cannot be read: {_reason(error)}") from error
 
 
-async def _require_durable(url: str) -> None:
+async def _require_durable(connection: Any) -> None:
     """Refuse a database that answers before it has written: what SecureChat acknowledges is on the disk."""
-    connection = await asyncpg.connect(url, **OPTIONS)
-    try:
-        lost = [name for name in _DURABLE if await connection.fetchval("SELECT current_setting($1)", name) == "off"]
-    finally:
-        await connection.close(timeout=1)
+    lost = [name for name in _DURABLE if await connection.fetchval("SELECT current_setting($1)", name) == "off"]
     if lost:
         raise Shutdown(f"PostgreSQL would lose messages in a power cut: {', '.join(lost)} is off. Switch it on in postgresql.conf.")
 
 
 async def migrate_postgres(url: str) -> str | None:
-    """Bring the schema to this version, one server at a time; return the revision that was there before."""
+    """Bring the schema to this version, one server at a time; return the revision that was there before.
+
+    Servers of the release before may be at work. What waits for a lock on a table has everybody else wait behind it, so it gives up
+    soon, lets them through, and tries again.
+
+    Raises:
+        Shutdown: It loses commits in a power cut, is of a version that this one does not know, or others never let it have the
+            tables.
+    """
     connection = await asyncpg.connect(url, **OPTIONS)
     try:
+        await _require_durable(connection)
         have = await _revision(connection)
-        if have == HEAD:
+        if have == HEAD or await _serves(connection, have):
             return have
-        async with connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
-            await connection.execute(f"SELECT pg_advisory_xact_lock({MIGRATING})", timeout=600)
-            have = await _revision(connection)
-            require_known(have, "The database")
-            if have != HEAD:
-                text = await asyncio.get_running_loop().run_in_executor(None, statements, have)
-                await connection.execute(text, timeout=3_600)
-        return have
+        for left in reversed(range(MIGRATE_TRIES)):
+            try:
+                return await _migrate(connection)
+            except asyncpg.LockNotAvailableError as error:
+                if not left:
+                    raise Shutdown("The tables are in use all the time: migrate at a quieter hour.") from error
+                log.info("the tables are in use, trying again")
+                await asyncio.sleep(MIGRATE_PAUSE_S)
+        raise AssertionError
     finally:
         await connection.close(timeout=1)
+
+
+async def _migrate(connection: Any) -> str | None:
+    async with connection.transaction():
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await connection.execute(f"SELECT pg_advisory_xact_lock({MIGRATING})", timeout=600)
+        have = await _revision(connection)
+        require_known(have, "The database")
+        if have != HEAD:
+            text = await asyncio.get_running_loop().run_in_executor(None, statements, have)
+            await connection.execute(f"SET LOCAL lock_timeout = {MIGRATE_LOCK_MS}")
+            await connection.execute(text, timeout=3_600)
+        return have
+
+
+async def _serves(connection: Any, have: str | None) -> bool:
+    """Return whether a newer schema still serves this version: it says which is the oldest one that it serves."""
+    if have is None or have <= HEAD:
+        return False
+    oldest = await connection.fetchval("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+    return oldest is not None and str(oldest).removeprefix(SERVES) <= HEAD
 
 
 async def _revision(connection: Any) -> str | None:

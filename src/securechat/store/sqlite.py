@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -30,14 +30,18 @@ class SqliteTransaction:
 
     Args:
         writer: The connection that writes, with a transaction begun.
+
+    Attributes:
+        committed: Whether it is on the disk: also where the block ends with a `CancelledError`.
     """
 
-    __slots__ = ("_before", "_writer")
+    __slots__ = ("_before", "_writer", "committed")
 
     dialect = Dialect.SQLITE
 
     def __init__(self, writer: apsw.Connection) -> None:
         self._writer = writer
+        self.committed = False
         self._before = writer.total_changes()
 
     @property
@@ -91,6 +95,15 @@ class SqliteDatabase:
         self._erase_task: asyncio.Task[None] | None = None
         self._writer.set_wal_hook(self._count_wal)
 
+    @property
+    def parts(self) -> Sequence[SqliteDatabase]:
+        """See `Database.parts`."""
+        return (self,)
+
+    def for_room(self, _room_id: str, /) -> SqliteDatabase:
+        """See `Database.for_room`."""
+        return self
+
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """Return the rows of a query on committed data, at once."""
         return self._reader.execute(sql, values).fetchall()
@@ -107,6 +120,8 @@ class SqliteDatabase:
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         """Give a transaction; leaving the block commits to the disk, an exception undoes all.
 
+        Who is cancelled during the commit waits for its end all the same: `committed` says how it ended.
+
         Raises:
             Unavailable: The disk is full or failed, or the database is closed; nothing is stored.
         """
@@ -114,9 +129,15 @@ class SqliteDatabase:
             if self._closed:
                 raise Unavailable("The server stops.", retry_after_ms=1_000)
             self._writer.execute("BEGIN IMMEDIATE")
+            transaction = SqliteTransaction(self._writer)
+
+            def _commit() -> None:
+                self._commit()
+                transaction.committed = True
+
             try:
-                yield SqliteTransaction(self._writer)
-                await self._on_disk(self._commit)
+                yield transaction
+                await _to_the_end(self._disk, _commit)
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError):
@@ -149,7 +170,7 @@ class SqliteDatabase:
         async with self._write_lock:
             self._closed = True
             with suppress(apsw.Error):
-                await self._on_disk(self._truncate)
+                await _to_the_end(self._disk, self._truncate)
         self._disk.shutdown()
         self._background.shutdown()
         for connection in (self._reader, self._checkpointer, self._writer):
@@ -157,23 +178,6 @@ class SqliteDatabase:
 
     def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
         return self._checkpointer.execute(sql, values).fetchall()
-
-    async def _on_disk(self, work: Callable[[], None]) -> None:
-        """Do what waits for the disk in its thread, and return or be cancelled only once it is done.
-
-        It cannot be called back: whoever is cancelled meanwhile would undo a transaction that is being committed, or leave the
-        commit to the next one.
-        """
-        done = asyncio.get_running_loop().run_in_executor(self._disk, work)
-        try:
-            await asyncio.shield(done)
-        except asyncio.CancelledError:
-            while not done.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({done})
-            if not done.cancelled() and (error := done.exception()) is not None:
-                raise asyncio.CancelledError from error
-            raise
 
     def _commit(self) -> None:
         self._writer.execute("COMMIT")
@@ -187,12 +191,11 @@ class SqliteDatabase:
         return apsw.SQLITE_OK
 
     async def _checkpoint(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._background, self._passive)
+            await _to_the_end(self._background, self._passive)
             async with self._write_lock:
                 # Little is left by now. Finishing it lets the next write begin the WAL anew; else it would only grow.
-                await loop.run_in_executor(self._background, self._passive)
+                await _to_the_end(self._background, self._passive)
         finally:
             self._checkpointing = None
 
@@ -202,7 +205,7 @@ class SqliteDatabase:
 
     async def _erase(self) -> None:
         async with self._write_lock:
-            await self._on_disk(self._truncate)
+            await _to_the_end(self._disk, self._truncate)
 
     def _passive(self) -> None:
         self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -220,6 +223,24 @@ class SqliteDatabase:
             copy.pragma("journal_mode", "delete")
         finally:
             copy.close()
+
+
+async def _to_the_end(where: Executor, work: Callable[[], None]) -> None:
+    """Have a thread do something, and return when it is done: also who is cancelled holds the lock until then.
+
+    Let go earlier, the next one would begin a transaction on a connection that still commits, or undo what is being stored.
+    """
+    doing = asyncio.get_running_loop().run_in_executor(where, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not doing.done():
+        try:
+            await asyncio.wait({doing})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        doing.exception()  # Nobody else asks for it.
+        raise cancelled
+    doing.result()
 
 
 def _connect(path: Path) -> apsw.Connection:

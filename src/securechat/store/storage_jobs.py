@@ -25,7 +25,7 @@ from securechat.domain.commands import Storage, StorageJob
 from securechat.domain.ports import Clock
 from securechat.errors import Conflict, Unavailable
 from securechat.store.audit import SqlAudit
-from securechat.store.database import Database, Duplicate, Row, Transaction
+from securechat.store.database import Database, Dialect, Duplicate, Row, Transaction
 from securechat.store.keys import KeyStore
 from securechat.store.locking import for_update
 from securechat.store.rows import to_entry
@@ -49,6 +49,9 @@ _NEXT: Final = (
     f"SELECT {COLUMNS}, room_id FROM entries WHERE (room_id, seq) > (?, ?) AND (body IS NOT NULL OR sealed IS NOT NULL)"
     " ORDER BY room_id, seq LIMIT ?"
 )
+_BEING_MOVED: Final = "SELECT 1 FROM buckets WHERE until > clock_timestamp() LIMIT 1"
+"""What a move compares must not change in silence."""
+_SET: Final = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _BY_ID: Final = f"SELECT {_JOB} FROM storage_jobs WHERE id = ?"
 _TOTALS: Final = {
     "seal": "SELECT count(*) FROM entries WHERE body IS NOT NULL",
@@ -125,16 +128,16 @@ class StorageJobs:
         await self._keys.unlock()
         if on != await self._recorded():
             now = self._clock.now_ms()
-            async with self._db.transaction() as transaction:
-                await transaction.execute(
-                    "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                    (SETTING, "on" if on else "off"),
-                )
-                await transaction.execute(
-                    f"UPDATE storage_jobs SET finished_at = ? WHERE finished_at IS NULL AND kind IN {_OPPOSITE}",  # nosec B608 - ours
-                    (now,),
-                )
-                await _add_job(transaction, "seal" if on else "unseal", now)
+            # The setting is with the first, which comes last: until then, all is done again.
+            for part in reversed(self._db.parts):
+                async with part.transaction() as transaction:
+                    if part is self._db:
+                        await transaction.execute(_SET, (SETTING, "on" if on else "off"))
+                    await transaction.execute(
+                        f"UPDATE storage_jobs SET finished_at = ? WHERE finished_at IS NULL AND kind IN {_OPPOSITE}",  # nosec B608 - ours
+                        (now,),
+                    )
+                    await _add_job(transaction, "seal" if on else "unseal", now)
             self._sealing.on = on
             log.info("encryption at rest switched", extra={"at_rest": "on" if on else "off"})
         self._wake.set()
@@ -150,18 +153,24 @@ class StorageJobs:
     async def erase(self, room: str) -> None:
         """See `StorageKeeper.erase`."""
         self._wake.set()
-        while self._task is None and (job := await self._first(room)) is not None:
-            await self.step(job.id)
+        while self._task is None and (found := await self._first(room)) is not None:
+            part, job = found
+            await self.step(job.id, part)
 
     async def status(self) -> Storage:
         """See `StorageKeeper.status`."""
-        ((sealed, clear),) = await self._db.read_beside("SELECT count(sealed), count(body) FROM entries")
-        ((live, destroyed),) = await self._db.read("SELECT count(wrapped), count(destroyed_at) FROM room_keys")
-        rows = await self._db.read(
-            f"SELECT {_JOB} FROM storage_jobs ORDER BY finished_at IS NOT NULL, CASE WHEN finished_at IS NULL THEN id ELSE -id END"
-            " LIMIT ?",
-            (SHOWN,),
-        )
+        sealed = clear = live = destroyed = 0
+        rows: list[Row] = []
+        for part in self._db.parts:
+            ((some_sealed, some_clear),) = await part.read_beside("SELECT count(sealed), count(body) FROM entries")
+            ((some_live, some_gone),) = await part.read("SELECT count(wrapped), count(destroyed_at) FROM room_keys")
+            sealed, clear = sealed + some_sealed, clear + some_clear
+            live, destroyed = live + some_live, destroyed + some_gone
+            rows += await part.read(
+                f"SELECT {_JOB} FROM storage_jobs"
+                " ORDER BY finished_at IS NOT NULL, CASE WHEN finished_at IS NULL THEN id ELSE -id END LIMIT ?",
+                (SHOWN,),
+            )
         org = await self._db.read("SELECT version, kek FROM org_keys ORDER BY version DESC LIMIT 1")
         return Storage(
             at_rest="on" if self._sealing.on else "off",
@@ -182,27 +191,37 @@ class StorageJobs:
         """See `StorageKeeper.rotate`."""
         if messages and not self._sealing.on:
             raise Conflict("Messages are not encrypted: there is nothing to encrypt again.")
-        if await self._db.read("SELECT 1 FROM storage_jobs WHERE finished_at IS NULL"):
-            raise Conflict("A job is under way. Wait until it is finished: securechat storage status")
+        for part in self._db.parts:
+            if await part.read("SELECT 1 FROM storage_jobs WHERE finished_at IS NULL"):
+                raise Conflict("A job is under way. Wait until it is finished: securechat storage status")
+            if part.dialect is Dialect.POSTGRESQL and await part.read(_BEING_MOVED):
+                raise Conflict("Rooms are being moved. Wait until that is finished: securechat db shards list")
         await self._keys.unlock()
         loop = asyncio.get_running_loop()
         kek = await loop.run_in_executor(None, self._keys.provider.create)
         now = self._clock.now_ms()
 
-        async def with_it(transaction: Transaction) -> None:
+        async def add_jobs(transaction: Transaction) -> None:
             await _add_job(transaction, "rewrap", now)
-            if event is not None:
-                await self._audit.append(transaction, [event])
             if messages:
                 await transaction.execute(
                     "UPDATE room_keys SET retired_at = ? WHERE retired_at IS NULL AND destroyed_at IS NULL", (now,)
                 )
                 await _add_job(transaction, "reseal", now)
 
+        async def with_it(transaction: Transaction) -> None:
+            await add_jobs(transaction)
+            if event is not None:
+                await self._audit.append(transaction, [event])
+
         try:
             await self._keys.add_org_key(kek, with_it)
         except Duplicate:
             raise Conflict("Somebody else rotates the keys at this moment.") from None
+        for part in self._db.parts[1:]:  # Where this is interrupted, keys stay as they are: rotate again.
+            async with part.transaction() as transaction:
+                await add_jobs(transaction)
+        self._keys.forget_all()
         log.info("storage keys rotated", extra={"kek": kek, "org_key": self._keys.org_version, "messages": messages})
         self._wake.set()
 
@@ -218,9 +237,10 @@ class StorageJobs:
                     continue
                 await self._look_again()
                 self._wake.clear()
-                while not self._stopping.is_set() and (job := await self._first()) is not None:
+                while not self._stopping.is_set() and (found := await self._first()) is not None:
+                    part, job = found
                     began = self._clock.monotonic()
-                    await self.step(job.id)
+                    await self.step(job.id, part)
                     self.problem, tries = "", 0
                     await self._rest((self._clock.monotonic() - began) * REST)
             except Exception as error:  # noqa: BLE001 - told below, whatever it is
@@ -251,25 +271,31 @@ class StorageJobs:
             async with asyncio.timeout(pause_s):
                 await self._stopping.wait()
 
-    async def _first(self, erased: str = "") -> _Job | None:
-        """Return the job that is next; with a room, the one that erases it."""
-        rows = await self._db.read(
-            f"SELECT {_JOB} FROM storage_jobs WHERE finished_at IS NULL AND (? = '' OR (kind = 'erase' AND room_id = ?))"
-            " ORDER BY kind <> 'erase', id LIMIT 1",
-            (erased, erased),
-        )
-        return _Job(rows[0]) if rows else None
+    async def _first(self, erased: str = "") -> tuple[Database, _Job] | None:
+        """Return the job that is next, and where; with a room, the one that erases it."""
+        for part in self._db.parts:
+            rows = await part.read(
+                f"SELECT {_JOB} FROM storage_jobs WHERE finished_at IS NULL AND (? = '' OR (kind = 'erase' AND room_id = ?))"
+                " ORDER BY kind <> 'erase', id LIMIT 1",
+                (erased, erased),
+            )
+            if rows:
+                return part, _Job(rows[0])
+        return None
 
-    async def step(self, job_id: int) -> None:
-        """Do one step of a job.
+    async def step(self, job_id: int, part: Database | None = None) -> None:
+        """Do one step of a job, in the database that it is in.
 
         Raises:
-            Unavailable: The disk does not take it; nothing changed.
+            Unavailable: The disk does not take it, or rooms are being moved; nothing changed.
         """
-        job = _Job((await self._db.read(_BY_ID, (job_id,)))[0])
-        total = await self._count(job) if job.total is None else job.total
+        part = part or self._db
+        job = _Job((await part.read(_BY_ID, (job_id,)))[0])
+        total = await self._count(part, job) if job.total is None else job.total
         sealer: Sealer | None = None
-        async with self._db.transaction() as transaction:
+        async with part.transaction() as transaction:
+            if transaction.dialect is Dialect.POSTGRESQL and await transaction.execute(_BEING_MOVED):
+                raise Unavailable("Rooms are being moved.")
             # Another server may have done a step meanwhile, or be about to.
             job = _Job((await transaction.execute(_BY_ID + for_update(transaction), (job_id,)))[0])
             if job.finished_at is not None:
@@ -293,12 +319,13 @@ class StorageJobs:
         if finished:
             await self._clean_up(job)
 
-    async def _count(self, job: _Job) -> int:
+    @staticmethod
+    async def _count(part: Database, job: _Job) -> int:
         if job.kind == "erase":
             sql = "SELECT count(*) FROM entries WHERE room_id = ? AND seq < ? AND (body IS NOT NULL OR sealed IS NOT NULL)"
-            rows = await self._db.read_beside(sql, (job.room_id, job.until_seq))
+            rows = await part.read_beside(sql, (job.room_id, job.until_seq))
         else:
-            rows = await self._db.read_beside(_TOTALS[job.kind])
+            rows = await part.read_beside(_TOTALS[job.kind])
         return int(rows[0][0])
 
     async def _convert(self, transaction: Transaction, job: _Job, sealer: Sealer) -> bool:

@@ -1,0 +1,547 @@
+"""Rooms in several PostgreSQL servers: a bucket is moved while people write, read, and whoever moves it dies at any point."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from securechat.domain.accounts import User
+from securechat.domain.audit import AuditEvent
+from securechat.domain.commands import BotCommand
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import AuditQuery, LogTransaction
+from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
+from securechat.store import moving as moving_module
+from securechat.store import sharded_log
+from securechat.store.buckets import BUCKETS, bucket_of
+from securechat.store.moving import move
+from securechat.store.postgres import open_postgres, read_all
+from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_sharded
+from support.postgres import Postgres
+from support.stores import Place, StoreUnderTest
+
+DEATHS = 30
+ROOM, AT_HOME = "rm_1", "rm_2"
+"""One in shard1, one at home."""
+
+
+@pytest.fixture
+async def place(tmp_path: Path, postgres: Postgres, second: Postgres) -> Place:
+    found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
+    return await found.spread(second)
+
+
+@asynccontextmanager
+async def opened(place: Place, *, sealed: bool = False) -> AsyncIterator[StoreUnderTest]:
+    store = await place.open()
+    await store.keys.unlock()
+    store.sealing.on = sealed
+    try:
+        yield store
+    finally:
+        await store.database.close()
+
+
+@pytest.fixture
+async def one(place: Place) -> AsyncIterator[StoreUnderTest]:
+    async with opened(place) as store:
+        for room in (ROOM, AT_HOME):
+            await create(store, room)
+        yield store
+
+
+@pytest.fixture
+async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
+    async with opened(place) as store:
+        yield store
+
+
+def urls(place: Place) -> dict[str, str]:
+    assert place.postgres is not None
+    return {HOME: place.postgres.url(place.name), **place.shards}
+
+
+def made(room: str, seq: int, what: EntryType, **more: object) -> Entry:
+    return Entry(type=what, room=room, seq=seq, at=seq, user="usr_ana", **more)  # type: ignore[arg-type]
+
+
+async def write(store: StoreUnderTest, *entries: Entry, event: AuditEvent | None = None) -> None:
+    async def work(tx: LogTransaction) -> None:
+        targets = [(each.room, each.target) for each in entries if each.target is not None]
+        await tx.load(sorted({each.room for each in entries}), [], targets)
+        for each in entries:
+            tx.append(each)
+        if event is not None:
+            tx.record(event)
+
+    await store.log.commit(work)
+
+
+async def create(store: StoreUnderTest, room: str, name: str = "x", kind: str = "private") -> None:
+    await write(
+        store,
+        made(room, 1, EntryType.ROOM_CREATED, kind=kind, name=name),
+        made(room, 2, EntryType.MEMBER_JOINED, member="usr_ana", role="owner"),
+    )
+
+
+async def say(store: StoreUnderTest, room: str, cmid: str) -> int:
+    async def work(tx: LogTransaction) -> int:
+        await tx.load([room], [(room, "dev_1", cmid)], [])
+        earlier, state = tx.sent((room, "dev_1", cmid)), tx.room(room)
+        if earlier is not None:
+            return earlier.seq
+        assert state is not None, "the room is not there"
+        seq = state.last_seq + 1
+        tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=cmid, body=f"text {cmid}"))
+        tx.mark_read("usr_ana", room, seq, back=False)
+        return seq
+
+    return await store.log.commit(work)
+
+
+def test_python_and_postgresql_agree_on_buckets(postgres: Postgres) -> None:
+    rooms = [f"rm_{number}" for number in range(300)] + ["", "rm_é", "a\\b\\\\"]
+    texts = ", ".join(f"'{each}'" for each in rooms)
+    told = postgres.sql(
+        f"SELECT string_agg(securechat_bucket(id)::text, ' ' ORDER BY n) FROM unnest(ARRAY[{texts}]) WITH ORDINALITY AS w (id, n)",
+        postgres.emptied(),
+    )
+
+    assert told == " ".join(str(bucket_of(room)) for room in rooms)
+
+
+# ── what crosses databases ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_rooms_lie_where_their_buckets_are(one: StoreUnderTest) -> None:
+    assert isinstance(one.database, ShardedDatabase)
+    home, shard = one.database.parts
+    for part, room in ((home, AT_HOME), (shard, ROOM)):
+        for table, column in (("rooms", "id"), ("entries", "room_id"), ("members", "room_id")):
+            assert await part.read(f"SELECT DISTINCT {column} FROM {table}") == [(room,)]
+
+
+async def test_names_of_public_rooms_are_unique_over_all_databases(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    rooms = [f"rm_n{number}" for number in range(6)]
+    assert len({bucket_of(room) % 2 for room in rooms}) == 2
+    done = await asyncio.gather(
+        *(create(store, room, "Ops", "public") for store, room in zip([one, other] * 3, rooms, strict=True)), return_exceptions=True
+    )
+
+    assert sorted(type(each) is NameTaken for each in done) == [False, *[True] * 5]
+    winner = rooms[[each is None for each in done].index(True)]
+    assert await one.log.lookup("usr_bob", "ops") == [winner]
+    await write(one, made(winner, 3, EntryType.ROOM_UPDATED, name="Dev"))
+    await create(other, rooms[0] if winner != rooms[0] else rooms[1], "Ops", "public")
+    assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
+
+
+async def test_a_name_that_was_claimed_in_vain_is_free(one: StoreUnderTest) -> None:
+    """Whoever claimed it died before the room was stored, or after it had got another name."""
+    await create(one, "rm_3", "Dev", "public")
+    for number, (owner, name) in enumerate((("rm_gone", "ops"), ("rm_3", "old"), (AT_HOME, "private"))):
+        await one.database.parts[0].read(f"INSERT INTO names (kind, key, owner) VALUES ('room', '{name}', '{owner}') RETURNING 1")
+        await create(one, f"rm_n{number}", name, "public")
+    with pytest.raises(NameTaken):
+        await create(one, "rm_4", "Dev", "public")
+
+
+async def test_a_room_that_does_not_get_its_name_leaves_none_behind(one: StoreUnderTest) -> None:
+    rooms = [f"rm_n{number}" for number in range(9) if bucket_of(f"rm_n{number}") % 2 == 0][:2]
+    await create(one, "rm_3", "Zoo", "public")
+    with pytest.raises(NameTaken):  # The first gets its name, the second does not, and both are undone.
+        await write(
+            one,
+            *(
+                made(room, 1, EntryType.ROOM_CREATED, kind="public", name=name)
+                for room, name in zip(rooms, ("Free", "Zoo"), strict=True)
+            ),
+        )
+    assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 1
+
+
+async def test_two_rooms_that_exchange_names_in_one_batch_are_told_and_wait_for_nobody(one: StoreUnderTest) -> None:
+    rooms = [f"rm_n{number}" for number in range(9) if bucket_of(f"rm_n{number}") % 2 == 0][:2]
+    for room, name in zip(rooms, ("Ops", "Dev"), strict=True):
+        await create(one, room, name, "public")
+    async with asyncio.timeout(3):
+        with pytest.raises(NameTaken):
+            await write(
+                one, *(made(room, 3, EntryType.ROOM_UPDATED, name=name) for room, name in zip(rooms, ("x", "Ops"), strict=True))
+            )
+    await write(one, made(rooms[0], 3, EntryType.ROOM_UPDATED, name="x"))
+    await write(one, made(rooms[1], 3, EntryType.ROOM_UPDATED, name="Ops"))
+    assert await one.log.lookup("usr_bob", "ops") == [rooms[1]]
+    assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
+
+
+async def test_what_is_remembered_of_a_room_is_in_the_audit_log_at_home_once(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(one, made(ROOM, 3, EntryType.MEMBER_JOINED, member="usr_bob", role="member"), event=AuditEvent(action="a"))
+
+    async def refused(*_: object) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(one.audit, "append", refused)
+    await write(one, made(ROOM, 4, EntryType.MEMBER_REMOVED, member="usr_bob"), event=AuditEvent(action="b"))
+    assert await one.value("SELECT count(*) FROM audit_pending") == 1
+    async with opened(place) as again:
+        await say(again, AT_HOME, "c1")
+
+        assert [each.action for each in await again.audit.page(AuditQuery(after=0), limit=9)] == ["a", "b"]
+        assert await again.value("SELECT count(*) FROM audit_pending") == await again.value("SELECT count(*) FROM audit_taken") == 0
+
+
+async def test_lists_are_of_all_databases(one: StoreUnderTest) -> None:
+    for name in ("ana", "bob"):
+        await one.accounts.create_user(User(id=f"usr_{name}", username=name, display_name=name.title()), None, 1)
+    rooms = [f"rm_n{number}" for number in range(8)]
+    for number, room in enumerate(rooms):
+        await create(one, room, f"Public {number}", "public")
+    await write(
+        one,
+        made("rm_d", 1, EntryType.ROOM_CREATED, kind="direct", name=""),
+        made("rm_d", 2, EntryType.MEMBER_JOINED, member="usr_ana", role="member"),
+        made("rm_d", 3, EntryType.MEMBER_JOINED, member="usr_bob", role="member"),
+    )
+    await one.accounts.set_commands("usr_bob", [BotCommand(name="poll", description="d")])
+
+    heads = await one.log.heads("usr_ana")
+    assert [each.id for each in heads[:9]] == ["rm_d", *rooms]
+    assert {each.id for each in heads[9:]} == {ROOM, AT_HOME}
+    assert heads[0].peer is not None
+    assert heads[0].peer.display_name == "Bob"
+    assert await one.log.head("usr_ana", "rm_d") == heads[0]
+    found = await one.log.browse(user_id="usr_bob", query="pub", after="Public 1", limit=4)
+    assert [each.name for each in found] == ["Public 2", "Public 3", "Public 4", "Public 5"]
+    assert await one.log.count_rooms("usr_ana") == 11
+    assert [(user.username, role) for user, role in await one.log.members("rm_d")] == [("ana", "member"), ("bob", "member")]
+    assert [each.bot for each in await one.accounts.commands("rm_d")] == ["usr_bob"]
+
+
+# ── moving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Talk:
+    """People who write to rooms of one bucket and of others, by two servers, and read what is there."""
+
+    def __init__(self, stores: list[StoreUnderTest], rooms: list[str]) -> None:
+        self.stores, self.rooms = stores, rooms
+        self.acknowledged: dict[str, dict[str, int]] = defaultdict(dict)
+        self.stop = asyncio.Event()
+        self.refused = 0
+
+    async def talk(self, number: int) -> None:
+        count = 0
+        while not self.stop.is_set():
+            room, cmid = self.rooms[count % len(self.rooms)], f"t{number}-{count}"
+            try:
+                self.acknowledged[room][cmid] = await say(self.stores[number % len(self.stores)], room, cmid)
+            except Unavailable:
+                self.refused += 1
+                continue  # Sent again, with the same cmid.
+            count += 1
+
+    async def read(self) -> None:
+        """What was acknowledged is in every page that is asked for later, and in every list."""
+        while not self.stop.is_set():
+            for store in self.stores:
+                newest = {room: max(self.acknowledged[room].values(), default=0) for room in self.rooms}
+                with suppress(Unavailable):
+                    heads = {each.id: each for each in await store.log.heads("usr_ana")}
+                    for room, seq in newest.items():
+                        assert heads[room].last_seq >= seq
+                        page = await store.log.page(room, limit=3)
+                        assert page.last_seq >= seq
+                        assert page.entries[-1].seq == page.last_seq
+                        head = await store.log.head("usr_ana", room)
+                        assert head is not None
+                        assert head.last_seq >= seq
+
+    async def check(self, store: StoreUnderTest) -> None:
+        """Everything acknowledged is stored once, where it was said to be; nothing is missing in between."""
+        for room in self.rooms:
+            found: list[Entry] = []
+            while page := (await store.log.page(room, after=found[-1].seq if found else 0, limit=200)).entries:
+                found += page
+            assert [each.seq for each in found] == list(range(1, len(found) + 1))
+            sent = {each.cmid: each.seq for each in found if each.cmid is not None}
+            assert len(sent) == sum(each.cmid is not None for each in found)
+            assert sent == {**sent, **self.acknowledged[room]}
+            assert {each.body for each in found if each.cmid} == {f"text {cmid}" for cmid in sent}
+            for number in range(4):  # One after the other, so in the order in which they were sent.
+                mine = [int(cmid.partition("-")[2]) for cmid in sent if cmid.startswith(f"t{number}-")]
+                assert mine == sorted(mine)
+
+
+@asynccontextmanager
+async def talking(stores: list[StoreUnderTest], rooms: list[str]) -> AsyncIterator[Talk]:
+    talk = Talk(stores, rooms)
+    tasks = [asyncio.create_task(talk.talk(number)) for number in range(4)] + [asyncio.create_task(talk.read())]
+    try:
+        yield talk
+    finally:
+        talk.stop.set()
+        await asyncio.gather(*tasks)
+
+
+def rooms_of_bucket(bucket: int, count: int) -> list[str]:
+    found: list[str] = []
+    number = 0
+    while len(found) < count:
+        number += 1
+        if bucket_of(f"rm_b{number}") == bucket:
+            found.append(f"rm_b{number}")
+    return found
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_a_bucket_moves_there_and_back_while_people_write(place: Place, *, sealed: bool) -> None:
+    async with opened(place, sealed=sealed) as one, opened(place, sealed=sealed) as other:
+        rooms = [*rooms_of_bucket(7, 3), ROOM]
+        for room in rooms:
+            await create(one, room)
+        pauses = []
+        async with talking([one, other], rooms) as talk:
+            for to in ("shard1", HOME):
+                goal = sum(map(len, talk.acknowledged.values())) + 40
+                done = await move(urls(place), 7, to)
+                pauses.append(done.pause_ms)
+                assert (done.target, done.rooms) == (to, 3)
+                await reaches(lambda goal=goal: sum(map(len, talk.acknowledged.values())) >= goal)  # type: ignore[misc]
+        assert talk.refused == 0
+        assert max(pauses) < 3_000
+        await talk.check(one)
+        await talk.check(other)
+        assert isinstance(one.database, ShardedDatabase)
+        left = [await part.read("SELECT count(*) FROM entries WHERE securechat_bucket(room_id) = 7") for part in one.database.parts]
+        assert left[1] == [(0,)]
+        assert await one.log.read_state("usr_ana", rooms[0]) == ((await one.log.page(rooms[0], limit=1)).last_seq, 0)
+
+
+async def reaches(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Killed(BaseException):
+    """Whoever moves is not there any more."""
+
+
+class Death:
+    """Ends the mover at one of its statements, before it or right after it, with its connections."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 10**9
+        self.count = 0
+        self.connections: list[Any] = []
+        connect = asyncpg.connect
+
+        async def connected(*arguments: Any, **more: Any) -> Any:
+            made = await connect(*arguments, **more)
+            if more.get("server_settings", {}).get("application_name") == "securechat-copy":
+                self.connections.append(made)
+            return made
+
+        monkeypatch.setattr(asyncpg, "connect", connected)
+        for name in ("execute", "fetch", "fetchval", "fetchrow", "copy_records_to_table", "executemany"):
+            monkeypatch.setattr(asyncpg.Connection, name, self._mortal(getattr(asyncpg.Connection, name)))
+
+    def _mortal(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def wrapper(connection: Any, *arguments: Any, **more: Any) -> Any:
+            if connection not in self.connections:
+                return await method(connection, *arguments, **more)
+            self.count += 1
+            self.left -= 1
+            if self.left == 0:
+                self._die()
+            found = await method(connection, *arguments, **more)
+            if self.left == 1:
+                self.left = 0
+                self._die()
+            return found
+
+        return wrapper
+
+    def _die(self) -> None:
+        for connection in self.connections:
+            connection.terminate()
+        self.connections.clear()
+        raise Killed
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(180)
+async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moving_module, "FENCE_S", 1.0)
+    rooms = [*rooms_of_bucket(7, 2), ROOM]
+    death = Death(monkeypatch)
+    async with opened(place) as one, opened(place) as other:
+        for room in rooms:
+            await create(one, room)
+            await say(one, room, "first")
+        await move(urls(place), 7, "shard1")
+        await move(urls(place), 7, HOME)
+        statements = death.count // 2
+        to = "shard1"
+        async with talking([one, other], rooms) as talk:
+            for kill in range(DEATHS):
+                at = 2 + kill * statements // DEATHS
+                death.left = at
+                with suppress(Killed, Shutdown):  # As after a lost connection, where it was in the middle of something.
+                    await move(urls(place), 7, to)
+                death.left, death.connections = 10**9, []
+                print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
+                before = {room: len(talk.acknowledged[room]) for room in rooms}
+                await reaches(lambda before=before: all(len(talk.acknowledged[room]) > before[room] for room in rooms))  # type: ignore[misc]
+                if kill % 2:
+                    done = await move(urls(place), 7, to)
+                    assert done.target == to
+                    to = HOME if to == "shard1" else "shard1"
+            await move(urls(place), 7, to)
+        assert statements > DEATHS
+        assert talk.refused == 0
+        await talk.check(one)
+        await talk.check(other)
+        assert isinstance(one.database, ShardedDatabase)
+        gone = one.database.parts[0 if to == "shard1" else 1]
+        for table, column in (("rooms", "id"), ("entries", "room_id"), ("members", "room_id"), ("reads", "room_id")):
+            assert await gone.read(f"SELECT count(*) FROM {table} WHERE securechat_bucket({column}) = 7") == [(0,)]
+
+
+@pytest.mark.parametrize("state", ["fenced", "away", "absent"])
+async def test_nobody_writes_to_a_bucket_that_is_not_here(
+    one: StoreUnderTest, place: Place, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_log, "WAIT_S", 0.1)
+    await say(one, ROOM, "a")  # Now the room is in memory, and the next one would be one statement.
+    part, bucket = one.database.for_room(ROOM), bucket_of(ROOM)
+    there = place.shards["shard1"]
+    row = f"({bucket}, '{state}', 'nowhere', clock_timestamp() + interval '1 hour')"
+    await read_all(there, f"INSERT INTO buckets (bucket, state, shard, until) VALUES {row}")
+
+    with pytest.raises(Unavailable):
+        await say(one, ROOM, "b")
+    with pytest.raises(Unavailable):
+        await write(one, made(ROOM, 4, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+    with pytest.raises(Unavailable):
+        await one.log.commit(_mark)
+    assert await part.read("SELECT count(*), max(read_seq) FROM entries, reads WHERE reads.room_id = ?", (ROOM,)) == [(3, 3)]
+    assert await say(one, AT_HOME, "c") == 3
+    if state == "fenced":
+        assert (await one.log.page(ROOM, limit=9)).last_seq == 3
+    else:
+        for read in (one.log.page(ROOM, limit=9), one.log.head("usr_ana", ROOM), one.log.heads("usr_ana")):
+            with pytest.raises(Unavailable):
+                await read
+    await read_all(there, f"UPDATE buckets SET state = 'fenced', until = clock_timestamp() WHERE bucket = {bucket}")
+    assert await say(one, ROOM, "b") == 4  # A fence ends by itself.
+
+
+async def _mark(tx: LogTransaction) -> None:
+    tx.mark_read("usr_ana", ROOM, 1, back=True)
+
+
+async def test_what_changes_behind_the_log_is_found_by_comparing(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await say(one, ROOM, "a")
+    copied = moving_module.BucketMove._replace
+
+    async def damaging(self: Any, table: str, where: str, values: Any) -> None:
+        await copied(self, table, where, values)
+        if table == "entries":
+            await self._target.execute("UPDATE entries SET body = 'other' WHERE room_id = $1 AND body IS NOT NULL", ROOM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving_module.BucketMove, "_replace", damaging)
+        with pytest.raises(Conflict, match=f"{ROOM} is not the same"):
+            await move(urls(place), bucket_of(ROOM), HOME)
+    assert await say(one, ROOM, "b") == 4
+    assert (await move(urls(place), bucket_of(ROOM), HOME)).target == HOME
+    assert [each.body for each in (await one.log.page(ROOM, after=2, limit=9)).entries] == ["text a", "text b"]
+
+
+async def test_everything_of_a_room_goes_along(one: StoreUnderTest, place: Place) -> None:
+    one.sealing.on = True
+    await write(one, made(ROOM, 3, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+    for cmid in ("a", "b", "c"):
+        await say(one, ROOM, cmid)
+    await write(one, made(ROOM, 7, EntryType.MESSAGE_EDITED, target=4, body="better"))
+    await write(one, made(ROOM, 8, EntryType.REACTION_ADDED, target=5, emoji="👍"))
+    await write(one, made(ROOM, 9, EntryType.MESSAGE_DELETED, target=6))
+    before = await one.log.page(ROOM, limit=20)
+    state = await one.log.read_state("usr_ana", ROOM)
+    members = await one.database.for_room(ROOM).read("SELECT user_id, role FROM members WHERE room_id = ? ORDER BY 1", (ROOM,))
+
+    await move(urls(place), bucket_of(ROOM), HOME)
+    async with opened(place, sealed=True) as again:
+        assert await again.log.page(ROOM, limit=20) == before
+        assert await again.log.read_state("usr_ana", ROOM) == state
+        assert await again.database.read("SELECT user_id, role FROM members WHERE room_id = ? ORDER BY 1", (ROOM,)) == members
+        await write(again, made(ROOM, 10, EntryType.ROOM_ERASED))
+        await move(urls(place), bucket_of(ROOM), "shard1")
+        assert [each.body for each in (await again.log.page(ROOM, limit=20)).entries] == [None] * 10
+        await again.jobs.erase(ROOM)
+        assert await again.value("SELECT count(sealed) FROM entries") == 0
+
+
+async def test_two_do_not_move_one_bucket_and_jobs_rest_meanwhile(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await say(one, ROOM, "a")
+    seen: list[type[BaseException] | None] = []
+    fence = moving_module.BucketMove._fence
+
+    async def looked(self: Any) -> None:
+        for attempt in (move(urls(place), bucket_of(ROOM), HOME), one.jobs.rotate(messages=False)):
+            try:
+                await attempt
+            except Conflict as error:
+                seen.append(type(error))
+        await fence(self)
+
+    monkeypatch.setattr(moving_module.BucketMove, "_fence", looked)
+    await move(urls(place), bucket_of(ROOM), HOME)
+
+    assert seen == [Conflict, Conflict]
+    await one.jobs.rotate(messages=False)
+    with pytest.raises(Conflict, match="storage job"):
+        await move(urls(place), bucket_of(ROOM), "shard1")
+
+
+# ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_shard_is_known_by_more_than_its_address(
+    place: Place, one: StoreUnderTest, postgres: Postgres, second: Postgres
+) -> None:
+    assert isinstance(one.database, ShardedDatabase)
+    assert len(one.database.buckets(HOME)) == len(one.database.buckets("shard1")) == BUCKETS // 2
+
+    async def open_with(shards: dict[str, str]) -> None:
+        await (await open_sharded(await open_postgres(urls(place)[HOME]), shards, connections=3)).close()
+
+    with pytest.raises(Shutdown, match="database_shards"):
+        await open_with({})
+    wrong = second.url(await asyncio.to_thread(second.new_database))
+    with pytest.raises(Shutdown, match="not that shard"):
+        await open_with({"shard1": wrong})
+    for url in (urls(place)[HOME], urls(place)["shard1"]):
+        with pytest.raises(Conflict, match="empty"):
+            await add(one.database.home, "shard2", url)
+    await add(one.database.home, "shard2", wrong)
+    await add(one.database.home, "shard2", wrong)
+    rows = await read_all(wrong, f"SELECT value FROM settings WHERE key = '{SHARD}'")
+    assert msgspec.json.decode(rows[0][0])[1] == "shard2"
