@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,13 @@ class Person:
     async def ask(self, op: str, **fields: Any) -> Any:
         frame_id = f"c{next(self._ids)}"
         await self.socket.send(json.dumps([{"op": op, "id": frame_id, **fields}]))
-        await until(lambda: any(each.get("id") == frame_id for each in self.frames))
-        found = next(each for each in self.frames if each.get("id") == frame_id)
+        await until(lambda: self.answer(frame_id))
+        found = self.answer(frame_id)
         assert found["op"] != "error", found
         return found.get("data", found)
+
+    def answer(self, frame_id: str) -> Any:
+        return next((each for each in self.frames if each.get("id") == frame_id), None)
 
     def seqs(self, room: str) -> list[int]:
         return [each["seq"] for each in self.frames if each["op"] == "event" and each["room"] == room]
@@ -203,11 +207,10 @@ async def test_presence_typing_and_read_markers_travel(world: World) -> None:
 async def refused(person: Person, room: str) -> str:
     """Send until it is refused, as soon as the other server's word is here; return the code."""
     for number in range(200):
-        await person.socket.send(
-            json.dumps([{"op": "message.send", "id": f"m{number}", "room": room, "cmid": f"m{number}", "body": "hi"}])
-        )
-        await until(lambda number=number: any(each.get("id") == f"m{number}" for each in person.frames))
-        answer = next(each for each in person.frames if each.get("id") == f"m{number}")
+        frame = {"op": "message.send", "id": f"m{number}", "room": room, "cmid": f"m{number}", "body": "hi"}
+        await person.socket.send(json.dumps([frame]))
+        await until(partial(person.answer, frame["id"]))
+        answer = person.answer(frame["id"])
         if answer["op"] == "error":
             return str(answer["code"])
     raise AssertionError("it was never refused")
