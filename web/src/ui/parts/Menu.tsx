@@ -45,7 +45,9 @@ export function Menu({ label, items, children }: Props) {
     if (!isOpen) return;
     const all = entries();
     const at = all.indexOf(document.activeElement as HTMLButtonElement);
-    const to = { ArrowDown: at + 1, ArrowUp: Math.max(at, 0) - 1 + all.length, Home: 0, End: all.length - 1 }[event.key];
+    const to = { ArrowDown: at + 1, ArrowUp: Math.max(at, 0) - 1 + all.length, Home: 0, End: all.length - 1 }[
+      event.key
+    ];
     if (to !== undefined) all[to % all.length]?.focus();
     else if (event.key === "Escape") close();
     else return;
