@@ -251,10 +251,10 @@ def _sequence_order() -> None:
     """Take `seq` as from a sequence: what a transaction took and did not store is gone, and the next one goes on after it."""
 
     def make(commit: Any) -> Any:
-        async def wrapper(self: SqliteLog, work: Any) -> Any:
+        async def wrapper(self: SqliteLog, work: Any, lane: int = 0) -> Any:
             rooms = dict(self._rooms)
             try:
-                return await commit(self, work)
+                return await commit(self, work, lane)
             except BaseException:
                 self._rooms |= rooms
                 raise
