@@ -250,6 +250,31 @@ async def test_whatever_the_network_does_every_connection_gets_each_entry_once_i
         await until(lambda: all(server.is_complete() for server in group), *group)
 
 
+async def test_who_comes_in_while_a_gap_is_read_is_told_which_room_they_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_bob")
+    async with servers(log, 1) as (server,):
+        await server.connect("usr_bob")
+        eve = await server.connect("usr_eve")
+        ana = Listener(log, "usr_ana")
+        connection = cast("ClientConnection", ana)
+        server.hub.expect(connection, "usr_ana", ana.principal.device_id)
+        for user in ("usr_ana", "usr_eve"):
+            log.append("rm_0", EntryType.MEMBER_JOINED, user)  # Their messages are never to come.
+        head = log.head
+
+        async def late(user_id: str, room_id: str) -> RoomSummary:
+            found = await head(user_id, room_id)
+            if ana not in server.listeners:
+                server.hub.attach(connection, "usr_ana", {})  # Her snapshot is older than the join.
+                server.listeners.append(ana)
+            return found
+
+        monkeypatch.setattr(log, "head", late)
+        server.sequencer.suspect()
+        await until(lambda: ana.at.get("rm_0") == eve.at.get("rm_0") == 3, server)
+
+
 async def test_a_gap_is_held_until_what_is_missing_comes() -> None:
     log = Log()
     first = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")

@@ -320,12 +320,12 @@ class Sequencer:
             before = room.position
             page = await self._store.page(room_id, after=before, limit=PAGE)
             opened: dict[str, RoomSummary] = {}
-            for entry in page.entries:
-                member = entry.member or ""
-                if entry.type is EntryType.MEMBER_JOINED and self._audience.is_online(member):
+            while joined := self._online_joiners(page.entries) - opened.keys():  # Others may come online while one is read.
+                for member in joined:
                     summary = await self._store.head(member, room_id)
-                    if summary is not None:
-                        opened[member] = summary
+                    if summary is None:
+                        return  # The room is gone.
+                    opened[member] = summary
             if self._rooms.get(room_id) is not room:
                 return
             room.known = page.last_seq if not page.entries else max(room.known, page.last_seq)
@@ -338,6 +338,11 @@ class Sequencer:
             self.deliver([RoomBatch(room_id, lacking, opened)])
             if room.position >= room.known:
                 return
+
+    def _online_joiners(self, entries: Iterable[Entry]) -> set[str]:
+        """Return who joins in these entries and has a connection here: they are told which room it is."""
+        joiners = {entry.member or "" for entry in entries if entry.type is EntryType.MEMBER_JOINED}
+        return {member for member in joiners if self._audience.is_online(member)}
 
     async def _look(self, *, resync: bool) -> None:
         """Compare with the store: where each room is, what is in doubt, and if asked for who is where."""
