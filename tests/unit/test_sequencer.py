@@ -271,8 +271,8 @@ async def test_who_comes_in_while_a_gap_is_read_is_told_which_room_they_joined(m
             return found
 
         monkeypatch.setattr(log, "head", late)
-        server.sequencer.suspect()
-        await until(lambda: ana.at.get("rm_0") == eve.at.get("rm_0") == 3, server)
+        server.sequencer.deliver([log.append("rm_0")])
+        await until(lambda: ana.at.get("rm_0") == eve.at.get("rm_0") == 4, server)
 
 
 async def test_a_gap_is_held_until_what_is_missing_comes() -> None:
