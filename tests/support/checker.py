@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import asyncpg
+
 from support.history import Record, digest
 from support.sealed import sealed_texts
 
@@ -63,6 +65,20 @@ def read_rows(database: Path) -> list[Row]:
     return [
         Row(room, seq, kind, user, cmid or "", digest(texts.get((room, seq), body)), member or "")
         for room, seq, kind, user, cmid, body, member in found
+    ]
+
+
+async def read_postgres(url: str) -> list[Row]:
+    """Read the log from a PostgreSQL, in order."""
+    connection = await asyncpg.connect(url)
+    try:
+        found = await connection.fetch(
+            "SELECT room_id, seq, type, user_id, cmid, body, extra::jsonb ->> 'member' FROM entries ORDER BY room_id, seq"
+        )
+    finally:
+        await connection.close()
+    return [
+        Row(room, seq, kind, user, cmid or "", digest(body), member or "") for room, seq, kind, user, cmid, body, member in found
     ]
 
 

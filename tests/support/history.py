@@ -26,7 +26,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
         op: `send`, `repeat` (a send again, on purpose), `conflict` (a known cmid with another body), `fetch`, `read` (an entry of
             a fetched page), `connect`, `closed`, `event` (an entry as it came on the wire), `shown` (an entry as a client library
             gave it out), `gap` (a client library said that some are missing), `quiet` (has had time to get everything),
-            `refusing` (nobody's: from now on the store may refuse for a while).
+            `refusing` (nobody's: from now on the store may refuse for a while), `signal` (one about a room), `join` and `leave` (of
+            a room), `removed` (of a room, by the operator), `revoke` (its session, by the operator), `edit` (of a message).
         phase: How far it is.
         conn: Which connection of this client, from 1.
         attempt: Ties an answer to its invocation.

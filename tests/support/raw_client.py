@@ -25,6 +25,9 @@ SUBPROTOCOL: Final = Subprotocol("securechat.v1.clear")
 FRAMES_MAX: Final = 64
 """Frames that this client puts into one message."""
 BYTES_MAX: Final = 60_000
+AGAIN_S: Final = 1.0
+READY_S: Final = 10.0
+"""A server that does not say `ready` within this time is left."""
 
 
 class Refused(Exception):
@@ -67,6 +70,8 @@ class RawClient:
         tls: For `wss`.
         listens: Whether entries go into the history.
         from_start: Resume every room from its first entry.
+        also: URLs of other servers: the next one is tried when one does not let it in.
+        heartbeat_s: Ping that often, and leave a server that does not answer within this time; None for never.
 
     Attributes:
         last: Room → newest `seq` held.
@@ -75,6 +80,8 @@ class RawClient:
         drains: How many `drain` frames came.
         signals: Types of signals, each with its room.
         keep_bytes: Keep every message as it came, in `heard`.
+        may_end: Its session may be revoked: then it stops, and `revoked` is set.
+        outages: How long it was without a server, each time, in seconds.
     """
 
     def __init__(
@@ -88,6 +95,8 @@ class RawClient:
         tls: ssl.SSLContext | None = None,
         listens: bool = True,
         from_start: Sequence[str] = (),
+        also: Sequence[str] = (),
+        heartbeat_s: float | None = None,
     ) -> None:
         self.name = name
         self.url = url
@@ -103,6 +112,12 @@ class RawClient:
         self.keep_bytes = False
         self.heard: list[bytes] = []
         self.latencies: list[float] = []
+        self.outages: list[float] = []
+        self.may_end = False
+        self.revoked = asyncio.Event()
+        self._lost_at = 0.0
+        self._urls = [url, *also]
+        self._heartbeat_s = heartbeat_s
         self._history = history
         self._binary = binary
         self._tls = tls
@@ -191,6 +206,18 @@ class RawClient:
         """Say in the history that from here on everything should have come."""
         self._history.add(self.name, "quiet")
 
+    async def act(self, op: str, name: str, room: str, **fields: Any) -> Any:
+        """Perform a command that the history calls `name`; return its reply, or None when it was refused or nobody knows."""
+        attempt = self._number()
+        self._history.add(self.name, name, "invoke", room=room, attempt=attempt)
+        try:
+            answer = await self._ask({"op": op, "id": attempt, "room": room, **fields})
+        except (Lost, Refused) as error:
+            self._history.add(self.name, name, "info", room=room, attempt=attempt, code=str(error))
+            return None
+        self._history.add(self.name, name, room=room, attempt=attempt)
+        return answer
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _number(self) -> str:
@@ -240,7 +267,10 @@ class RawClient:
                 self._history.add(self.name, "send", "info", **fields)
             elif answer["op"] == "error":
                 self._history.add(self.name, "send", "fail", code=answer["code"], **fields)
-                if not answer.get("retryable"):  # One that may be tried again waits for the next connection.
+                if answer.get("retryable"):
+                    pause = (answer.get("retry_after_ms") or 1_000 * AGAIN_S) / 1_000
+                    asyncio.get_running_loop().call_later(pause, self._again, send, self._conn)
+                else:
                     del self._outbox[send.room, send.cmid]
                     send.done.set_exception(Refused(answer["code"]))
                     send.done.exception()
@@ -256,40 +286,65 @@ class RawClient:
         self._waiting[attempt] = answered
         self._put({"op": "message.send", "id": attempt, "room": send.room, "cmid": send.cmid, "body": send.body})
 
+    def _again(self, send: Send, conn: int) -> None:
+        """Try what was refused for now; after a lost connection all of it is tried anyway."""
+        if conn == self._conn and self.ready.is_set() and (send.room, send.cmid) in self._outbox:
+            self._attempt(send)
+
     def _put(self, frame: dict[str, Any]) -> None:
         self._sending.append(frame)
         self._wake.set()
 
     def _lose(self) -> None:
+        if self.ready.is_set():
+            self._lost_at = time.monotonic()
         self.ready.clear()
         self._sending.clear()
         waiting, self._waiting = self._waiting, {}
         for answered in waiting.values():
             answered(None)
 
+    def _next_server(self) -> None:
+        self._urls.append(self._urls.pop(0))
+        self.url = self._urls[0]
+
     async def _run(self) -> None:
-        while True:
+        while not self.revoked.is_set():
             try:
                 socket_ = await connect(
-                    f"{self.url}/gateway", subprotocols=[SUBPROTOCOL], compression=None, ssl=self._tls, open_timeout=10,
-                    ping_interval=None, close_timeout=1, max_size=None, max_queue=256, proxy=None,
+                    f"{self.url}/gateway", subprotocols=[SUBPROTOCOL], compression=None, ssl=self._tls, open_timeout=READY_S,
+                    ping_interval=self._heartbeat_s, ping_timeout=self._heartbeat_s, close_timeout=1, max_size=None, max_queue=256,
+                    proxy=None,
                 )  # fmt: skip
             except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError):
+                self._next_server()
                 await asyncio.sleep(self._pause.uniform(0.02, 0.1))
                 continue
             self._conn += 1
             writer = asyncio.create_task(self._write(socket_))
+            patience = asyncio.create_task(self._leave_if_silent(socket_))
             try:
                 await self._session(socket_)
             except ConnectionClosed as closed:
                 code = closed.rcvd.code if closed.rcvd is not None else 1006
                 self.closes.append(code)
                 self._history.add(self.name, "closed", conn=self._conn, code=str(code))
+                if not self.ready.is_set():
+                    self._next_server()
+                    await asyncio.sleep(self._pause.uniform(0.02, 0.1))
             finally:
                 writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+                patience.cancel()
+                await asyncio.gather(writer, patience, return_exceptions=True)
                 self._lose()
                 await socket_.close()
+
+    async def _leave_if_silent(self, socket_: ClientConnection) -> None:
+        try:
+            async with asyncio.timeout(READY_S):
+                await self.ready.wait()
+        except TimeoutError:
+            socket_.transport.abort()
 
     async def _write(self, socket_: ClientConnection) -> None:
         while True:
@@ -339,9 +394,12 @@ class RawClient:
         elif op == "ready":
             self._take_ready(frame, after)
         elif op == "error":
-            raise AssertionError(f"{self.name} was refused: {frame}")
+            self._take_refusal(frame)
         elif op == "signal":
-            self.signals.append((frame["type"], frame.get("room") or frame.get("summary", {}).get("id", "")))
+            room = frame.get("room") or frame.get("summary", {}).get("id", "")
+            self.signals.append((frame["type"], room))
+            if room:
+                self._history.add(self.name, "signal", room=room, kind=frame["type"])
             if frame["type"] == "room.closed":
                 self.last.pop(frame["room"], None)
                 self.rooms.discard(frame["room"])
@@ -349,6 +407,13 @@ class RawClient:
                 self.rooms.add(frame["summary"]["id"])
         elif op == "drain":
             self.drains += 1
+
+    def _take_refusal(self, frame: dict[str, Any]) -> None:
+        """A refusal of what nobody waits for: of the session, or the server ends it for now."""
+        if self.may_end and frame["code"] == "unauthorized":
+            self.revoked.set()
+        elif not frame.get("retryable"):
+            raise AssertionError(f"{self.name} was refused: {frame}")
 
     def _take_ready(self, frame: dict[str, Any], after: dict[str, int]) -> None:
         self.user = frame["user"]["id"]
@@ -359,6 +424,9 @@ class RawClient:
             self.last.setdefault(room, tip)
         for gone in self.last.keys() - tips.keys():
             del self.last[gone]
+        if self._lost_at:
+            self.outages.append(time.monotonic() - self._lost_at)
+            self._lost_at = 0.0
         self._history.add(self.name, "connect", conn=self._conn, user=self.user, tips=tips, after=after, cut=cut)
         self.ready.set()
         for send in list(self._outbox.values()):

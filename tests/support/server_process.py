@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -103,9 +103,14 @@ class ServerProcess:
         port: Port with TLS.
         http_port: Port without.
         output: File for everything it says.
+        settings: Besides `CONFIG`.
+        limits: What `prlimit` takes, such as `--nofile=256`.
     """
 
-    def __init__(self, root: Path, port: int, http_port: int, output: Path) -> None:
+    def __init__(
+        self, root: Path, port: int, http_port: int, output: Path, settings: dict[str, Any] | None = None,
+        limits: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.root = root
         self.port = port
         self.http_port = http_port
@@ -113,7 +118,12 @@ class ServerProcess:
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._config = root.parent / f"{root.name}.json"
-        self._config.write_text(json.dumps(CONFIG))
+        self.limits = list(limits)
+        self.configure(settings or {})
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Have these settings; a server that runs takes what can be taken without a restart."""
+        self._config.write_text(json.dumps(CONFIG | settings))
 
     @property
     def url(self) -> str:
@@ -155,7 +165,7 @@ class ServerProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SECURECHAT_")}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
         command = [
-            sys.executable, "-m", "support.server_main", *faults, "serve", "--config", str(self._config), "--data", str(self.root),
+            *(["prlimit", *self.limits] if self.limits else []), sys.executable, "-m", "support.server_main", *faults, "serve", "--config", str(self._config), "--data", str(self.root),
             "--port", str(self.port), "--http-port", str(self.http_port),
         ]  # fmt: skip
         with self.output.open("ab") as output:
@@ -207,10 +217,37 @@ class ServerProcess:
 
     async def metric(self, name: str) -> float:
         """Read one figure."""
+        return (await self.metrics())[name]
+
+    async def metrics(self) -> dict[str, float]:
+        """Read all figures."""
         text = (await self._admin("GET /metrics", b"")).decode()
-        found = re.search(rf"^securechat_{name}(?:_total)? ([0-9.e+-]+)$", text, re.MULTILINE)
-        assert found is not None, text
-        return float(found[1])
+        return {
+            name: float(value) for name, value in re.findall(r"^securechat_(\w+?)(?:_total)? ([0-9.e+-]+)$", text, re.MULTILINE)
+        }
+
+    async def answers(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of a public page; 0 when nobody answers within a few seconds."""
+        try:
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.http_port)
+                try:
+                    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return 0, b""
+        return (int(head.split()[1]) if head else 0), body
+
+    def fds(self) -> int:
+        """Return how many file descriptors it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that it used, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def _admin(self, request: str, body: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.root / "admin.sock"), limit=2**24)

@@ -262,6 +262,7 @@ class Server:
                 "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
                 "storage_job_problem": ("1 when a storage job waits or broke", lambda: float(bool(parts.storage.problem))),
                 "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
+                "tasks": ("Tasks of the event loop", lambda: len(asyncio.all_tasks())),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
                 **_cluster_gauges(parts),
             },

@@ -1,0 +1,232 @@
+"""A fault run on several servers: PostgreSQL ← proxies ← servers → proxies → Redis, and clients behind proxies of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from securechat.sdk.client import ChatClient
+from securechat.sdk.pins import PinStore
+from support import checker
+from support.checker import Violation
+from support.cluster_load import BASE, Load, People, Talk, canary, populate_cluster
+from support.fault_world import SEED
+from support.history import History
+from support.load import LibraryReader, settle
+from support.ports import free_port
+from support.postgres import Postgres
+from support.proxy_process import ProxyProcess, Way
+from support.raw_client import RawClient
+from support.redis import RedisNode
+from support.server_process import Bot, ServerProcess, eventually, eventually_async
+
+BUS_KEY: Final = "0123456789abcdef0123456789abcdef"
+MEMORY: Final = "--as=6000000000"
+"""No server takes the machine down, whatever it does."""
+HEARTBEAT_S: Final = 5.0
+
+
+class Server:
+    """One of the servers, and the ways to it and from it.
+
+    Attributes:
+        front: Between clients and it.
+        database: Between it and PostgreSQL.
+        bus: Between it and Redis.
+    """
+
+    def __init__(self, process: ServerProcess, front: Way, database: Way, bus: Way) -> None:
+        self.process = process
+        self.front = front
+        self.database = database
+        self.bus = bus
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"ws://127.0.0.1:{self.front.port}"
+
+
+class Cluster:
+    """Servers, everything around them, and the history of their clients."""
+
+    def __init__(self, folder: Path, name: str, postgres: Postgres, redis: RedisNode, load: Load = BASE, servers: int = 2) -> None:
+        self.folder = folder
+        self.postgres = postgres
+        self.redis = redis
+        self.load = load
+        self.rng = random.Random(f"{SEED} {name}")
+        self.history = History(folder / "history.jsonl")
+        self.servers: list[Server] = []
+        self.clients: list[RawClient] = []
+        self.members: list[RawClient] = []
+        self.visitors: list[RawClient] = []
+        self.victims: list[RawClient] = []
+        self.outsiders: list[RawClient] = []
+        self.readers: list[LibraryReader] = []
+        self.audit_folder = folder / "audit"
+        self.audit_folder.mkdir()
+        self.settings: dict[str, Any] = {"bus_key": BUS_KEY, "database_connections": 6, "audit_folder": str(self.audit_folder)}
+        self.people: People
+        self.talk: Talk
+        self.database = postgres.new_database()
+        self.balanced: Way
+        self._count = servers
+        self._proxies = ProxyProcess()
+
+    # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self, *faults: str, limits: Sequence[str] = ()) -> None:
+        """Start the servers, make people and rooms, and connect everybody."""
+        await self.start_servers(*faults, limits=limits)
+        self.people = await populate_cluster(self.servers[0].process, self.load, self.rng)
+        self._make_clients()
+        for start in range(0, len(self.clients), 20):
+            await asyncio.gather(*(client.start() for client in self.clients[start : start + 20]))
+        await asyncio.gather(*(reader.start() for reader in self.readers))
+        self.talk = Talk(self.load, self.people, self.members, self.visitors, self.rng)
+
+    async def start_servers(self, *faults: str, limits: Sequence[str] = ()) -> None:
+        """Start the servers; the first one makes the keys."""
+        for number in range(self._count):
+            root, port = self.folder / f"server{number}", free_port()
+            database = await self._proxies.open(f"database{number}", [self.postgres.port])
+            bus = await self._proxies.open(f"bus{number}", [self.redis.port])
+            front = await self._proxies.open(f"front{number}", [port])
+            settings = self.settings | {
+                "database_url": self.postgres.url(self.database, database.port), "redis_url": f"redis://127.0.0.1:{bus.port}",
+            }  # fmt: skip
+            if number:
+                shutil.copytree(self.servers[0].process.root / "keys", root / "keys")
+            process = ServerProcess(root, free_port(), port, self.folder / f"server{number}.log", settings, [MEMORY, *limits])
+            self.servers.append(Server(process, front, database, bus))
+            await process.start(*faults)
+        self.balanced = await self._proxies.open("balanced", [each.process.http_port for each in self.servers])
+
+    def _make_clients(self) -> None:
+        people = self.people
+        for number, (bot, rooms) in enumerate(people.members):
+            self.members.append(self.client(bot, number, rooms))
+        self.visitors += [self.client(bot, number) for number, bot in enumerate(people.visitors)]
+        self.victims += [self.client(bot, number, people.rooms[:1]) for number, bot in enumerate(people.victims)]
+        self.outsiders += [self.client(bot, number) for number, bot in enumerate(people.outsiders)]
+        for outsider in self.outsiders:
+            outsider.keep_bytes = True
+        for victim in self.victims:
+            victim.may_end = True
+        for bot in people.readers:
+            url = f"http://127.0.0.1:{self.balanced.port}"
+            client = ChatClient(url, bot.token, resume={people.rooms[0]: 0}, pins=PinStore(None))
+            self.readers.append(LibraryReader(f"library {bot.name}", client, self.history))
+
+    def client(self, bot: Bot, number: int, rooms: Sequence[str] = ()) -> RawClient:
+        """Make a client whose first server is that of its number; every other one speaks MessagePack."""
+        urls = [each.url for each in self.servers]
+        first = number % len(urls)
+        client = RawClient(
+            bot.name, urls[first], bot.token, self.history, binary=number // 2 % 2 == 1, from_start=rooms,
+            also=[*urls[first + 1 :], *urls[:first]], heartbeat_s=HEARTBEAT_S,
+        )  # fmt: skip
+        self.clients.append(client)
+        return client
+
+    # ── on the way ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def for_a_while(self, seconds: float) -> None:
+        """Let the load go on."""
+        await asyncio.sleep(seconds)
+
+    async def until(self, condition: Callable[[], bool], within_s: float = 30.0, what: str = "the load goes on") -> None:
+        """Wait until something is so."""
+        await eventually(condition, within_s, what)
+
+    async def acknowledges(self, more: int, within_s: float = 30.0) -> float:
+        """Wait until this many more messages are acknowledged; return how long that took."""
+        goal, began = self.history.acknowledged + more, time.monotonic()
+        await self.until(lambda: self.history.acknowledged >= goal, within_s)
+        return time.monotonic() - began
+
+    def refusing(self) -> None:
+        """Say in the history that from now on the store may refuse for a while."""
+        self.history.add("", "refusing")
+
+    async def revoke(self, victim: RawClient, by: Server) -> None:
+        """Have the operator end somebody's session, on this server."""
+        self.history.add(victim.name, "revoke", "invoke")
+        await by.process.ask("bot.revoke", user=victim.user)
+        self.history.add(victim.name, "revoke")
+        await asyncio.wait_for(victim.revoked.wait(), 30)
+
+    def connected_to(self, server: Server) -> list[RawClient]:
+        """Return who is connected to a server now."""
+        return [client for client in self.clients if client.url == server.url and client.ready.is_set()]
+
+    async def both_serve(self, within_s: float = 30.0) -> None:
+        """Wait until every server is ready."""
+
+        async def ready() -> bool:
+            return all([(await each.process.answers("/readyz"))[0] == 200 for each in self.servers])
+
+        await eventually_async(ready, within_s, "all servers are ready")
+
+    # ── end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def quiet(self, within_s: float = 30.0) -> float:
+        """No more talking; wait until everybody has everything, and return how long that took."""
+        await self.talk.stop()
+        began = time.monotonic()
+        clients = [client for client in self.clients if not client.revoked.is_set()]
+        await settle(clients, within_s)
+        room = self.people.rooms[0]
+        newest = {room: max(client.last.get(room, 0) for client in self.members)}
+        for reader in self.readers:
+            await reader.holds(newest, within_s)
+        return time.monotonic() - began
+
+    async def leave(self) -> None:
+        """Disconnect everybody."""
+        await asyncio.gather(*(each.stop() for each in [*self.clients, *self.readers]))
+
+    async def no_connections(self) -> None:
+        """Wait until every server noticed that everybody left."""
+
+        async def nobody() -> bool:
+            return all([await each.process.metric("connections") == 0 for each in self.servers])
+
+        await eventually_async(nobody, 40, "everybody left")
+
+    async def verdict(self) -> list[Violation]:
+        """Return what the history and the rows say."""
+        rows = await checker.read_postgres(self.postgres.url(self.database))
+        found = await asyncio.to_thread(checker.check, self.history.records(), rows)
+        return found + self._heard_outside()
+
+    def _heard_outside(self) -> list[Violation]:
+        """I6: nothing of any room is in what outsiders received, byte by byte."""
+        words = [word.encode() for room in [*self.people.rooms, self.people.hall] for word in (room, canary(room))]
+        return [
+            Violation("I6", f"{outsider.name} heard {word.decode()}")
+            for outsider in self.outsiders
+            for whole in [b"".join(outsider.heard)]
+            for word in words
+            if word in whole
+        ]
+
+    def clean_up(self) -> None:
+        """End every process."""
+        for server in self.servers:
+            server.process.clean_up()
+        self._proxies.close()
+        self.history.close()
+
+    def describe(self) -> str:
+        """Return what is needed to look into a failure."""
+        tails = "\n".join(f"server {each.process.output}\n{each.process.tail()}" for each in self.servers)
+        return f"FAULT_SEED={SEED}\nhistory {self.history.path}\n{tails}"
+
+
