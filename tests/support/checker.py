@@ -335,7 +335,7 @@ def _idempotent(world: _World) -> None:
     """I9: the same cmid always answers the same `seq`; with another text it is refused."""
     first: dict[tuple[str, str, str], int] = {}
     for record in world.history:
-        key = (record.client, record.room, record.cmid)
+        key = (world.users.get(record.client, record.client), record.room, record.cmid)
         if record.op in {"send", "repeat"} and record.phase == "ok":
             if first.setdefault(key, record.seq) != record.seq:
                 world.blame("I9", f"{record.cmid} of {record.client} was answered {first[key]} and {record.seq}")

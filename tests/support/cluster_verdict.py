@@ -15,6 +15,7 @@ from support.access_checker import check_access
 from support.checker import Violation
 from support.cluster_world import Cluster
 from support.fault_report import FaultReport, Timing, percentile
+from support.history import Record
 from support.footprint import Footprint, footprint, grown
 
 WITHIN_S: Final = 30.0
@@ -104,3 +105,17 @@ def tell_latency(report: FaultReport, timing: Timing, *, ack_s: float = 0.0, del
         report.at_most("send→delivered p99", 1_000 * delivered, 1_000 * delivered_s, "ms")
     else:
         report.told("send→delivered p99", 1_000 * delivered, "ms")
+
+
+def longest_wait(history: Sequence[Record], since: float = 0.0) -> float:
+    """Return the longest time from an attempt to its answer of any kind, in seconds."""
+    tried: dict[tuple[str, str], float] = {}
+    longest = 0.0
+    for record in history:
+        if record.op != "send" or record.t_mono < since:
+            continue
+        if record.phase == "invoke":
+            tried[record.client, record.attempt] = record.t_mono
+        elif (began := tried.pop((record.client, record.attempt), None)) is not None:
+            longest = max(longest, record.t_mono - began)
+    return longest

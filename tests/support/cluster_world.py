@@ -155,11 +155,11 @@ class Cluster:
         """Say in the history that from now on the store may refuse for a while."""
         self.history.add("", "refusing")
 
-    async def revoke(self, victim: RawClient, by: Server) -> None:
-        """Have the operator end somebody's session, on this server."""
+    async def revoke(self, victim: RawClient, by: Server, code: str = "") -> None:
+        """Have the operator end somebody's session, on this server; `code` as in `access_checker`."""
         self.history.add(victim.name, "revoke", "invoke")
         await by.process.ask("bot.revoke", user=victim.user)
-        self.history.add(victim.name, "revoke")
+        self.history.add(victim.name, "revoke", code=code)
         await asyncio.wait_for(victim.revoked.wait(), 30)
 
     def connected_to(self, server: Server) -> list[RawClient]:

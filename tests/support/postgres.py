@@ -92,12 +92,13 @@ class Postgres:
         wait_until(self._answers, "PostgreSQL answers", 30)
 
     def stop(self, number: int = signal.SIGQUIT) -> None:
-        """End it: SIGQUIT is an immediate stop, as after a crash."""
+        """End it: SIGQUIT is an immediate stop, as after a crash; after SIGKILL its processes find out by themselves."""
         if self._process is not None:
-            pid = int((self.folder / "data/postmaster.pid").read_text().split()[0])
-            os.kill(pid, number)
+            pids = self._pids()
+            os.kill(pids[0], number)
             self._process.wait(30)
             self._process = None
+            wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "its processes end", 30)
 
     def restart(self, number: int = signal.SIGQUIT) -> None:
         """End it and start it again."""
@@ -107,9 +108,7 @@ class Postgres:
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Keep all its processes from running: it takes connections, and answers nothing."""
-        postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
-        children = (Path(f"/proc/{postmaster}/task/{postmaster}/children")).read_text().split()
-        pids = [postmaster, *map(int, children)]
+        pids = self._pids()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -122,6 +121,12 @@ class Postgres:
         """End it and remove its folder."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _pids(self) -> list[int]:
+        """Return the postmaster's process id, and those of its children."""
+        postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+        children = (Path(f"/proc/{postmaster}/task/{postmaster}/children")).read_text().split()
+        return [postmaster, *map(int, children)]
 
     def _answers(self) -> bool:
         return (

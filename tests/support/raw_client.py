@@ -130,6 +130,7 @@ class RawClient:
         self._sending: list[dict[str, Any]] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._socket: ClientConnection | None = None
         self._pause = random.Random(name)
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.encode if binary else msgspec.json.encode
         self._decode: Callable[[Any], Any] = msgspec.msgpack.decode if binary else msgspec.json.decode
@@ -201,6 +202,13 @@ class RawClient:
             Lost: Nobody knows.
         """
         return await self._ask({"op": op, "id": self._number(), **fields})
+
+    def go_to(self, url: str) -> None:
+        """Leave this server for another one, without a word."""
+        self._urls.sort(key=lambda each: each != url)
+        self.url = url
+        if self._socket is not None:
+            self._socket.transport.abort()
 
     def quiet(self) -> None:
         """Say in the history that from here on everything should have come."""
@@ -321,6 +329,7 @@ class RawClient:
                 await asyncio.sleep(self._pause.uniform(0.02, 0.1))
                 continue
             self._conn += 1
+            self._socket = socket_
             writer = asyncio.create_task(self._write(socket_))
             patience = asyncio.create_task(self._leave_if_silent(socket_))
             try:

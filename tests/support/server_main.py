@@ -1,6 +1,6 @@
 """The real command line, with chosen faults put into the process first.
 
-`python -m support.server_main [--mutant NAME] [--failpoint NAME:COUNT] [--storage lose|tear:SEED] … serve …`
+`python -m support.server_main [--mutant NAME] [--failpoint NAME:COUNT] [--cluster-failpoint NAME:COUNT] [--storage lose|tear:SEED] … serve …`
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from securechat.cli.main import main as command_line
-from support import mutants, power_loss
+from support import failpoints, mutants, power_loss
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="server_main")
     parser.add_argument("--mutant", choices=sorted(mutants.MUTANTS))
     parser.add_argument("--failpoint", metavar="NAME:COUNT")
+    parser.add_argument("--cluster-failpoint", metavar="NAME:COUNT")
     parser.add_argument("--storage", metavar="lose|tear:SEED")
     parser.add_argument("--slow-disk", type=float, metavar="SECONDS")
     parser.add_argument("--slow-publish", type=float, metavar="SECONDS")
@@ -42,6 +43,9 @@ def main() -> None:
     if given.failpoint:
         name, _, count = given.failpoint.partition(":")
         mutants.FAILPOINTS[name](int(count))
+    if given.cluster_failpoint:
+        name, _, count = given.cluster_failpoint.partition(":")
+        failpoints.CLUSTER_POINTS[name](int(count))
     sys.argv = ["securechat", *given.command]
     command_line()
     _ = layer  # SQLite holds no reference to it.

@@ -226,19 +226,28 @@ class ServerProcess:
             name: float(value) for name, value in re.findall(r"^securechat_(\w+?)(?:_total)? ([0-9.e+-]+)$", text, re.MULTILINE)
         }
 
-    async def answers(self, path: str) -> tuple[int, bytes]:
-        """Return status and body of a public page; 0 when nobody answers within a few seconds."""
+    async def post(self, path: str, content: dict[str, Any]) -> Any:
+        """Post to the REST API, and return its answer."""
+        status, body = await self.answers(f"/api/v1{path}", json.dumps(content).encode())
+        assert 200 <= status < 300, body
+        return json.loads(body)
+
+    async def answers(self, path: str, content: bytes = b"") -> tuple[int, bytes]:
+        """Return status and body of a public page, or of what is posted to it; 0 when nobody answers within a few seconds."""
+        head = f"{'POST' if content else 'GET'} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        if content:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
         try:
             async with asyncio.timeout(5):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.http_port)
                 try:
-                    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                    writer.write(head.encode() + b"\r\n" + content)
+                    first, _, body = (await reader.read()).partition(b"\r\n\r\n")
                 finally:
                     writer.close()
         except (OSError, TimeoutError):
             return 0, b""
-        return (int(head.split()[1]) if head else 0), body
+        return (int(first.split()[1]) if first else 0), body
 
     def fds(self) -> int:
         """Return how many file descriptors it has open."""

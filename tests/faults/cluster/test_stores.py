@@ -1,0 +1,94 @@
+"""F3, F4: PostgreSQL and Redis end and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Final
+
+import pytest
+
+from support.access_checker import NO_BUS
+from support.cluster_load import FULL
+from support.cluster_verdict import judge, longest_wait, readings, tell_latency
+from support.cluster_world import Cluster
+from support.fault_report import FaultReport, Timing, percentile
+from support.watch import Watch
+
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+JUST_BEFORE_S: Final = 0.3
+"""An acknowledgement of what was committed just before the end may come so much later."""
+
+
+async def test_f3_postgresql_ends_and_comes_back(cluster: Cluster, fault: FaultReport) -> None:
+    """PostgreSQL is stopped at once (SIGQUIT), or its postmaster is killed with -9, and is back after some seconds"""
+    await cluster.start()
+    cluster.talk.start()
+    await cluster.for_a_while(3)
+    before = await readings(cluster)
+    cluster.refusing()
+    stretches: list[tuple[float, float]] = []
+    first_acks, red = [], []
+    async with Watch(cluster.servers) as watch:
+        for number in (signal.SIGQUIT, signal.SIGKILL, signal.SIGQUIT)[: 3 if FULL else 2]:
+            down = time.monotonic()
+            await asyncio.to_thread(cluster.postgres.stop, number)
+            gone = time.monotonic()
+            await cluster.for_a_while(max(0.0, cluster.rng.uniform(3, 8 if FULL else 4) - (gone - down)))
+            stretches.append((gone, time.monotonic()))
+            await asyncio.to_thread(cluster.postgres.start)
+            first_acks.append(await cluster.acknowledges(1))
+            await cluster.acknowledges(100)
+            await cluster.both_serve()
+            red += [seen.red_after(down) for seen in watch.seen]
+    timing = await judge(cluster, fault, before, within_s=30)
+    history = cluster.history.records()
+    acked = [
+        record
+        for record in history
+        if record.op == "send" and record.phase == "ok"
+        and any(gone + JUST_BEFORE_S < record.t_mono < up for gone, up in stretches)
+    ]  # fmt: skip
+    fault.at_most("acknowledged while it was down", len(acked), 0)
+    fault.at_most("readiness red after", max(red), 2.0, "s")
+    fault.at_least("alive", 100 * min(seen.was_alive() for seen in watch.seen), 100, "%")
+    fault.at_most("longest without an answer", longest_wait(history), 10.0, "s")
+    fault.at_most("first acknowledgement after", max(first_acks), 5.0, "s")
+    fault.told("refused for now", timing.refused)
+    fault.conclude()
+
+
+async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport) -> None:
+    """Redis is killed with -9 and is back after some seconds, and is emptied"""
+    await cluster.start()
+    cluster.talk.start()
+    await cluster.for_a_while(3)
+    before = await readings(cluster)
+    away: list[tuple[float, float]] = []
+    whole: list[tuple[float, float]] = []
+    for round_ in range(3 if FULL else 1):
+        down = time.monotonic()
+        await asyncio.to_thread(cluster.redis.kill)
+        await cluster.for_a_while(4)
+        if round_ == 0:
+            victim = cluster.victims[1]
+            await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url), code=NO_BUS)
+        up = time.monotonic()
+        await asyncio.to_thread(cluster.redis.start)
+        away.append((down, up))
+        await cluster.for_a_while(5)
+        whole.append((time.monotonic(), time.monotonic() + 3))
+        await cluster.for_a_while(3)
+        await asyncio.to_thread(cluster.redis.ask, "FLUSHALL")
+    timing = await judge(cluster, fault, before)
+    history = cluster.history.records()
+    down_times = [Timing.of(history, *each) for each in away]
+    fault.at_least("acknowledged while it was down", min(len(each.ack) for each in down_times), 40)
+    fault.at_most("send→ack p99 then", 1_000 * max(percentile(each.ack, 0.99) for each in down_times), 250, "ms")
+    fault.at_most("send→delivered at most then", max(each.delivered[-1] for each in down_times), 2.5, "s")
+    full = [Timing.of(history, *each) for each in whole]
+    fault.at_most("send→delivered p99, 5 s after", 1_000 * max(percentile(each.delivered, 0.99) for each in full), 250, "ms")
+    fault.at_most("refused", timing.refused, 0)
+    tell_latency(fault, timing)
+    fault.conclude()

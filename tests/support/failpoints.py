@@ -1,0 +1,146 @@
+"""Failpoints of a server on PostgreSQL and Redis: the process ends, as by kill -9, at the count-th time that it comes to a point.
+
+They patch the running classes, as `mutants` does; nothing of it is in the server's own code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from securechat.bus.redis import RedisBus
+from securechat.gateway.listener import Gateway
+from securechat.store.audit import SqlAudit
+from securechat.store.postgres import PostgresDatabase
+from support.mutants import EXIT, FAILPOINTS, wrap
+
+
+class _Countdown:
+    """Ends the process at the count-th hit."""
+
+    def __init__(self, count: int) -> None:
+        self._hits = itertools.count(1)
+        self._count = count
+
+    def is_due(self) -> bool:
+        return next(self._hits) >= self._count
+
+    def hit(self) -> None:
+        if self.is_due():
+            os._exit(EXIT)
+
+
+def _before_insert(count: int) -> None:
+    due = _Countdown(count)
+
+    def make(call: Any) -> Any:
+        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> None:
+            due.hit()
+            await call(self, sql, *values)
+
+        return wrapper
+
+    wrap(PostgresDatabase, "call", make)
+
+
+def _insert_under_way(count: int) -> None:
+    """The statement is on its way, or at work: nobody here knows whether it is stored."""
+    due = _Countdown(count)
+
+    def make(call: Any) -> Any:
+        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> None:
+            if due.is_due():
+                asyncio.get_running_loop().call_later(0.001, os._exit, EXIT)
+            await call(self, sql, *values)
+
+        return wrapper
+
+    wrap(PostgresDatabase, "call", make)
+
+
+def _after_commit(count: int) -> None:
+    due = _Countdown(count)
+
+    def make(call: Any) -> Any:
+        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> None:
+            await call(self, sql, *values)
+            due.hit()
+
+        return wrapper
+
+    wrap(PostgresDatabase, "call", make)
+
+
+def _after_ack(count: int) -> None:
+    """Answered, and told to nobody yet."""
+    due = _Countdown(count)
+
+    def make(publish: Any) -> Any:
+        def wrapper(self: RedisBus, batches: Any) -> None:
+            if due.is_due():
+                # The answers leave at the end of this turn; what is told would leave with them.
+                asyncio.get_running_loop().call_later(0.001, os._exit, EXIT)
+            else:
+                publish(self, batches)
+
+        return wrapper
+
+    wrap(RedisBus, "publish", make)
+
+
+def _mid_bus(count: int) -> None:
+    """People here were told; those on other servers never are."""
+    due = _Countdown(count)
+
+    def make(flush: Any) -> Any:
+        def wrapper(self: RedisBus) -> None:
+            if self._pending:
+                due.hit()
+            flush(self)
+
+        return wrapper
+
+    wrap(RedisBus, "_flush", make)
+
+
+def _mid_drain(_count: int) -> None:
+    """Asked to stop, everybody is told to come back, and then it ends without a word."""
+
+    def make(drain: Any) -> Any:
+        def wrapper(self: Gateway, within_ms: int) -> None:
+            drain(self, within_ms)
+            os._exit(EXIT)
+
+        return wrapper
+
+    wrap(Gateway, "drain", make)
+
+
+def _mid_audit(count: int) -> None:
+    """The record is in the transaction, which is never committed."""
+    due = _Countdown(count)
+
+    def make(append: Any) -> Any:
+        async def wrapper(self: SqlAudit, transaction: Any, events: Any) -> None:
+            await append(self, transaction, events)
+            if any(event.action == "bot.revoke" for event in events):
+                due.hit()
+
+        return wrapper
+
+    wrap(SqlAudit, "append", make)
+
+
+CLUSTER_POINTS: Final[dict[str, Callable[[int], None]]] = {
+    "before_insert": _before_insert,
+    "insert_under_way": _insert_under_way,
+    "after_commit": _after_commit,
+    "after_ack": _after_ack,
+    "mid_fanout": FAILPOINTS["mid_fanout"],
+    "mid_bus": _mid_bus,
+    "mid_drain": _mid_drain,
+    "mid_audit": _mid_audit,
+}
