@@ -60,7 +60,9 @@ def _after_revocation(history: Sequence[Record]) -> list[Violation]:
             late = record.t_mono - at
             let_in = record.op == "connect" and record.phase == "ok"
             if late > limit and (record.op in _HEARD or let_in):
-                found.append(Violation("I7", f"{record.client} got {record.kind or record.op} {late:.1f} s after its session ended"))
+                found.append(
+                    Violation("I7", f"{record.client} got {record.kind or record.op} {late:.1f} s after its session ended")
+                )
     return found
 
 

@@ -180,13 +180,16 @@ class Talk:
         if name in self._busy:
             return
         self._busy.add(name)
-        task = asyncio.ensure_future(self._do(work))
+        task = asyncio.ensure_future(self._do(name, work))
         self._tasks.add(task)
-        task.add_done_callback(lambda task: (self._tasks.discard(task), self._busy.discard(name)))
+        task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, work: Callable[[], Awaitable[object]]) -> None:
-        with contextlib.suppress(Refused):
-            await work()
+    async def _do(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            with contextlib.suppress(Refused):
+                await work()
+        finally:
+            self._busy.discard(name)
 
     async def _edit(self, client: RawClient, room: str, sent: asyncio.Future[int]) -> None:
         seq = await asyncio.shield(sent)

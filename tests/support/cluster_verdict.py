@@ -15,8 +15,8 @@ from support.access_checker import check_access
 from support.checker import Violation
 from support.cluster_world import Cluster
 from support.fault_report import FaultReport, Timing, percentile
-from support.history import Record
 from support.footprint import Footprint, footprint, grown
+from support.history import Record
 
 WITHIN_S: Final = 30.0
 """Everybody has everything within this time after the fault (I3)."""
@@ -43,7 +43,9 @@ async def judge(
         expected: Words of complaints in the servers' logs that this fault causes.
         within_s: Everybody has everything by then.
     """
-    await cluster.until(lambda: all(each.ready.is_set() or each.revoked.is_set() for each in cluster.clients), within_s, "all are back")
+    await cluster.until(
+        lambda: all(each.ready.is_set() or each.revoked.is_set() for each in cluster.clients), within_s, "all are back"
+    )
     victim = next((each for each in cluster.victims if not each.revoked.is_set()), None)
     if victim is not None:
         await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url))

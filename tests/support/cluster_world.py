@@ -26,7 +26,7 @@ from support.redis import RedisNode
 from support.server_process import Bot, ServerProcess, eventually, eventually_async
 
 BUS_KEY: Final = "0123456789abcdef0123456789abcdef"
-MEMORY: Final = "--as=6000000000"
+MEMORY: Final = ("prlimit", "--as=6000000000")
 """No server takes the machine down, whatever it does."""
 HEARTBEAT_S: Final = 5.0
 
@@ -69,6 +69,8 @@ class Cluster:
         self.victims: list[RawClient] = []
         self.outsiders: list[RawClient] = []
         self.readers: list[LibraryReader] = []
+        self.strangers: list[RawClient] = []
+        self._scratch = History(folder / "scratch.jsonl")
         self.audit_folder = folder / "audit"
         self.audit_folder.mkdir()
         self.settings: dict[str, Any] = {"bus_key": BUS_KEY, "database_connections": 6, "audit_folder": str(self.audit_folder)}
@@ -76,14 +78,15 @@ class Cluster:
         self.talk: Talk
         self.database = postgres.new_database()
         self.balanced: Way
+        self.store_host = "127.0.0.1"
         self._count = servers
         self._proxies = ProxyProcess()
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def start(self, *faults: str, limits: Sequence[str] = ()) -> None:
+    async def start(self, *faults: str, prefix: Sequence[str] = ()) -> None:
         """Start the servers, make people and rooms, and connect everybody."""
-        await self.start_servers(*faults, limits=limits)
+        await self.start_servers(*faults, prefix=prefix)
         self.people = await populate_cluster(self.servers[0].process, self.load, self.rng)
         self._make_clients()
         for start in range(0, len(self.clients), 20):
@@ -91,7 +94,7 @@ class Cluster:
         await asyncio.gather(*(reader.start() for reader in self.readers))
         self.talk = Talk(self.load, self.people, self.members, self.visitors, self.rng)
 
-    async def start_servers(self, *faults: str, limits: Sequence[str] = ()) -> None:
+    async def start_servers(self, *faults: str, prefix: Sequence[str] = ()) -> None:
         """Start the servers; the first one makes the keys."""
         for number in range(self._count):
             root, port = self.folder / f"server{number}", free_port()
@@ -99,11 +102,12 @@ class Cluster:
             bus = await self._proxies.open(f"bus{number}", [self.redis.port])
             front = await self._proxies.open(f"front{number}", [port])
             settings = self.settings | {
-                "database_url": self.postgres.url(self.database, database.port), "redis_url": f"redis://127.0.0.1:{bus.port}",
+                "database_url": self.postgres.url(self.database, database.port).replace("127.0.0.1", self.store_host),
+                "redis_url": f"redis://{self.store_host}:{bus.port}",
             }  # fmt: skip
             if number:
                 shutil.copytree(self.servers[0].process.root / "keys", root / "keys")
-            process = ServerProcess(root, free_port(), port, self.folder / f"server{number}.log", settings, [MEMORY, *limits])
+            process = ServerProcess(root, free_port(), port, self.folder / f"server{number}.log", settings, [*prefix, *MEMORY])
             self.servers.append(Server(process, front, database, bus))
             await process.start(*faults)
         self.balanced = await self._proxies.open("balanced", [each.process.http_port for each in self.servers])
@@ -162,6 +166,16 @@ class Cluster:
         self.history.add(victim.name, "revoke", code=code)
         await asyncio.wait_for(victim.revoked.wait(), 30)
 
+    async def way(self, name: str, server: Server) -> Way:
+        """Open another way to a server, with faults of its own."""
+        return await self._proxies.open(name, [server.process.http_port])
+
+    def stranger(self, bot: Bot, server: Server, name: str) -> RawClient:
+        """Make a client whose history nobody judges: what it does is measured by itself."""
+        client = RawClient(name, server.url, bot.token, self._scratch, heartbeat_s=HEARTBEAT_S)
+        self.strangers.append(client)
+        return client
+
     def connected_to(self, server: Server) -> list[RawClient]:
         """Return who is connected to a server now."""
         return [client for client in self.clients if client.url == server.url and client.ready.is_set()]
@@ -190,7 +204,8 @@ class Cluster:
 
     async def leave(self) -> None:
         """Disconnect everybody."""
-        await asyncio.gather(*(each.stop() for each in [*self.clients, *self.readers]))
+        everybody: list[RawClient | LibraryReader] = [*self.clients, *self.readers, *self.strangers]
+        await asyncio.gather(*(each.stop() for each in everybody))
 
     async def no_connections(self) -> None:
         """Wait until every server noticed that everybody left."""
@@ -223,10 +238,9 @@ class Cluster:
             server.process.clean_up()
         self._proxies.close()
         self.history.close()
+        self._scratch.close()
 
     def describe(self) -> str:
         """Return what is needed to look into a failure."""
         tails = "\n".join(f"server {each.process.output}\n{each.process.tail()}" for each in self.servers)
         return f"FAULT_SEED={SEED}\nhistory {self.history.path}\n{tails}"
-
-

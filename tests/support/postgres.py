@@ -27,6 +27,9 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
 }
 
+SMALL = {"max_wal_size": "4MB", "min_wal_size": "2MB", "shared_buffers": "16MB"}
+"""For a small disk."""
+
 
 def programs() -> Path:
     """Return the folder of PostgreSQL's programs, the newest version."""
@@ -38,19 +41,26 @@ def programs() -> Path:
 class Postgres:
     """One PostgreSQL.
 
+    Args:
+        folder: Where it lives, a small one; else a temporary folder.
+
     Attributes:
         port: On loopback; the socket is in its folder.
     """
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="sc-pg-"))
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="sc-pg-"))
         self.port = free_port()
+        self._settings = SETTINGS | ({} if folder is None else SMALL)
         self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         if os.getuid() == 0:
             shutil.chown(self.folder, self._user)
         self._databases = 0
         self._emptied = ""
-        self._run("initdb", "-D", str(self.folder / "data"), "-U", "securechat", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        self._run(
+            "initdb", "-D", str(self.folder / "data"), "-U", "securechat", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
+            *([] if folder is None else ["--wal-segsize=1"]),
+        )  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -83,7 +93,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command = [
             str(programs() / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder), *options,
         ]  # fmt: skip
@@ -91,8 +101,15 @@ class Postgres:
             self._process = subprocess.Popen(self._as_user(command), stdout=log, stderr=log, cwd=self.folder)
         wait_until(self._answers, "PostgreSQL answers", 30)
 
+    @property
+    def runs(self) -> bool:
+        """Whether its first process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, number: int = signal.SIGQUIT) -> None:
         """End it: SIGQUIT is an immediate stop, as after a crash; after SIGKILL its processes find out by themselves."""
+        if not self.runs:
+            self._process = None
         if self._process is not None:
             pids = self._pids()
             os.kill(pids[0], number)

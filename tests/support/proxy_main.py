@@ -7,8 +7,6 @@ import json
 import sys
 from typing import Any
 
-import uvloop
-
 from support.tcp_proxy import TcpProxy
 
 
@@ -29,7 +27,7 @@ async def _perform(proxies: dict[str, TcpProxy], command: dict[str, Any]) -> dic
             await proxy.listen()
         case "targets":
             proxy.targets = command["targets"]
-    return {"port": proxy.port, "open": proxy.open, "accepted": proxy.accepted}
+    return {"port": proxy.port, "open": proxy.open, "accepted": proxy.accepted, "turns": proxy.turns}
 
 
 async def _serve() -> None:

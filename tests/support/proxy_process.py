@@ -95,3 +95,7 @@ class Way:
     async def connections(self) -> int:
         """Return how many connections there are."""
         return int((await self._process.ask(self.name, "count"))["open"])
+
+    async def turns(self) -> int:
+        """Return how many round trips there were."""
+        return int((await self._process.ask(self.name, "count"))["turns"])

@@ -79,6 +79,7 @@ class RawClient:
         closes: Close codes so far.
         drains: How many `drain` frames came.
         signals: Types of signals, each with its room.
+        presence: User → what was said last of whether they are online.
         keep_bytes: Keep every message as it came, in `heard`.
         may_end: Its session may be revoked: then it stops, and `revoked` is set.
         outages: How long it was without a server, each time, in seconds.
@@ -107,6 +108,7 @@ class RawClient:
         self.closes: list[int] = []
         self.drains = 0
         self.signals: list[tuple[str, str]] = []
+        self.presence: dict[str, str] = {}
         self.ready = asyncio.Event()
         self.answers = 0
         self.keep_bytes = False
@@ -202,6 +204,15 @@ class RawClient:
             Lost: Nobody knows.
         """
         return await self._ask({"op": op, "id": self._number(), **fields})
+
+    def only(self, url: str) -> None:
+        """From the next connection on, know this server only."""
+        self._urls = [url]
+        self.url = url
+
+    def heartbeat(self, every_s: float | None) -> None:
+        """From the next connection on, ping that often; None for never: so it stays with a server that stands still."""
+        self._heartbeat_s = every_s
 
     def go_to(self, url: str) -> None:
         """Leave this server for another one, without a word."""
@@ -407,6 +418,7 @@ class RawClient:
         elif op == "signal":
             room = frame.get("room") or frame.get("summary", {}).get("id", "")
             self.signals.append((frame["type"], room))
+            self.presence |= frame.get("presence") or {}
             if room:
                 self._history.add(self.name, "signal", room=room, kind=frame["type"])
             if frame["type"] == "room.closed":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from securechat.cli.main import main as command_line
-from support import failpoints, mutants, power_loss
+from support import clocks, failpoints, mutants, power_loss
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--mutant", choices=sorted(mutants.MUTANTS))
     parser.add_argument("--failpoint", metavar="NAME:COUNT")
     parser.add_argument("--cluster-failpoint", metavar="NAME:COUNT")
+    parser.add_argument("--clock", type=Path, metavar="FILE")
     parser.add_argument("--storage", metavar="lose|tear:SEED")
     parser.add_argument("--slow-disk", type=float, metavar="SECONDS")
     parser.add_argument("--slow-publish", type=float, metavar="SECONDS")
@@ -27,6 +29,8 @@ def main() -> None:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     layer = power_loss.install(given.storage) if given.storage else None
+    if given.clock:
+        clocks.install(given.clock)
     if given.slow_disk:
         mutants.slow_disk(given.slow_disk)
     if given.slow_publish:

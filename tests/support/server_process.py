@@ -23,8 +23,10 @@ from securechat.store.migrate import migrate
 
 TESTS: Final = Path(__file__).parent.parent
 START_S: Final = 40.0
+FREE: Final = {name: {"burst": 1_000_000, "per_s": 1_000_000} for name in DEFAULT_RATES}
+"""Rates that nobody reaches."""
 CONFIG: Final = {
-    "rates": {name: {"burst": 1_000_000, "per_s": 1_000_000} for name in DEFAULT_RATES},
+    "rates": FREE,
     "max_pending_address": 500,
 }  # fmt: skip
 
@@ -104,12 +106,12 @@ class ServerProcess:
         http_port: Port without.
         output: File for everything it says.
         settings: Besides `CONFIG`.
-        limits: What `prlimit` takes, such as `--nofile=256`.
+        prefix: What the command line begins with, such as `prlimit --nofile=256`; it has to become the server itself.
     """
 
     def __init__(
         self, root: Path, port: int, http_port: int, output: Path, settings: dict[str, Any] | None = None,
-        limits: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.root = root
         self.port = port
@@ -118,8 +120,13 @@ class ServerProcess:
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._config = root.parent / f"{root.name}.json"
-        self.limits = list(limits)
+        self.prefix = list(prefix)
         self.configure(settings or {})
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self._config
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Have these settings; a server that runs takes what can be taken without a restart."""
@@ -165,7 +172,7 @@ class ServerProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SECURECHAT_")}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
         command = [
-            *(["prlimit", *self.limits] if self.limits else []), sys.executable, "-m", "support.server_main", *faults, "serve", "--config", str(self._config), "--data", str(self.root),
+            *self.prefix, sys.executable, "-m", "support.server_main", *faults, "serve", "--config", str(self._config), "--data", str(self.root),
             "--port", str(self.port), "--http-port", str(self.http_port),
         ]  # fmt: skip
         with self.output.open("ab") as output:
@@ -182,6 +189,11 @@ class ServerProcess:
         writer.close()
         await writer.wait_closed()
         return True
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def kill(self) -> None:
         """End it with -9, now."""

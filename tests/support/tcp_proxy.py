@@ -180,6 +180,10 @@ class _End(asyncio.Protocol):
                 self.reset()
 
 
+def _itself(end: _End) -> _End:
+    return end
+
+
 class TcpProxy:
     """Between clients and servers on loopback.
 
@@ -330,7 +334,7 @@ class TcpProxy:
             far.other = near
             near.other = far
             try:
-                await loop.create_connection(lambda far=far: far, "127.0.0.1", port, local_addr=(self._source, 0))
+                await loop.create_connection(partial(_itself, far), "127.0.0.1", port, local_addr=(self._source, 0))
             except OSError:
                 near.other = None
                 continue
