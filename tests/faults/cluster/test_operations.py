@@ -43,8 +43,6 @@ async def test_f8_clocks_that_jump(cluster: Cluster, fault: FaultReport) -> None
     move(still, 0)
     await two.process.kill()
     await two.process.start("--clock", str(still))
-    person = await Twins.sign_in(cluster, 0)
-    await person.start()
     await cluster.until(lambda: all(client.ready.is_set() for client in cluster.clients))
     cluster.talk.start()
     await cluster.for_a_while(3)
@@ -53,6 +51,7 @@ async def test_f8_clocks_that_jump(cluster: Cluster, fault: FaultReport) -> None
     greedy = cluster.stranger(cluster.people.victims[3], one, "greedy")
     await greedy.start()
     taken = [await _take(greedy, cluster.people.rooms[0], 60)]
+    person: Twins | None = None
     for moved in (clock, still):
         for seconds in JUMPS:
             move(moved, seconds)
@@ -61,14 +60,21 @@ async def test_f8_clocks_that_jump(cluster: Cluster, fault: FaultReport) -> None
                 await cluster.for_a_while(3)
                 taken.append(await _take(greedy, cluster.people.rooms[0], 30))
             await cluster.for_a_while(2)
-            await person.refresh()
         for step in range(50):  # A second that is smeared.
             move(moved, step / 50)
             await asyncio.sleep(0.02)
-        move(moved, 0)
+        # A token of a clock that is within the leeway holds at the other server, too.
+        if person is None:
+            person = await Twins.sign_in(cluster, 0)
+            await person.start()
+        for seconds in (45.0, -45.0, 0.0):
+            move(moved, seconds)
+            await asyncio.sleep(0.1)
+            await person.refresh()
     timing = await judge(cluster, fault, before)
     cut = sum(len(client.closes) for client in cluster.clients if client.may_end is False) - closes
     at_first, at_once, later = taken
+    assert person is not None
     fault.told("jumps", 2 * len(JUMPS))
     fault.at_most("connections closed, besides those that came with new tokens", cut, 2 * person.refreshed)
     fault.at_most("messages taken of a burst of 60 with a limit of 30", at_first, 40)
@@ -133,7 +139,7 @@ async def test_f10_a_server_is_told_to_stop(cluster: Cluster, fault: FaultReport
     ]
     outages = sorted(each for client in there for each in client.outages)
     told = sum(client.drains > count for client, count in zip(there, drains, strict=True))
-    fault.at_most("not ready after", not_ready, 0.5, "s")
+    fault.at_most("not ready after", not_ready, 2.0 if hangs else 0.5, "s")
     fault.at_most("ended after", took, 25.0, "s")
     fault.at_least("told to come back", 100 * told / len(there), 100, "%")
     fault.told("first closed after", closed[0], "s")

@@ -193,15 +193,11 @@ async def test_f16_a_server_that_stands_still(cluster: Cluster, fault: FaultRepo
     """One server is stopped (SIGSTOP) and goes on later; meanwhile a session ends and somebody is removed, who stay connected to it"""
     await cluster.start()
     one, two = cluster.servers
-    victim = next(each for each in cluster.victims if each.url == one.url)
-    guest = cluster.client(cluster.people.visitors[1], 0)
-    guest.name = "guest"
-    guest.heartbeat(None)
-    victim.heartbeat(None)
+    victim, guest = (each for each in cluster.victims if each.url == one.url)
     for client in (victim, guest):
+        client.heartbeat(None)
         client.go_to(one.url)
-    await guest.start()
-    await cluster.until(lambda: victim.ready.is_set() and victim.url == one.url)
+    await cluster.until(lambda: victim.outages != [] and guest.outages != [], what="they are back, and wait for ever")
     hall = cluster.people.hall
     await guest.act("room.join", "join", hall)
     cluster.talk.start()
