@@ -12,6 +12,7 @@ from securechat.domain.commands import BotCommand, Invite, RoomSummary, Storage
 from securechat.domain.entries import Entry, Page
 from securechat.domain.rooms import RoomRole, RoomState
 from securechat.domain.secret import Secret
+from securechat.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -146,6 +147,9 @@ class LogStore(Protocol):
 
     def lane(self, room_id: str, /) -> int:
         """Return the lane of a room, 0 to `lanes` - 1. It changes when the room is moved."""
+
+    def refusal(self, lane: int, /) -> Unavailable | None:
+        """Return what somebody is told whose commit would be refused now: the lane's database does not answer. Else None."""
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """Run `work` in one transaction and return its result after the commit is on the disk.

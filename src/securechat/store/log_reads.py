@@ -9,6 +9,7 @@ from securechat.domain.accounts import User
 from securechat.domain.commands import RoomSummary
 from securechat.domain.limits import LIMITS
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
+from securechat.errors import Unavailable
 from securechat.store.database import Database, Row
 from securechat.store.rows import name_key, permissions_of, to_user
 
@@ -55,6 +56,10 @@ class LogReads:
     def lane(self, _room_id: str, /) -> int:
         """See `LogStore.lane`."""
         return 0
+
+    def refusal(self, _lane: int, /) -> Unavailable | None:
+        """See `LogStore.refusal`."""
+        return None
 
     async def room(self, room_id: str, *, user_id: str) -> RoomState | None:
         """See `LogStore.room`."""

@@ -31,8 +31,9 @@ from securechat.store.buckets import BUCKETS, GONE, Elsewhere, bucket_of
 from securechat.store.database import Duplicate, Row
 from securechat.store.log_reads import by_user
 from securechat.store.names import claim_free, release
-from securechat.store.postgres import RETRY_MS, PostgresTransaction
+from securechat.store.postgres import PostgresTransaction
 from securechat.store.postgres_log import SUMMARY, Locked, PostgresLog
+from securechat.store.postgres_pool import RETRY_MS
 from securechat.store.rows import name_key, permissions_of, to_user
 from securechat.store.sealing import Sealing
 from securechat.store.shards import ShardedDatabase
@@ -205,6 +206,10 @@ class ShardedLog:
     def lane(self, room_id: str, /) -> int:
         """See `LogStore.lane`."""
         return self._shards.place(room_id)
+
+    def refusal(self, lane: int, /) -> Unavailable | None:
+        """See `LogStore.refusal`."""
+        return self._logs[lane].refusal()
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """See `LogStore.commit`. Waits while a bucket is being handed over."""

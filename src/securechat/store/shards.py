@@ -18,7 +18,8 @@ from securechat.domain.ids import new_id
 from securechat.errors import Conflict, Shutdown, Unavailable
 from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
 from securechat.store.database import Row
-from securechat.store.postgres import RETRY_MS, PostgresDatabase, open_pool
+from securechat.store.postgres import PostgresDatabase, open_pool
+from securechat.store.postgres_pool import RETRY_MS, PostgresPool
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class ShardedDatabase(PostgresDatabase):
         others: The other databases, by name.
     """
 
-    def __init__(self, pool: object, others: Mapping[str, PostgresDatabase]) -> None:
+    def __init__(self, pool: PostgresPool, others: Mapping[str, PostgresDatabase]) -> None:
         super().__init__(pool)
         self.home = PostgresDatabase(pool)
         self.names = [HOME, *others]
