@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 CONNECT_S: Final = 3.0
 """A connection, or one of the pool, is there within this time."""
 CONNECTING_MAX: Final = 4
-"""Connections that are being made at a time: each may hold a thread for as long as the name of the database is looked up."""
+"""Connections that are being made at a time: a database that just came back is not met by all of them at once."""
 STATEMENT_MS: Final = 5_000
 IDLE_IN_TRANSACTION_MS: Final = 10_000
 COMMAND_S: Final = 6.0
