@@ -202,12 +202,20 @@ class Links:
         self._by_channel: dict[bytes, _Link] = {}
         self._placing = Breaker(failures_max=1)
         """Of the question which node has which channel."""
-        self.breakers: dict[Address, Breaker] = {}
+        self._breakers: dict[Address, Breaker] = {}
         """Of each node."""
         self._look = asyncio.Event()
         self.traffic = Traffic()
         self.problem = "not connected yet"
         """Why not everything that is published goes out, in words for the operator; empty when all is well."""
+
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """The breaker of each node, by what an operator calls it; of a cluster, that of the question who has what, too."""
+        if not self.is_cluster:
+            return dict.fromkeys(["redis"], next(iter(self._breakers.values()), self._placing))
+        numbered = enumerate(sorted(self._breakers), 1)
+        return {"redis": self._placing, **{f"redis {number}": self._breakers[address] for number, address in numbered}}
 
     def put(self, channel: bytes, message: bytes) -> None:
         """Send soon. Never waits."""
@@ -283,8 +291,8 @@ class Links:
             if link.channels != frozenset(placed.get(address, ())):
                 self._tasks.pop(address).cancel()
                 del self._links[address]
-        for address in self.breakers.keys() - placed.keys():
-            del self.breakers[address]
+        for address in self._breakers.keys() - placed.keys():
+            del self._breakers[address]
         for address, channels in placed.items():
             if address not in self._links:
                 link = _Link(self.client(address), channels, self._received, self.traffic, single=not self.is_cluster)
@@ -303,7 +311,7 @@ class Links:
     async def _keep(self, address: Address, link: _Link) -> None:
         """Run a link; when it fails, wait a moment, and have somebody look where its channels live now."""
         now = asyncio.get_running_loop().time
-        breaker = self.breakers.setdefault(address, Breaker(failures_max=1))
+        breaker = self._breakers.setdefault(address, Breaker(failures_max=1))
         try:
             await asyncio.sleep(breaker.wait_s(now()))
             breaker.enter(now(), "")

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
-from securechat.domain.commands import BotCommand, Invite, RoomSummary, Storage
+from securechat.domain.commands import BotCommand, Invite, Rooms, RoomSummary, Storage
 from securechat.domain.entries import Entry, Page
 from securechat.domain.rooms import RoomRole, RoomState
 from securechat.domain.secret import Secret
@@ -148,6 +148,10 @@ class LogStore(Protocol):
     def lane(self, room_id: str, /) -> int:
         """Return the lane of a room, 0 to `lanes` - 1. It changes when the room is moved."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all rooms can be had, as far as is known: every database answers."""
+
     def refusal(self, lane: int, /) -> Unavailable | None:
         """Return what somebody is told whose commit would be refused now: the lane's database does not answer. Else None."""
 
@@ -170,8 +174,8 @@ class LogStore(Protocol):
     async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         """Read entries just before or after a `seq`, oldest first, as they are now. A consistent snapshot."""
 
-    async def heads(self, user_id: str) -> list[RoomSummary]:
-        """Return the rooms of a user with `last_seq`, `read_seq`, `unread` and, for a direct room, the peer."""
+    async def heads(self, user_id: str) -> Rooms:
+        """Return the rooms of a user with `last_seq`, `read_seq`, `unread` and, for a direct room, the peer; what can be had."""
 
     async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
         """Return one room as `heads` does, whether the user is a member or not."""
@@ -182,23 +186,26 @@ class LogStore(Protocol):
     async def read_state(self, user_id: str, room_id: str) -> tuple[int, int]:
         """Return (`read_seq`, `unread`)."""
 
-    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
-        """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
+    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> Rooms:
+        """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name; what can be had."""
 
     async def lookup(self, user_id: str, name: str) -> list[str]:
         """Return the ids of the rooms that a name fits best, oldest first: more than one when nothing tells them apart.
 
         A name that fits exactly goes before one that fits without case, then a room that the user is in before a public one.
+
+        Raises:
+            Unavailable: There is none that can be had, and rooms that cannot be had now.
         """
 
     async def count_rooms(self, user_id: str) -> int:
-        """Return how many rooms a user is in."""
+        """Return how many rooms a user is in, without those that cannot be had now."""
 
     async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
-        """Return the newest `seq` of each of these rooms that exists. Everything committed before the call is in it."""
+        """Return the newest `seq` of each of these rooms that exists and can be had. What was committed before is in it."""
 
     async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
-        """Return the rooms of each of these users; who is in none is missing."""
+        """Return the rooms of each of these users that can be had (see `refusal`); who is in none is missing."""
 
     async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
         """Return the members of a room, by display name."""

@@ -165,13 +165,14 @@ class ClientConnection(WSListener):
     Attributes:
         address: Where it comes from.
         principal: Who it is, once authenticated.
+        complete: Whether all of their rooms could be had when they came.
     """
 
     __slots__ = (
         "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_expiring", "_form", "_fragments",
         "_fragments_text", "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs",
         "_patience", "_paused", "_pinged", "_protocol", "_queue", "_resuming", "_seal", "_session", "_socket", "_transport",
-        "_writable", "address", "principal",
+        "_writable", "address", "complete", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
@@ -190,6 +191,7 @@ class ClientConnection(WSListener):
         self._transport: Any = None
         self._socket: Any = None
         self.principal: Principal | None = None
+        self.complete = True
         self._authenticating = False
         self._expiring = False
         self._held: list[Any] = []
@@ -518,6 +520,7 @@ class ClientConnection(WSListener):
         self.principal = msgspec.structs.replace(principal, role=ready.user.role)
         if self._seal is not None:
             self._seal.authenticated = True
+        self.complete = ready.complete
         presence = session.online_in(room.id for room in ready.rooms)
         behind = []
         for room in ready.rooms:

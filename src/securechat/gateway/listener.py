@@ -58,6 +58,8 @@ HTTP_CONNECTIONS: Final = 5_000
 LOOK_AFTER_S: Final = 1.5
 ENDED_MS: Final = 10_000
 """How far back it is looked for sessions that ended without our being told, beside what was not looked at."""
+COMPLETE_MS: Final = 3_000
+"""Over so long those come again who did not get all of their rooms."""
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
 PATH: Final = b"/gateway"
@@ -190,10 +192,12 @@ class Gateway:
         if device is None or device.revoked or account is None or account.user.disabled:
             raise Unauthorized("The session has ended.")
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
+        rooms = await self._log_store.heads(principal.user_id)
         return f.Ready(
             user=account.user,
             device=principal.device_id,
-            rooms=await self._log_store.heads(principal.user_id),
+            rooms=rooms.rooms,
+            complete=rooms.complete,
             resumed=True,
             blocked=await self._accounts.blocks(principal.user_id),
             expires_in=expires_in,
@@ -261,6 +265,7 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             await self._close_ended()
+            self.complete()
             if self._roles_stale:
                 self._roles_stale = False
                 await self._read_roles()
@@ -310,6 +315,15 @@ class Gateway:
         connections = self._connections()
         for index, connection in enumerate(connections):
             connection.drain(spread_ms * (index + 1) // len(connections))
+
+    def complete(self) -> None:
+        """Have those come again whose rooms could not all be had when they came, if now they can."""
+        if not self._log_store.whole:
+            return
+        lacking = [each for each in self._connections() if not each.complete]
+        for index, connection in enumerate(lacking):
+            connection.complete = True
+            connection.drain(COMPLETE_MS * (index + 1) // len(lacking))
 
     def abort(self) -> None:
         """End what is left."""

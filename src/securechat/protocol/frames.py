@@ -105,6 +105,8 @@ class Ready(msgspec.Struct, tag_field="op", tag="ready", kw_only=True, omit_defa
 
     Attributes:
         resumed: Whether everything asked for by `resume` follows; else look at each room's `resumed`.
+        complete: Whether `rooms` are all; else a database does not answer, rooms that are not here may be there, and the server
+            ends the connection when it does.
     """
 
     id: str = ""
@@ -112,6 +114,7 @@ class Ready(msgspec.Struct, tag_field="op", tag="ready", kw_only=True, omit_defa
     device: str
     rooms: list[c.RoomSummary]
     resumed: bool
+    complete: bool = True
     blocked: list[str] = []
     expires_in: int | None = None
 

@@ -452,6 +452,8 @@ class ChatClient(Commands):
                 self._seen[summary.id] = summary.last_seq
             elif not summary.resumed:
                 self._events_put_gap(summary.id)
+        if not ready.complete:  # Where a database does not answer: what is not told is not gone.
+            self.rooms |= {room_id: room for room_id, room in known.items() if room_id not in self.rooms}
         for gone in self._seen.keys() - self.rooms.keys():
             del self._seen[gone]
         self._transport = transport

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -72,12 +72,13 @@ from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.maintenance import SqlMaintenance
 from securechat.store.oauth import SqlOAuth
-from securechat.store.opening import open_database, open_log
+from securechat.store.opening import open_database, open_log, pools_of
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.storage_jobs import StorageJobs
 
 if TYPE_CHECKING:
     from securechat.bus.redis import RedisBus
+    from securechat.store.postgres_pool import PostgresPool
     from securechat.store.session_locks import ServerLocks
 
 
@@ -111,6 +112,8 @@ class Parts:
     """How this server knows of others on the same database; None where there can be none."""
     redis: RedisBus | None
     sequencer: Sequencer | None
+    pools: Mapping[str, PostgresPool]
+    """The connections to each PostgreSQL, by name."""
     shared_files: SharedFiles | None
     """The keys that all servers have in common; None for one server."""
 
@@ -244,7 +247,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
         secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
-        locks=locks, redis=redis, sequencer=sequencer,
+        locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database),
         shared_files=None if redis is None else SharedFiles(_key_folders(settings(), data), account_store, leads),
     )  # fmt: skip
 

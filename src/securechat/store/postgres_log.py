@@ -156,6 +156,11 @@ class PostgresLog(LogReads):
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def whole(self) -> bool:  # type: ignore[override]  # that of the other kind of database never changes
+        """See `LogStore.whole`."""
+        return self._postgres.pool.breaker.closed
+
     def refusal(self, _lane: int = 0, /) -> Unavailable | None:
         """See `LogStore.refusal`."""
         return self._postgres.pool.refusal()

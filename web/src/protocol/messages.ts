@@ -89,6 +89,8 @@ export interface ReadyFrame {
   device: string;
   rooms: RoomSummary[];
   resumed: boolean;
+  /** False: a database does not answer, and rooms that are not told may be there. */
+  complete?: boolean;
   blocked?: string[];
   expires_in?: number;
 }
