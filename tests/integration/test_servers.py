@@ -277,6 +277,7 @@ async def test_whatever_redis_does_everything_arrives_once_within_two_seconds(wo
         await asyncio.to_thread(world.redis.kill)
         await goes_on()
         assert _degraded(world.two) == ["redis"]
+        assert _metric(world.two, "limits_shared") == 0
         # What happens while Redis is down is found in the database: also that somebody joined or was removed.
         began = time.monotonic()
         await one.ask("member.add", room=room, user=eve)
@@ -289,6 +290,9 @@ async def test_whatever_redis_does_everything_arrives_once_within_two_seconds(wo
         await asyncio.to_thread(world.redis.start)
         await until(lambda: _degraded(world.two) == [] == _degraded(world.one))
         await goes_on()
+        await until(lambda: _metric(world.two, "limits_shared") == 1)
+        world.account()  # Whose signing in is told at once.
+        await until(lambda: world.redis.ask("KEYS", "{securechat:*}:limit:*"))
         await asyncio.to_thread(world.redis.pause)
         await goes_on(10)
         await asyncio.to_thread(world.redis.resume)

@@ -54,6 +54,11 @@ class Traffic:
     """Times that a connection to a node ended."""
 
 
+def key_beside(channel: bytes, name: bytes) -> bytes:
+    """Return a key that lives on the node of a channel: of a key with braces only what they enclose says where it is."""
+    return b"{" + channel + b"}:" + name
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of a Redis URL."""
     return urlsplit(url).scheme
@@ -85,6 +90,23 @@ class _Link:
         self.empty = asyncio.Event()
         """Whether nothing waits to be sent."""
         self.empty.set()
+
+    async def execute(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Execute commands in one round trip and return their answers.
+
+        Raises:
+            ConnectionError: They were not executed, or not all, or nobody knows.
+        """
+        if not self.up:
+            raise ConnectionError("not connected")
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return list(await pipeline.execute())
+        except _FAILURES as error:
+            raise ConnectionError(_word(error)) from error
 
     def put(self, channel: bytes, message: bytes) -> None:
         """Send soon. Never waits."""
@@ -224,6 +246,17 @@ class Links:
             self.traffic.dropped += 1
         else:
             link.put(channel, message)
+
+    async def execute(self, channel: bytes, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Execute commands on the node of a channel, whose keys live there (see `key_beside`), in one round trip.
+
+        Raises:
+            ConnectionError: They were not executed, or not all, or nobody knows.
+        """
+        link = self._by_channel.get(channel)
+        if link is None:
+            raise ConnectionError("not connected")
+        return await link.execute(commands)
 
     async def sent(self, within_s: float) -> None:
         """Return when nothing waits to be sent, or after this time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
@@ -760,3 +760,35 @@ class Typing:
 
     room: str
     user: str
+
+
+class Spend(NamedTuple):
+    """Tokens that a server took from a bucket that all servers share.
+
+    Attributes:
+        what: The bucket's name.
+        who: Whose it is.
+        cost: How many.
+        burst: What it holds when it is full.
+        per_s: What comes back each second.
+    """
+
+    what: str
+    who: str
+    cost: float
+    burst: float
+    per_s: float
+
+
+class Failure(NamedTuple):
+    """A change of the number of failures in a row that all servers share.
+
+    Attributes:
+        what: What is throttled.
+        who: By what it is counted.
+        change: 1: one more; -1: it was none; 0: forget them all.
+    """
+
+    what: str
+    who: str
+    change: int

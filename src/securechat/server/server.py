@@ -208,9 +208,10 @@ class Server:
         """Begin to hear what other servers say, before anybody here can miss it."""
         if parts.locks is not None:
             self._supervisor.supervise("server locks", partial(self._hold, parts.locks))
-        if parts.redis is not None and parts.sequencer is not None and parts.shared_files is not None:
+        if parts.redis is not None and parts.sequencer and parts.shared_files and parts.sharing:
             self._supervisor.supervise("sequencer", parts.sequencer.run)
             self._supervisor.supervise("bus", parts.redis.run)
+            self._supervisor.supervise("limits", parts.sharing.run)
             self._supervisor.supervise("blocks", parts.accounts.keep_fresh)
             self._supervisor.supervise("shared files", partial(self._compare_files, parts.shared_files))
 
@@ -457,7 +458,7 @@ class Server:
             await asyncio.sleep(ROTATION_POLL_S if parts.redis is None else RELOAD_POLL_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
-        parts.limiter.rates = settings.rates
+        parts.limiter.change(settings.rates)
         parts.gateway.pending.caps = caps_of(settings)
         parts.gateway.recheck()
         logger.set_level(settings.log_level)

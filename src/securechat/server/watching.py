@@ -73,6 +73,10 @@ def _cluster_gauges(parts: Parts) -> Gauges:
         "bus_losses": ("Times that a connection to Redis ended", lambda: traffic.losses),
         "bus_messages_forged": ("Messages without a mark of our key", lambda: refusals.forged),
         "bus_messages_repeated": ("Messages that came again, or too late", lambda: refusals.repeated),
+        "limits_shared": (
+            "1 while limits hold for all servers together",
+            lambda: float(parts.sharing is not None and not parts.sharing.alone),
+        ),
         "sequencer_rooms": ("Rooms that are followed", lambda: sequencer.followed),
         "sequencer_entries_healed": ("Entries read from the log because they did not come", lambda: figures.healed),
         "sequencer_entries_held": ("Entries that came before one that was to come first", lambda: figures.held),

@@ -53,6 +53,7 @@ from securechat.server.config import Settings
 from securechat.server.datadir import AUDIT_KEY, DataDir
 from securechat.server.identity import IdentityKeys
 from securechat.server.identity_audit import IdentityAudit
+from securechat.server.limit_sharing import LimitSharing
 from securechat.server.server_desk import ServerDesk
 from securechat.server.shared_files import SharedFiles
 from securechat.server.tls import TLSContext
@@ -114,6 +115,7 @@ class Parts:
     sequencer: Sequencer | None
     pools: Mapping[str, PostgresPool]
     """The connections to each PostgreSQL, by name."""
+    sharing: LimitSharing | None
     shared_files: SharedFiles | None
     """The keys that all servers have in common; None for one server."""
 
@@ -164,7 +166,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     passwords = Passwords()
     factor_store = SqlFactors(database, audit_store)
     oauth_store = SqlOAuth(database, audit_store)
-    throttle = Throttle(lambda: settings().rates)
+    throttle = Throttle(lambda: limiter.rates)
     second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
     auth = AuthManager(
@@ -248,6 +250,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
         secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
         locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database),
+        sharing=None if redis is None else LimitSharing(limiter, throttle, redis, clock),
         shared_files=None if redis is None else SharedFiles(_key_folders(settings(), data), account_store, leads),
     )  # fmt: skip
 
