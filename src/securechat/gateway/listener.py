@@ -35,6 +35,7 @@ from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, RateLimited, SessionRefused, Unauthorized
+from securechat.gateway import draining
 from securechat.gateway.acceptor import Acceptor, TLSSource, once
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
@@ -309,12 +310,16 @@ class Gateway:
             self._recheck = True
             log.warning("who lacks a second factor is not known now", extra={"code": error.code})
 
-    def drain(self, spread_ms: int) -> None:
-        """Tell every client to come back, spread over a time, and close."""
+    async def drain(self, spread_s: float, window_s: float) -> None:
+        """Tell every client to come back, and let them go in batches within a time; see `gateway.draining`.
+
+        Without a window nobody is closed yet: what they sent is answered first.
+        """
         self.draining = True
         connections = self._connections()
-        for index, connection in enumerate(connections):
-            connection.drain(spread_ms * (index + 1) // len(connections))
+        window_s = draining.announce(connections, spread_s=spread_s, window_s=window_s)
+        if window_s:
+            await draining.let_go(connections, window_s)
 
     def complete(self) -> None:
         """Have those come again whose rooms could not all be had when they came, if now they can."""
@@ -323,12 +328,13 @@ class Gateway:
         lacking = [each for each in self._connections() if not each.complete]
         for index, connection in enumerate(lacking):
             connection.complete = True
-            connection.drain(COMPLETE_MS * (index + 1) // len(lacking))
+            connection.announce(COMPLETE_MS * (index + 1) // len(lacking))
+            connection.close(f.CloseCode.DRAIN, "drain")
 
     def abort(self) -> None:
         """End what is left."""
         for connection in self._connections():
-            connection.close(f.CloseCode.DRAIN)
+            connection.close(f.CloseCode.DRAIN, "drain")
 
     def _connections(self) -> list[ClientConnection]:
         return [each for each in self.connections if isinstance(each, ClientConnection)]

@@ -173,9 +173,13 @@ class Pong(msgspec.Struct, tag_field="op", tag="pong", kw_only=True):
 
 
 class Drain(msgspec.Struct, tag_field="op", tag="drain", kw_only=True):
-    """This server stops: the connection will be closed; reconnect after `after_ms`."""
+    """This server stops: it closes the connection within `within_ms`, now if that is 0; reconnect `after_ms` after that.
+
+    Until then everything works as before.
+    """
 
     after_ms: int
+    within_ms: int = 0
 
 
 SERVER_FRAMES: Final[tuple[type, ...]] = (Hello, Ready, Entry, SignalFrame, Reply, ErrorFrame, Pong, Drain)

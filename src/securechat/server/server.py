@@ -360,20 +360,24 @@ class Server:
         )
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
-        """Stop within `drain_s`, whatever hangs."""
+        """Stop within `drain_s` and the window in which others take our people, whatever hangs."""
         log.info("server draining", extra={"connections": len(parts.gateway.connections)})
         health.draining = True
         for listener in listeners:
             listener.stop_accepting()
         budget = self.settings.drain_s
+        await parts.gateway.drain(budget, self.settings.drain_window_s if self._is_one_of_several(parts) else 0.0)
         try:
             async with asyncio.timeout(budget * 0.5):
                 await parts.dispatcher.drain()
         except TimeoutError:
             log.warning("commands were not answered in time")
-        parts.gateway.drain(int(budget * 1000))
-        await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
+        await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
+
+    def _is_one_of_several(self, parts: Parts) -> bool:
+        """Return whether others are there who go on: workers of one machine stop together."""
+        return parts.redis is not None and parts.redis.peers > self._workers - 1
 
     async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
         """Write what is left to write, unless the store hangs: nobody waits for that."""

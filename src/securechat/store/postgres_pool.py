@@ -27,7 +27,7 @@ STATEMENT_MS: Final = 5_000
 IDLE_IN_TRANSACTION_MS: Final = 10_000
 COMMAND_S: Final = 6.0
 """Longer than a statement may take: only a server that does not answer at all is given up by us."""
-CLOSE_S: Final = 5.0
+CLOSE_S: Final = 3.0
 RETRY_MS: Final = 1_000
 WAITING_MAX: Final = 500
 """Who may wait for a connection at a time. One statement takes a millisecond or two: these wait for less than a second."""
@@ -272,8 +272,11 @@ class PostgresPool:
             self.went_away()
 
     async def close(self) -> None:
-        """Wait for what is under way, but not for long."""
-        await asyncio.gather(_close(self.driver, CLOSE_S), *self._left)
+        """Wait for what is under way, but not for long, and not for a database that does not answer."""
+        left = list(self._left)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(_close(self.driver, CLOSE_S if self.breaker.closed else 0.0), *left, return_exceptions=True)
 
 
 async def _close(pool: Any, within_s: float) -> None:

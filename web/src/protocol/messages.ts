@@ -137,6 +137,8 @@ export interface PongFrame {
 
 export interface DrainFrame {
   op: "drain";
+  /** The connection is closed within so long. */
+  within_ms?: number;
   after_ms: number;
 }
 
