@@ -220,6 +220,21 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A device, and whose it is.
+
+    Attributes:
+        device: The device.
+        user: Who has it.
+        blocked: Whom they blocked, by id, if that was asked for.
+    """
+
+    device: DeviceRecord
+    user: User
+    blocked: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRecord:
     """A device with what only the server knows. Hashes are SHA-256 of the token, in hex."""
 
@@ -304,8 +319,14 @@ class AccountStore(Protocol):
     async def device(self, device_id: str) -> DeviceRecord | None:
         """Find a device."""
 
-    async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
-        """Find a device by the hash of a bot's token."""
+    async def session(self, *, device_id: str = "", token_hash: str = "", blocks: bool = False) -> SessionRecord | None:
+        """Find a device, by its id or by the hash of a token, with whose it is: one look, for everybody comes by here.
+
+        Args:
+            device_id: Of the device; or
+            token_hash: of a bot's token or a personal one.
+            blocks: Whether it is to be told whom they blocked.
+        """
 
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """Find a device by the hash of what all its refresh tokens have in common."""

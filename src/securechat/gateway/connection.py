@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -93,6 +94,9 @@ class Session(Protocol):
 
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """Compute the answer to a ClientHello, in its turn; or raise `RateLimited` or `Unavailable`."""
+
+    def arrival(self) -> AbstractAsyncContextManager[None]:
+        """Give a turn to be let in; or raise `Unavailable` when too many come at once."""
 
     async def known(self, token: Secret) -> Principal:
         """Return who holds the token and may have one more connection."""
@@ -498,6 +502,7 @@ class ClientConnection(WSListener):
         except ChatError as error:
             self._answer(frame_id, error)
             if self.principal is None:
+                self._after_ms = error.retry_after_ms or 0
                 self.close(_code_of(error), error.code)
         except Exception:
             log.exception("connection failed")
@@ -506,15 +511,18 @@ class ClientConnection(WSListener):
 
     async def _authenticate(self, frame: f.Auth) -> None:
         session = self._session
-        principal = await session.known(frame.token)
-        session.expect(self, principal.user_id, principal.device_id)
-        try:
-            ready = await session.ready(principal)
-            if self._closing:
-                return
-            arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
-        finally:
-            session.forget(self, principal.user_id)
+        async with session.arrival():
+            if self.ending:
+                return  # Who went while it waited costs nothing.
+            principal = await session.known(frame.token)
+            session.expect(self, principal.user_id, principal.device_id)
+            try:
+                ready = await session.ready(principal)
+                if self._closing:
+                    return
+                arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+            finally:
+                session.forget(self, principal.user_id)
         # From here to `ready` nothing waits: what is delivered now is queued behind `ready` and what was missed.
         if arrival.role is not None:
             ready.user = msgspec.structs.replace(ready.user, role=arrival.role)
