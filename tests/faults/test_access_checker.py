@@ -72,7 +72,7 @@ def test_without_the_bus_a_revocation_may_take_longer() -> None:
 )
 def test_what_a_server_holds_on_to_is_found(more: dict[str, int]) -> None:
     assert grown("one", QUIET, QUIET, pool=6) == []
-    assert [violation.invariant for violation in grown("one", QUIET, replace(QUIET, **more), pool=6)] == ["I11"]  # type: ignore[arg-type]
+    assert [violation.invariant for violation in grown("one", QUIET, replace(QUIET, **more), pool=6)] == ["I11"]
 
 
 def test_a_violation_says_who_and_when() -> None:

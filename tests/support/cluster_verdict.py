@@ -43,9 +43,7 @@ async def judge(
         expected: Words of complaints in the servers' logs that this fault causes.
         within_s: Everybody has everything by then.
     """
-    await cluster.until(
-        lambda: all(each.ready.is_set() or each.revoked.is_set() for each in cluster.clients), within_s, "all are back"
-    )
+    await cluster.all_back(within_s)
     victim = next((each for each in cluster.victims if not each.revoked.is_set()), None)
     if victim is not None:
         await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url))

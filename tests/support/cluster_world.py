@@ -180,6 +180,16 @@ class Cluster:
         """Return who is connected to a server now."""
         return [client for client in self.clients if client.url == server.url and client.ready.is_set()]
 
+    async def all_back(self, within_s: float = 30.0) -> None:
+        """Wait until everybody is connected whose session was not ended."""
+
+        def back() -> bool:
+            for client in self.clients:
+                client.check()
+            return all(client.ready.is_set() or client.revoked.is_set() for client in self.clients)
+
+        await self.until(back, within_s, "all are back")
+
     async def both_serve(self, within_s: float = 30.0) -> None:
         """Wait until every server is ready."""
 

@@ -205,6 +205,11 @@ class RawClient:
         """
         return await self._ask({"op": op, "id": self._number(), **fields})
 
+    def check(self) -> None:
+        """Raise what ended it, if anything did."""
+        if self._task is not None and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
+            raise error
+
     def only(self, url: str) -> None:
         """From the next connection on, know this server only."""
         self._urls = [url]

@@ -1,4 +1,4 @@
-"""Accepts TLS connections with the certificate of this moment: a new one takes effect with the next connection, none is dropped.
+"""Accepts connections; under TLS with the certificate of this moment: a new one holds from the next connection on, none is dropped.
 
 While a certificate authority checks a name (TLS-ALPN-01), a look at the first bytes tells its connections from everybody else's.
 Behind a balancer that passes TLS on, the PROXY protocol comes before it and says whose connection it is.
@@ -80,13 +80,13 @@ class TLSSource(Protocol):
 
 
 class Acceptor:
-    """Listening sockets with TLS.
+    """Listening sockets, with TLS or without.
 
     Args:
         sockets: Bound to their addresses.
         make: Makes the protocol of a connection. Gets what to call as soon as the connection is made, before it is counted anew,
             and whose it is if a proxy said so, else nothing.
-        tls: Where the contexts come from.
+        tls: Where the contexts come from; None for no TLS.
         door: Asked with the address of each new peer: returns what to call when its handshake has ended, one way or the other;
             None to close it at once.
         announces: Whether a peer is a proxy that has to say by the PROXY protocol whose connection it is.
@@ -96,7 +96,7 @@ class Acceptor:
         self,
         sockets: list[socket.socket],
         make: Callable[[Callable[[], None], str], Any],
-        tls: TLSSource,
+        tls: TLSSource | None,
         door: Callable[[str], Callable[[], None] | None],
         announces: Callable[[str], bool] = _nobody,
     ) -> None:
@@ -180,6 +180,10 @@ class Acceptor:
     async def _shake(self, connection: socket.socket, shaken: Callable[[], None], peer: str) -> None:
         # Whoever breaks a handshake off is not worth a line in the log: anybody can do it, as often as they like.
         connection.settimeout(0)
+        if self._tls is None:
+            with contextlib.suppress(OSError):
+                await aiofastnet.connect_accepted_socket(self._loop, lambda: self._make(shaken, peer), connection)
+            return
         challenge = self._tls.challenge
         if challenge is not None and await self._wants(connection, challenge):
             with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -94,6 +95,9 @@ class Session(Protocol):
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """Compute the answer to a ClientHello, in its turn; or raise `RateLimited` or `Unavailable`."""
 
+    def arrival(self) -> AbstractAsyncContextManager[None]:
+        """Give a turn to be let in; or raise `Unavailable` when too many come at once."""
+
     async def known(self, token: Secret) -> Principal:
         """Return who holds the token and may have one more connection."""
 
@@ -165,13 +169,14 @@ class ClientConnection(WSListener):
     Attributes:
         address: Where it comes from.
         principal: Who it is, once authenticated.
+        complete: Whether all of their rooms could be had when they came.
     """
 
     __slots__ = (
-        "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_expiring", "_form", "_fragments",
-        "_fragments_text", "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs",
-        "_patience", "_paused", "_pinged", "_protocol", "_queue", "_resuming", "_seal", "_session", "_socket", "_transport",
-        "_writable", "address", "principal",
+        "_after_ms", "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_expiring", "_form",
+        "_fragments", "_fragments_text", "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs",
+        "_patience", "_paused", "_pinged", "_protocol", "_queue", "_resuming", "_retired", "_seal", "_session", "_socket",
+        "_transport", "_writable", "address", "complete", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
@@ -190,6 +195,9 @@ class ClientConnection(WSListener):
         self._transport: Any = None
         self._socket: Any = None
         self.principal: Principal | None = None
+        self.complete = True
+        self._after_ms = 0
+        self._retired = False
         self._authenticating = False
         self._expiring = False
         self._held: list[Any] = []
@@ -435,7 +443,7 @@ class ClientConnection(WSListener):
 
     def _count_out(self) -> None:
         self._in_flight -= 1
-        if self._paused and self._in_flight <= LIMITS.in_flight // 2:
+        if self._paused and not self._retired and self._in_flight <= LIMITS.in_flight // 2:
             self._paused = False
             if not self._closing:
                 self._socket.resume_reading()
@@ -494,6 +502,7 @@ class ClientConnection(WSListener):
         except ChatError as error:
             self._answer(frame_id, error)
             if self.principal is None:
+                self._after_ms = error.retry_after_ms or 0
                 self.close(_code_of(error), error.code)
         except Exception:
             log.exception("connection failed")
@@ -502,15 +511,18 @@ class ClientConnection(WSListener):
 
     async def _authenticate(self, frame: f.Auth) -> None:
         session = self._session
-        principal = await session.known(frame.token)
-        session.expect(self, principal.user_id, principal.device_id)
-        try:
-            ready = await session.ready(principal)
-            if self._closing:
-                return
-            arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
-        finally:
-            session.forget(self, principal.user_id)
+        async with session.arrival():
+            if self.ending:
+                return  # Who went while it waited costs nothing.
+            principal = await session.known(frame.token)
+            session.expect(self, principal.user_id, principal.device_id)
+            try:
+                ready = await session.ready(principal)
+                if self._closing:
+                    return
+                arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+            finally:
+                session.forget(self, principal.user_id)
         # From here to `ready` nothing waits: what is delivered now is queued behind `ready` and what was missed.
         if arrival.role is not None:
             ready.user = msgspec.structs.replace(ready.user, role=arrival.role)
@@ -518,6 +530,7 @@ class ClientConnection(WSListener):
         self.principal = msgspec.structs.replace(principal, role=ready.user.role)
         if self._seal is not None:
             self._seal.authenticated = True
+        self.complete = ready.complete
         presence = session.online_in(room.id for room in ready.rooms)
         behind = []
         for room in ready.rooms:
@@ -652,7 +665,23 @@ class ClientConnection(WSListener):
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def close(self, code: int, reason: str = "", after_ms: int = 0) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was asked is answered."""
+        return self._closing or not (self._in_flight or self._authenticating)
+
+    def announce(self, after_ms: int, within_ms: int = 0) -> None:
+        """Tell the client that the connection will be closed within a time, and when to come back after that."""
+        self._after_ms = after_ms
+        self._put_frame(f.Drain(after_ms=after_ms, within_ms=within_ms))
+
+    def retire(self) -> None:
+        """Read nothing more."""
+        if not self._closing and self._transport is not None:
+            self._retired = True
+            self._socket.pause_reading()
+
+    def close(self, code: int, reason: str = "") -> None:
         """Write what waits if the socket takes it, then the close code, then end the connection."""
         if self._closing or self._transport is None:
             return
@@ -660,7 +689,7 @@ class ClientConnection(WSListener):
         if self.ending:
             return  # It could not be sealed, and that was refused.
         self._closing = True
-        if self._seal is not None and (goodbye := self._seal.close(code, after_ms)) and not self._blocked:
+        if self._seal is not None and (goodbye := self._seal.close(code, self._after_ms)) and not self._blocked:
             # While the client catches up nothing was flushed, and records have an order: the session's own go first.
             self._socket.write(b"".join(map(binary_message, [*self._seal.outgoing, goodbye])))
         self._writable.set()
@@ -670,11 +699,6 @@ class ClientConnection(WSListener):
         self._transport.send_close(code, reason.encode()[:120])
         self._socket.resume_reading()
         asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
-
-    def drain(self, after_ms: int) -> None:
-        """Tell the client to come back later, and close."""
-        self._put_frame(f.Drain(after_ms=after_ms))
-        self.close(f.CloseCode.DRAIN, "drain", after_ms)
 
     def look_after(self, now: float, wall: float) -> None:
         """Called every few seconds: ping the silent, end the dead, the unauthenticated and the expired."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from securechat.domain.breaker import Breaker, BreakerState
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Counters:
     """Refused tokens and passwords."""
 
 
+_STATES: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 Gauges = dict[str, tuple[str, Callable[[], float]]]
 """name → (help, how to read it)."""
 
@@ -49,10 +53,14 @@ class MetricsCollector(Collector):
         counters: Of this process.
         gauges: Read at each scrape.
         version: Of this server.
+        breakers: Returns name → the breaker of each dependency.
     """
 
-    def __init__(self, counters: Counters, gauges: Gauges, version: str) -> None:
+    def __init__(
+        self, counters: Counters, gauges: Gauges, version: str, breakers: Callable[[], Mapping[str, Breaker]] = dict
+    ) -> None:
         self._counters = counters
+        self._breakers = breakers
         self._gauges = gauges
         self._version = version
         self._started = time.time()
@@ -69,10 +77,24 @@ class MetricsCollector(Collector):
         yield CounterMetricFamily("securechat_cpu_seconds", "CPU time of this process", value=usage.ru_utime + usage.ru_stime)
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(f"securechat_{name}", text, value=read())
+        yield from self._of_breakers()
         for each in fields(self._counters):
             yield CounterMetricFamily(
                 f"securechat_{each.name}", each.name.replace("_", " "), value=getattr(self._counters, each.name)
             )
+
+    def _of_breakers(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "securechat_breaker_state", "0 when a dependency is asked, 1 while one looks whether it answers, 2 when nobody asks",
+            labels=["dependency"],
+        )  # fmt: skip
+        opens = CounterMetricFamily("securechat_breaker_opens", "Times that a dependency went away", labels=["dependency"])
+        refused = CounterMetricFamily("securechat_breaker_refused", "Requests refused meanwhile", labels=["dependency"])
+        for name, breaker in self._breakers().items():
+            state.add_metric([name], _STATES[breaker.state])
+            opens.add_metric([name], breaker.opens)
+            refused.add_metric([name], breaker.refused)
+        yield from (state, opens, refused)
 
     def text(self) -> bytes:
         """Return the Prometheus text format."""

@@ -29,7 +29,8 @@ from securechat.store.buckets import ELSEWHERE, Elsewhere
 from securechat.store.database import Duplicate, Row
 from securechat.store.log_reads import UNREAD_WINDOW, LogReads, by_user
 from securechat.store.log_work import LogWork
-from securechat.store.postgres import RETRY_MS, AnswerLost, PostgresDatabase, PostgresTransaction, TryAgain
+from securechat.store.postgres import PostgresDatabase, PostgresTransaction
+from securechat.store.postgres_pool import RETRY_MS, AnswerLost, TryAgain
 from securechat.store.projections import mark_reads, project
 from securechat.store.rows import (
     INSERTED,
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 ROOMS_CACHED: Final = 10_000
 CMIDS_KNOWN: Final = 20_000
 """Cmids of the last commits: whoever repeats one of them is looked up before, not after, the commit fails on it."""
-DECIDE_S: Final = 12.0
+DECIDE_S: Final = 8.0
 """How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
 TRIES: Final = 4
 """With the rooms locked, only a deadlock or a name that was taken a moment ago is a reason to try again."""
@@ -154,6 +155,15 @@ class PostgresLog(LogReads):
         self._turn = asyncio.Lock()
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]  # that of the other kind of database never changes
+        """See `LogStore.whole`."""
+        return self._postgres.pool.breaker.closed
+
+    def refusal(self, _lane: int = 0, /) -> Unavailable | None:
+        """See `LogStore.refusal`."""
+        return self._postgres.pool.refusal()
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], _lane: int = 0, /) -> T:
         """See `LogStore.commit`."""

@@ -24,6 +24,8 @@ const READY_MS = 15_000;
 const PROTOCOL_TWICE_MS = 60_000;
 /** After a refusal that nobody proved: long enough that a forger gains nothing by repeating it. */
 const HINT_MS = 60_000;
+/** What a server closes with that had said `drain`; it may end before it gets to it. */
+const DRAIN_CODE = 4000;
 /** A character is at most three bytes of UTF-8 in a UTF-16 string, and the server takes 67,584 bytes. */
 const BATCH_CHARS = 20_000;
 const BATCH_FRAMES = 200;
@@ -329,7 +331,8 @@ export class Connection {
         this.set({ phase: "stopped", reason: "downgraded", known: end.known });
         return;
       case "lost":
-        this.waitAndRetry(this.jitter());
+        if (drainMs === null) this.waitAndRetry(this.jitter());
+        else this.follow(DRAIN_CODE, drainMs);
         return;
       case "hint":
         this.heed(end.code);

@@ -208,8 +208,11 @@ export class Chat implements Listener {
       this.me.value = frame.user;
       this.blocked.value = new Set(frame.blocked);
       this.expected = new Map(frame.rooms.map((room) => [room.id, room.last_seq ?? 0]));
-      this.timelines.ready(frame.rooms);
-      this.rooms.value = roomsOf(frame.rooms);
+      const isComplete = frame.complete !== false;
+      this.timelines.ready(frame.rooms, isComplete);
+      const told = roomsOf(frame.rooms);
+      // Where a database does not answer: what is not told is not gone.
+      this.rooms.value = isComplete ? told : new Map([...this.rooms.value, ...told]);
       this.isLoaded.value = true;
     });
     const peers = frame.rooms.flatMap((room) => (room.peer ? [room.peer] : []));
