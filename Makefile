@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run test test-long check fix web generate bench audit clean
+.PHONY: help run test test-faults test-long check fix web generate bench audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,8 +15,13 @@ run: .venv/server.stamp web ## Set up what is missing and start the server with 
 test: .venv/dev.stamp web ## Set up what is missing and run every test
 	@tools/services
 	@cd web && export PATH="$$(../tools/node-path):$$PATH" && npm run --silent check && npm run --silent size && npm test --silent
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(ARGS)
-	@$(BIN)/pytest -m alone $(ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone and not faults" $(ARGS)
+	@$(BIN)/pytest -m "alone and not faults" $(ARGS)
+
+test-faults: .venv/dev.stamp ## Every fault on a cluster, in full; SOAK_MIN=60 soaks it for an hour after that (report: build/faults)
+	@tools/services
+	@FAULTS=full FAULT_REPORT=build/faults $(BIN)/pytest tests/faults/cluster $(ARGS)
+	@if [ -n "$(SOAK_MIN)" ]; then $(BIN)/python tests/faults/soak.py --minutes $(SOAK_MIN) --report build/faults; fi
 
 test-long: .venv/dev.stamp web ## Fuzz every entry point for a minute each (SECURECHAT_FUZZ_S), simulate twenty thousand seeds (SIM_SEEDS)
 	@export SECURECHAT_FUZZ_S=$${SECURECHAT_FUZZ_S:-60} SIM_SEEDS=$${SIM_SEEDS:-20000}; $(BIN)/pytest tests/fuzz tests/sim $(ARGS) && cd web && \

@@ -24,6 +24,10 @@ AGAIN_MAX: Final = 0.02
 """Share of entries that may come again on the wire when there are faults."""
 
 
+STORE_AWAY: Final = ("the database does not answer", "audit log not looked after", "ended without the last audit records")
+"""What servers complain of while PostgreSQL is away, and may."""
+
+
 async def readings(cluster: Cluster) -> list[Footprint]:
     """Read what each server holds."""
     return [await footprint(server) for server in cluster.servers]
@@ -48,24 +52,29 @@ async def judge(
     if victim is not None:
         await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url))
     report.at_most("all delivered after", await cluster.quiet(within_s), within_s, "s")
-    after = await settled(cluster, before)
-    await cluster.leave()
-    await cluster.no_connections()
-    report.violations += await cluster.verdict()
-    for number, (old, new) in enumerate(zip(before, after, strict=True)):
-        report.violations += grown(f"server {number}", old, new, cluster.settings["database_connections"])
-    report.violations += await _audit(cluster)
-    report.violations += [
-        Violation("I11", f"server {number} complains: {line}")
-        for number, server in enumerate(cluster.servers)
-        for line in server.process.complaints()
-        if not any(word in line for word in expected)
-    ]
+    report.violations += await violations_of(cluster, before, expected)
     timing = Timing.of(cluster.history.records())
     report.told("messages", len(timing.ack))
     report.told("deliveries", len(timing.delivered))
     report.at_most("again on the wire", 100 * timing.duplicates, 100 * again_max, "%")
     return timing
+
+
+async def violations_of(cluster: Cluster, before: Sequence[Footprint], expected: Sequence[str] = ()) -> list[Violation]:
+    """Disconnect everybody, and return every violation of a run that is quiet; arguments as of `judge`."""
+    after = await settled(cluster, before)
+    await cluster.leave()
+    await cluster.no_connections()
+    found = await cluster.verdict()
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        found += grown(f"server {number}", old, new, cluster.settings["database_connections"])
+    found += await _audit(cluster)
+    return found + [
+        Violation("I11", f"server {number} complains: {line}")
+        for number, server in enumerate(cluster.servers)
+        for line in server.process.complaints()
+        if not any(word in line for word in expected)
+    ]
 
 
 async def settled(cluster: Cluster, before: Sequence[Footprint], within_s: float = 15.0) -> list[Footprint]:

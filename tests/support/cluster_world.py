@@ -159,12 +159,12 @@ class Cluster:
         """Say in the history that from now on the store may refuse for a while."""
         self.history.add("", "refusing")
 
-    async def revoke(self, victim: RawClient, by: Server, code: str = "") -> None:
+    async def revoke(self, victim: RawClient, by: Server, code: str = "", within_s: float = 30.0) -> None:
         """Have the operator end somebody's session, on this server; `code` as in `access_checker`."""
         self.history.add(victim.name, "revoke", "invoke")
         await by.process.ask("bot.revoke", user=victim.user)
         self.history.add(victim.name, "revoke", code=code)
-        await asyncio.wait_for(victim.revoked.wait(), 30)
+        await asyncio.wait_for(victim.revoked.wait(), within_s)
 
     async def way(self, name: str, server: Server) -> Way:
         """Open another way to a server, with faults of its own."""

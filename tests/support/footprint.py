@@ -56,7 +56,7 @@ def grown(name: str, before: Footprint, after: Footprint, pool: int) -> list[Vio
         name: Of the server.
         before: When it had served a little.
         after: With as many clients, and nothing to do.
-        pool: Connections to PostgreSQL that it may have, beside one for its locks.
+        pool: Connections to PostgreSQL that it may have, beside one for its locks and one that asks whether it answers.
     """
     found = []
     if after.rss > before.rss * GROWTH + SLACK:
@@ -65,7 +65,7 @@ def grown(name: str, before: Footprint, after: Footprint, pool: int) -> list[Vio
         found.append(f"file descriptors: {before.fds} before, {after.fds} after")
     if abs(after.tasks - before.tasks) > FEW:
         found.append(f"tasks: {before.tasks} before, {after.tasks} after")
-    if after.database > pool + 1:
+    if after.database > pool + 2:
         found.append(f"{after.database} connections to PostgreSQL of {pool}")
     if after.waiting:
         found.append(f"{after.waiting} operations wait")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from securechat.cli.main import main as command_line
-from support import clocks, failpoints, mutants, power_loss
+from support import clocks, cluster_mutants, failpoints, mutants, power_loss
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--mutant", choices=sorted(mutants.MUTANTS))
     parser.add_argument("--failpoint", metavar="NAME:COUNT")
     parser.add_argument("--cluster-failpoint", metavar="NAME:COUNT")
+    parser.add_argument("--cluster-mutant", choices=sorted(cluster_mutants.CLUSTER_MUTANTS))
     parser.add_argument("--clock", type=Path, metavar="FILE")
     parser.add_argument("--storage", metavar="lose|tear:SEED")
     parser.add_argument("--slow-disk", type=float, metavar="SECONDS")
@@ -47,6 +48,8 @@ def main() -> None:
     if given.failpoint:
         name, _, count = given.failpoint.partition(":")
         mutants.FAILPOINTS[name](int(count))
+    if given.cluster_mutant:
+        cluster_mutants.CLUSTER_MUTANTS[given.cluster_mutant][0]()
     if given.cluster_failpoint:
         name, _, count = given.cluster_failpoint.partition(":")
         failpoints.CLUSTER_POINTS[name](int(count))

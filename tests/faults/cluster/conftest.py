@@ -67,9 +67,10 @@ def pytest_runtest_makereport(
     made = getattr(item, "funcargs", {}).get("cluster")
     if report.failed and isinstance(made, Cluster):
         report.sections.append(("fault run", made.describe()))
-        found = item.funcargs["fault"]  # type: ignore[attr-defined]
-        found.passed = False
-        found.notes.append(str(call.excinfo.value).splitlines()[0][:200] if call.excinfo else "")
+        found = getattr(item, "funcargs", {}).get("fault")
+        if isinstance(found, FaultReport):
+            found.passed = False
+            found.notes.append(str(call.excinfo.value).splitlines()[0][:200] if call.excinfo else "")
     return report
 
 

@@ -128,14 +128,15 @@ async def test_f12_clients_that_do_not_read(cluster: Cluster, fault: FaultReport
     await cluster.for_a_while(5)
     before = await readings(cluster)
     one, two = cluster.servers
-    pourer = next(client for client in cluster.members if client.url == two.url)
-    room = cluster.people.rooms[0]
+    inside = {room: [bot for bot, rooms in cluster.people.members if room in rooms] for room in cluster.people.rooms}
+    room = min((each for each in inside if len(inside[each]) > DEAF), key=lambda each: len(inside[each]))
+    pourer = next(client for client in cluster.members if client.url == two.url and room in client.rooms)
     control = [time.monotonic()]
     await _pour(pourer, room, 4, cluster)
     control.append(time.monotonic())
     rss = one.process.rss()
     deaf = [await RawSocket.open(one.process.http_port, receive_buffer=4_096) for _ in range(DEAF)]
-    for each, (bot, _) in zip(deaf, cluster.people.members, strict=False):
+    for each, bot in zip(deaf, inside[room], strict=False):
         await each.authenticate(bot.token)
     began = time.monotonic()
     pouring = asyncio.create_task(_pour(pourer, room, 60, cluster))

@@ -13,7 +13,7 @@ import pytest
 
 from support.access_checker import NO_BUS
 from support.cluster_load import FULL
-from support.cluster_verdict import judge, longest_wait, readings, tell_latency
+from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
 from support.cluster_world import Cluster, Server
 from support.fault_report import FaultReport, Timing, percentile
 from support.proxy_process import Way
@@ -56,7 +56,7 @@ async def test_f5_a_way_that_is_silent(cluster: Cluster, fault: FaultReport, whe
         await cluster.until(lambda: sum(client.answers for client in there) > answers, 30)
         recovered = time.monotonic() - healed
         await cluster.both_serve()
-    timing = await judge(cluster, fault, before)
+    timing = await judge(cluster, fault, before, expected=STORE_AWAY)
     history = cluster.history.records()
     lag = sorted(each for seen in watch.seen for each in seen.lag_s)
     fault.at_most("longest without an answer", longest_wait(history, began), 10.0, "s")
@@ -107,7 +107,7 @@ async def test_f7_a_slow_database(cluster: Cluster, fault: FaultReport, how: str
     await cluster.for_a_while(10)
     normal = time.monotonic()
     await cluster.for_a_while(3)
-    timing = await judge(cluster, fault, before)
+    timing = await judge(cluster, fault, before, expected=STORE_AWAY)
     history = cluster.history.records()
     during = Timing.of(history, began, healed)
     fault.at_most("send→ack p99 meanwhile", percentile(during.ack, 0.99), 5.0, "s")
@@ -224,7 +224,7 @@ async def test_f16_a_server_that_stands_still(cluster: Cluster, fault: FaultRepo
     noticed = time.monotonic() - resumed
     await cluster.until(lambda: hall not in guest.rooms, 10)
     await cluster.both_serve()
-    timing = await judge(cluster, fault, before)
+    timing = await judge(cluster, fault, before, expected=STORE_AWAY)
     history = cluster.history.records()
     stale = [
         record

@@ -11,7 +11,7 @@ import pytest
 
 from support.access_checker import NO_BUS
 from support.cluster_load import FULL
-from support.cluster_verdict import judge, longest_wait, readings, tell_latency
+from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
 from support.cluster_world import Cluster
 from support.fault_report import FaultReport, Timing, percentile
 from support.watch import Watch
@@ -42,7 +42,7 @@ async def test_f3_postgresql_ends_and_comes_back(cluster: Cluster, fault: FaultR
             await cluster.acknowledges(100)
             await cluster.both_serve()
             red += [seen.red_after(down) for seen in watch.seen]
-    timing = await judge(cluster, fault, before, within_s=30)
+    timing = await judge(cluster, fault, before, expected=STORE_AWAY)
     history = cluster.history.records()
     acked = [
         record
