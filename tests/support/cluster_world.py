@@ -247,6 +247,8 @@ class Cluster:
         for server in self.servers:
             server.process.clean_up()
         self._proxies.close()
+        if self.postgres.runs:
+            self.postgres.sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
         self.history.close()
         self._scratch.close()
 

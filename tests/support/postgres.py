@@ -24,6 +24,7 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "max_connections": "60",
     "logging_collector": "off",
+    "recovery_init_sync_method": "syncfs",  # After a crash, not one file of every database after the other.
     "listen_addresses": "127.0.0.1",
 }
 
