@@ -232,8 +232,9 @@ async def test_while_a_name_is_checked_only_the_authority_gets_the_challenge(tmp
     assert after.names == ["localhost"]
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["TLS", "plain"])
 async def test_without_open_files_new_connections_wait_and_nothing_breaks(
-    tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch, *, plain: bool
 ) -> None:
     monkeypatch.setattr("securechat.gateway.acceptor._NO_FILES_S", 0.05)
     refused: list[int] = []
@@ -251,13 +252,24 @@ async def test_without_open_files_new_connections_wait_and_nothing_breaks(
 
     listening = Exhausted()
     listening.bind(("127.0.0.1", 0))
-    acceptor = Acceptor([listening], lambda _shaken, _peer: asyncio.Protocol(), Source(), lambda _peer: lambda: None)
+
+    class Greets(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            if plain:
+                transport.write(b"hello")  # type: ignore[attr-defined]
+
+    source = None if plain else Source()
+    acceptor = Acceptor([listening], lambda _shaken, _peer: Greets(), source, lambda _peer: lambda: None)
     try:
-        found = await asyncio.to_thread(shake, listening.getsockname()[1])
+        if plain:
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            assert await asyncio.wait_for(reader.read(5), 10) == b"hello"
+            writer.close()
+        else:
+            assert (await asyncio.to_thread(shake, listening.getsockname()[1])).names == ["localhost"]
     finally:
         acceptor.close()
 
-    assert found.names == ["localhost"]
     assert len(refused) == 3
 
 
