@@ -146,6 +146,40 @@ async def test_a_commit_of_many_rooms_is_one_round_trip(place: Place, postgres: 
         assert await store.log.read_state("usr_ana", "rm_7") == (15, 0)
 
 
+async def test_what_another_server_wrote_to_many_rooms_costs_a_few_round_trips_not_one_for_each(
+    place: Place, postgres: Postgres
+) -> None:
+    rooms = [f"rm_{number}" for number in range(20)]
+    async with (
+        TcpProxy(postgres.port) as proxy,
+        opened(place, proxy.port) as store,
+        opened(place, postgres.port) as other,
+    ):
+        await create(store, *rooms)
+
+        async def batch(by: StoreUnderTest, cmid: str) -> None:
+            async def work(tx: LogTransaction) -> None:
+                await tx.load(rooms, [], [])
+                for room in rooms:
+                    state = tx.room(room)
+                    assert state is not None
+                    tx.append(
+                        made(room, state.last_seq + 1, EntryType.MESSAGE_SENT, device="dev_1", cmid=f"{cmid} {room}", body="text")
+                    )
+
+            await by.log.commit(work)
+
+        await batch(store, "a")
+        await batch(other, "b")
+        await batch(other, "c")
+        before = proxy.turns
+
+        await batch(store, "d")
+
+        assert proxy.turns - before <= 10
+        assert await store.value("SELECT min(last_seq) FROM rooms") == await store.value("SELECT max(last_seq) FROM rooms")
+
+
 async def test_an_edit_and_a_reaction_are_two_round_trips(place: Place, postgres: Postgres) -> None:
     async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
         await create(store)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -122,7 +122,10 @@ _SUMMARY: Final = (
     " CASE WHEN r.kind = 'direct' THEN (SELECT ARRAY[u.id, u.username, u.display_name, u.role, u.disabled_at::text] FROM members p"
     " JOIN users u ON u.id = p.user_id WHERE p.room_id = r.id AND p.user_id <> coalesce(m.user_id, '') LIMIT 1) END FROM rooms r"
 )
-_NEWER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = $1 AND seq > $2 AND type <> ALL ($3::text[]) ORDER BY seq"
+_NEWER: Final = (
+    f"SELECT {COLUMNS}, room_id FROM unnest($1::text[], $2::bigint[]) AS w (known_room, known_seq)"
+    " JOIN entries ON room_id = known_room AND seq > known_seq WHERE type <> ALL ($3::text[]) ORDER BY room_id, seq"
+)
 _THERE: Final = (
     "SELECT e.room_id, e.seq, e.type, e.at, e.user_id, e.device_id, e.cmid, e.target"
     " FROM unnest($1::text[], $2::bigint[]) AS w (room_id, seq) JOIN entries e ON e.room_id = w.room_id AND e.seq = w.seq"
@@ -496,28 +499,36 @@ class Locked(_Work):
         if "" in newest:
             raise Elsewhere(rooms)
         self.held.update(newest)
-        for room_id in rooms:
-            state = self.rooms.get(room_id)
-            if state is not None and state.last_seq != newest.get(room_id, 0):
-                await self._catch_up(state, newest.get(room_id, 0))
+        await self._catch_up([self.rooms[room_id] for room_id in rooms if room_id in self.rooms], newest)
         missing = [room_id for room_id in newest if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._transaction.fetch(_STATE, missing)))
         if sent or targets:
             await self._take_entries(self._transaction.fetch, sent, targets)
 
-    async def _catch_up(self, state: RoomState, last_seq: int) -> None:
-        """Apply what others appended to a state in memory; take it out if it is of another time altogether."""
-        if last_seq < state.last_seq:
-            self.rooms.pop(state.id)
+    async def _catch_up(self, states: Collection[RoomState], newest: Mapping[str, int]) -> None:
+        """Apply what others appended to states in memory; take those out that are of another time altogether.
+
+        One question for all of them: others wait for these locks, and a database may be far away.
+        """
+        behind = []
+        for state in states:
+            if newest.get(state.id, 0) < state.last_seq:
+                self.rooms.pop(state.id)
+            elif newest.get(state.id, 0) > state.last_seq:
+                behind.append(state)
+        if not behind:
             return
-        for row in await self._transaction.fetch(_NEWER, state.id, state.last_seq, [kind.value for kind in _SIMPLE]):
+        known = [state.id for state in behind], [state.last_seq for state in behind]
+        for row in await self._transaction.fetch(_NEWER, *known, [kind.value for kind in _SIMPLE]):
+            state = self.rooms[row[-1]]
             entry = to_entry(state.id, row)
             state.last_seq = entry.seq - 1
             state.apply(entry)
             if entry.type is EntryType.ROOM_ERASED and self._sealing is not None:
                 self._sealing.keys.forget(state.id)
-        state.last_seq = last_seq
+        for state in behind:
+            state.last_seq = newest[state.id]
 
     async def write(self) -> None:
         """Write everything that was appended."""
