@@ -136,6 +136,27 @@ async def test_103_105_106_a_flood_is_told_to_wait_then_ended_and_others_go_on(
     assert results.get("reply", 0) + results.get("pong", 0) + results.get("invalid_input", 0) < 900, results
     assert statistics.median(during) < 5 * statistics.median(quiet) + 0.03, (statistics.median(quiet), statistics.median(during))
     wait_until(lambda: "goes on after being told to wait" in server.log, "the reason is in the log")
+    if kind != "rooms":  # Of one person so much is refused there that their records in the audit log have their limit, too.
+        wait_until(lambda: ended(server) == [(server.operator().user("flooder").id, 4429)], "and who it was is remembered")
+
+
+def ended(server: RunningServer) -> list[tuple[str, object]]:
+    """Return (user, close code) of those who were sent away, from the audit log."""
+    page: c.AuditPage = server.operator().perform(c.AuditList(action="session.refused"))
+    return [(record.actor, record.details["code"]) for record in page.records]
+
+
+@pytest.mark.parametrize("text", ["not JSON", '{"op":"ping"}', "[" * 100])
+async def test_what_is_not_the_protocol_ends_the_connection_and_is_remembered(
+    server: RunningServer, attach: Attach, text: str
+) -> None:
+    socket = await attach(server.http_port)
+    await socket.authenticate(server.bot("wrong", server.room("ops")))
+    socket.write(frame(text.encode()))
+
+    assert await socket.closed() == 4400
+    wait_until(lambda: ended(server) == [(server.operator().user("wrong").id, 4400)], "who it was is remembered")
+    assert "session refused" in server.log
 
 
 async def test_103_who_has_not_said_who_they_are_is_counted_by_address(server: RunningServer, attach: Attach) -> None:
@@ -378,3 +399,51 @@ async def test_a_team_that_comes_back_all_at_once_is_refused_nothing(server: Run
 
     assert [each for each in refused if each] == []
     assert server.operator().perform(c.ServerStatus()).entries >= 400
+
+
+MANY = 100_000
+
+
+@pytest.mark.alone
+async def test_105_a_list_of_very_many_members_comes_in_pages_and_others_go_on(server: RunningServer, attach: Attach) -> None:
+    room, other = server.room("ops"), server.room("other")
+    asker, somebody = server.bot("asker", room), server.bot("somebody", other)
+    calm = await attach(server.http_port)
+    await calm.authenticate(somebody)
+    quiet = await latencies(calm, other, 25, 0)
+    server.crowd(room, MANY)
+    began = time.perf_counter()
+    wild = await attach(server.http_port)
+    await wild.authenticate(asker)
+    ready_s = time.perf_counter() - began
+    found: set[str] = set()
+    pages = 0
+
+    async def read_all() -> None:
+        nonlocal pages
+        cursor: str | None = ""
+        while cursor is not None:
+            (answer,) = await ask(wild, {"op": "member.list", "id": "m", "room": room, "cursor": cursor})
+            if answer["op"] == "error":
+                assert answer["code"] == "rate_limited", answer
+                await asyncio.sleep(answer["retry_after_ms"] / 1_000)
+                continue
+            members, cursor = answer["data"]["members"], answer["data"].get("next_cursor")
+            assert len(members) <= 1_000
+            found.update(each["user"]["id"] for each in members)
+            pages += 1
+
+    reading = asyncio.create_task(read_all())
+    during = await latencies(calm, other, 25, 100)
+    await asyncio.wait_for(reading, 60)
+    print(
+        f"ready in {ready_s:.3f} s, {pages} pages, p50 {statistics.median(quiet):.4f} -> {statistics.median(during):.4f} s,"
+        f" max {max(during):.4f}"
+    )
+
+    assert len(found) >= MANY
+    assert pages >= 100
+    (message_sent,) = await ask(wild, send(room, 1))
+    assert message_sent["op"] == "reply"
+    assert ready_s < 2, "being a member of a large room makes no slow start"
+    assert statistics.median(during) < 5 * statistics.median(quiet) + 0.03, (statistics.median(quiet), statistics.median(during))

@@ -85,18 +85,20 @@ async def test_a_database_that_says_nothing_is_noticed_at_once_and_nobody_waits_
         began = time.monotonic()
         early = [asyncio.create_task(ask(database)) for _ in range(50)]
         async with lag() as late:
-            assert await until(lambda: breaker.state is not BreakerState.CLOSED, DETECTED_S) < DETECTED_S
+            noticed = await until(lambda: breaker.state is not BreakerState.CLOSED, DETECTED_S)
             asked = time.monotonic()
             assert await ask_many(database, 1_000) == {"unavailable"}
-            assert time.monotonic() - asked < 0.5
+            refused = time.monotonic() - asked
+            assert refused < 0.5
             assert set(await asyncio.gather(*early)) == {"unavailable"}
             assert time.monotonic() - began < postgres_pool.COMMAND_S + 1
         assert database.pool.waiting == 0
         assert max(late) < LAG_S
         proxy.come_back()
-        assert await until(lambda: breaker.closed, BACK_S) < BACK_S
+        back = await until(lambda: breaker.closed, BACK_S)
         assert await ask_many(database) == {"ok"}
         assert breaker.opens == 1
+        print(f"noticed in {noticed:.2f} s, 1000 refused in {refused:.3f} s, lag {max(late):.3f} s, back in {back:.2f} s")
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGKILL])
@@ -110,8 +112,10 @@ async def test_a_database_that_was_away_is_used_again_without_anybody_doing_anyt
         await until(lambda: breaker.state is not BreakerState.CLOSED, DETECTED_S)
         assert await ask_many(database) == {"unavailable"}
         await asyncio.to_thread(postgres.start)
+        began = time.monotonic()
         async with asyncio.timeout(BACK_S):
             await came_back.wait()
+        print(f"back {time.monotonic() - began:.2f} s after it accepts")
         assert await ask_many(database) == {"ok"}
 
 
@@ -162,7 +166,7 @@ async def test_a_name_that_is_not_found_out_holds_nobody_up(postgres: Postgres, 
                 assert "ok" in await first
             assert asking[0]
             assert max(late) < LAG_S
-            assert database.pool.breaker.closed
+            assert database.pool.breaker.opens == 0
         finally:
             found_out.set()
             monkeypatch.undo()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -214,3 +216,20 @@ async def test_a_thousand_buckets_are_two_round_trips_each_five_hundred(node: Re
         print(f"{time.monotonic() - began:.3f} s")
         assert len(left) == 1_000
         assert all(53.9 < level <= 54.1 for _, level in left)
+
+
+async def test_the_rights_in_redis_that_the_docs_name_are_enough(node: RedisNode) -> None:
+    text = (Path(__file__).parents[2] / "docs/howto/several-servers.md").read_text()
+    (line,) = re.findall(r"^ACL SETUSER .*$", text, re.MULTILINE)
+    assert node.ask(*line.replace(">PASSWORD", ">pw").split()) == "OK"
+    node.ask("ACL", "LOG", "RESET")
+    async with servers(f"redis://securechat:pw@127.0.0.1:{node.port}", "securechat:bus_x") as (one, two):
+        assert one.takes("message", "usr_ana", 100) == 60
+        assert one.guesses("ana")
+        await share(one, one)
+        one.throttle.forgive("login.account", "ana")
+        assert two.takes("message", "usr_ana", 6) == 6
+        await share(one, two)
+        assert two.takes("message", "usr_ana") == 0
+        assert not one.sharing.alone
+    assert node.ask("ACL", "LOG") == ""

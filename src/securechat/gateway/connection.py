@@ -297,6 +297,7 @@ class ClientConnection(WSListener):
         try:
             received = self._open(bytes(payload), text=text) if self._packs else self._decode(payload, text=text)
         except ProtocolViolation as violation:
+            self._note(SessionRefused(f.CloseCode.PROTOCOL, violation.detail))
             self.close(f.CloseCode.PROTOCOL, violation.detail)
             return
         except SessionRefused as refused:
@@ -370,10 +371,14 @@ class ClientConnection(WSListener):
 
     def _refuse(self, refused: SessionRefused) -> None:
         """The reason is for our log; the peer gets one code, whatever it was."""
+        self._note(refused)
+        self.close(refused.code)
+
+    def _note(self, refused: SessionRefused) -> None:
+        """Have it logged, and remembered in the audit log, that a client is sent away for what it did."""
         self._counters.sessions_refused += 1
         log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
         self._session.note_refusal(self.principal, self.address, refused)
-        self.close(refused.code)
 
     def _worn_out(self, refused: SessionRefused) -> None:
         """Nothing can be sealed any more: a client that slept did not answer in time. That is nobody's attack."""
@@ -471,7 +476,7 @@ class ClientConnection(WSListener):
             frame = f.Reply(id=frame_id, data=result)
         self._put_frame(frame)
         if isinstance(result, RateLimited) and self._patience.ends():
-            log.info("closed: goes on after being told to wait", extra={"address": self.address})
+            self._note(SessionRefused(f.CloseCode.TOO_MANY, "goes on after being told to wait"))
             self.close(f.CloseCode.TOO_MANY, result.code)
 
     def _pong(self, frame_id: str) -> None:

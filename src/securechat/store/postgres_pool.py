@@ -34,7 +34,7 @@ WAITING_MAX: Final = 500
 WATCH_S: Final = 0.5
 """Between two looks whether the database answers."""
 SLICE_S: Final = 0.1
-SLICES: Final = 12
+SLICES: Final = 10
 """It answers within so many slices of our own time: a process that was stopped itself takes nobody for dead."""
 PAUSE_MAX_S: Final = 1.0
 DOWN: Final = "The database does not answer."
