@@ -106,7 +106,7 @@ def _hoard() -> None:
     def make(push: Any) -> Any:
         def wrapper(self: ClientConnection, block: Block) -> None:
             push(self, block)
-            kept.append(bytearray(os.urandom(16_000)))
+            kept.append(bytearray(os.urandom(64_000)))
 
         return wrapper
 
@@ -132,7 +132,7 @@ def _lose_exceptions() -> None:
 CLUSTER_MUTANTS: Final[dict[str, tuple[Callable[[], None], str]]] = {
     "keep_sessions": (_keep_sessions, "I7"),
     "tell_everybody": (_tell_everybody, "I6"),
-    "believe_the_bus": (_believe_the_bus, "I5"),
+    "believe_the_bus": (_believe_the_bus, "I3"),
     "skip_audit": (_skip_audit, "I12"),
     "leak_task": (MUTANTS["leak_task"], "I11"),
     "leak_file": (_leak_file, "I11"),
