@@ -8,10 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from support.checker import Violation, summary
 from support.history import Record
+
+
+USUAL_MS: Final = 750
+"""What a message may take when all is well and others use the machine, too: three times what it takes on a machine of its own."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from support.access_checker import NO_BUS
 from support.cluster_load import FULL
 from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
 from support.cluster_world import Cluster, Server
-from support.fault_report import FaultReport, Timing, percentile
+from support.fault_report import USUAL_MS, FaultReport, Timing, percentile
 from support.proxy_process import Way
 from support.watch import Watch
 
@@ -66,7 +66,7 @@ async def test_f5_a_way_that_is_silent(cluster: Cluster, fault: FaultReport, whe
     fault.at_least("alive", 100 * min(seen.was_alive() for seen in watch.seen), 100, "%")
     if where.startswith("Redis"):
         during = Timing.of(history, began, healed)
-        fault.at_most("send→ack p99 meanwhile", 1_000 * percentile(during.ack, 0.99), 250, "ms")
+        fault.at_most("send→ack p99 meanwhile", 1_000 * percentile(during.ack, 0.99), USUAL_MS, "ms")
         fault.at_most("send→delivered at most meanwhile", during.delivered[-1], 4.0, "s")
         fault.at_most("refused", timing.refused, 0)
     fault.told("refused for now", timing.refused)
@@ -111,7 +111,7 @@ async def test_f7_a_slow_database(cluster: Cluster, fault: FaultReport, how: str
     history = cluster.history.records()
     during = Timing.of(history, began, healed)
     fault.at_most("send→ack p99 meanwhile", percentile(during.ack, 0.99), 5.0, "s")
-    fault.at_most("send→ack p99, 10 s after", 1_000 * percentile(Timing.of(history, normal, normal + 3).ack, 0.99), 250, "ms")
+    fault.at_most("send→ack p99, 10 s after", 1_000 * percentile(Timing.of(history, normal, normal + 3).ack, 0.99), USUAL_MS, "ms")
     fault.at_most("memory grew by", max(max(seen.rss) - seen.rss[0] for seen in watch.seen) / MIB, 20, "MiB")
     fault.at_most("most that waited", max(each for seen in watch.seen for each in seen.waiting), 1_000)
     fault.told("refused for now", timing.refused)

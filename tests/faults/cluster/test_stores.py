@@ -13,7 +13,7 @@ from support.access_checker import NO_BUS
 from support.cluster_load import FULL
 from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
 from support.cluster_world import Cluster
-from support.fault_report import FaultReport, Timing, percentile
+from support.fault_report import USUAL_MS, FaultReport, Timing, percentile
 from support.watch import Watch
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
@@ -85,10 +85,10 @@ async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport
     history = cluster.history.records()
     down_times = [Timing.of(history, *each) for each in away]
     fault.at_least("acknowledged while it was down", min(len(each.ack) for each in down_times), 40)
-    fault.at_most("send→ack p99 then", 1_000 * max(percentile(each.ack, 0.99) for each in down_times), 250, "ms")
+    fault.at_most("send→ack p99 then", 1_000 * max(percentile(each.ack, 0.99) for each in down_times), USUAL_MS, "ms")
     fault.at_most("send→delivered at most then", max(each.delivered[-1] for each in down_times), 2.5, "s")
     full = [Timing.of(history, *each) for each in whole]
-    fault.at_most("send→delivered p99, 5 s after", 1_000 * max(percentile(each.delivered, 0.99) for each in full), 250, "ms")
+    fault.at_most("send→delivered p99, 5 s after", 1_000 * max(percentile(each.delivered, 0.99) for each in full), USUAL_MS, "ms")
     fault.at_most("refused", timing.refused, 0)
     tell_latency(fault, timing)
     fault.conclude()
