@@ -13,7 +13,6 @@ from typing import Any, Final
 from support.checker import Violation, summary
 from support.history import Record
 
-
 USUAL_MS: Final = 750
 """What a message may take when all is well and others use the machine, too: three times what it takes on a machine of its own."""
 
