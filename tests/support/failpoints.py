@@ -107,11 +107,12 @@ def _mid_bus(count: int) -> None:
 
 
 def _mid_drain(_count: int) -> None:
-    """Asked to stop, everybody is told to come back, and then it ends without a word."""
+    """Asked to stop, everybody is told to come back and some are let go, and then it ends without a word."""
 
     def make(drain: Any) -> Any:
-        def wrapper(self: Gateway, within_ms: int) -> None:
-            drain(self, within_ms)
+        async def wrapper(self: Gateway, spread_s: float, window_s: float) -> None:
+            asyncio.get_running_loop().call_later(0.1, os._exit, EXIT)
+            await drain(self, spread_s, window_s)
             os._exit(EXIT)
 
         return wrapper
