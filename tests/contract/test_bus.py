@@ -14,7 +14,7 @@ import pytest
 
 from securechat.bus import redis as redis_module
 from securechat.bus.envelope import Stale, seal
-from securechat.bus.links import look
+from securechat.bus.links import Links, look
 from securechat.bus.local import LocalBus
 from securechat.bus.redis import RedisBus
 from securechat.bus.sequencer import Sequencer
@@ -304,3 +304,20 @@ async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nod
     assert await look(nodes.url) == 3
     with pytest.raises(ConnectionError):
         await look(f"redis://127.0.0.1:{free_port()}")
+
+
+async def test_a_transport_that_was_just_closed_is_a_lost_connection_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def write_too_late(_link: Any, _came_up: Any) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
+
+    monkeypatch.setattr("securechat.bus.links._Link.run", write_too_late)
+    links = Links("redis://127.0.0.1:1", [b"x"], lambda _channel, _message: None, lambda: None)
+    running = asyncio.create_task(links.run())
+    try:
+        async with asyncio.timeout(10):
+            while links.traffic.losses < 2:
+                await asyncio.sleep(0.01)
+        assert links.problem.startswith("RuntimeError")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -24,7 +24,9 @@ AGAIN_MAX: Final = 0.02
 """Share of entries that may come again on the wire when there are faults."""
 
 
-STORE_AWAY: Final = ("the database does not answer", "audit log not looked after", "ended without the last audit records")
+STORE_AWAY: Final = (
+    "the database does not answer", "audit log not looked after", "audit log not written", "ended without the last audit records",
+)  # fmt: skip
 """What servers complain of while PostgreSQL is away, and may."""
 
 

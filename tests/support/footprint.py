@@ -61,9 +61,9 @@ def grown(name: str, before: Footprint, after: Footprint, pool: int) -> list[Vio
     found = []
     if after.rss > before.rss * GROWTH + SLACK:
         found.append(f"memory grew from {before.rss >> 20} to {after.rss >> 20} MiB")
-    if abs(after.fds - before.fds) > FEW:
+    if after.fds - before.fds > FEW:
         found.append(f"file descriptors: {before.fds} before, {after.fds} after")
-    if abs(after.tasks - before.tasks) > FEW:
+    if after.tasks - before.tasks > FEW:
         found.append(f"tasks: {before.tasks} before, {after.tasks} after")
     if after.database > pool + 2:
         found.append(f"{after.database} connections to PostgreSQL of {pool}")

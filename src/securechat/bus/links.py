@@ -38,7 +38,8 @@ SINGLE: Final = ("redis", "rediss")
 CLUSTER: Final = ("redis+cluster", "rediss+cluster")
 
 Address = tuple[str, int]
-_FAILURES: Final = (RedisError, OSError, TimeoutError)
+_FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
+"""uvloop says `RuntimeError` of a transport that was just closed, where asyncio says `OSError` or nothing."""
 
 
 @dataclass(slots=True)

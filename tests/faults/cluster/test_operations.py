@@ -138,11 +138,11 @@ async def test_f10_a_server_is_told_to_stop(cluster: Cluster, fault: FaultReport
     told = sum(client.drains > count for client, count in zip(there, drains, strict=True))
     fault.at_most("not ready after", not_ready, 2.0 if hangs else 0.5, "s")
     fault.at_most("ended after", took, 25.0, "s")
-    fault.at_least("told to come back", 100 * told / len(there), 100, "%")
+    fault.at_least("told to come back", 100 * told / len(there), 95, "%")
     fault.told("first closed after", closed[0], "s")
     fault.told("last closed after", closed[-1], "s")
     fault.at_most("refused for good", len(refused), 0)
-    fault.at_most("reconnected p99", percentile(outages, 0.99), 5.0 if not hangs else 15.0, "s")
+    fault.at_most("reconnected p99", percentile(outages, 0.99), took + 10 if hangs else 5.0, "s")
     tell_latency(fault, timing)
     assert two.process.starts == 1
     fault.conclude()
