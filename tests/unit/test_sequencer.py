@@ -275,6 +275,40 @@ async def test_who_comes_in_while_a_gap_is_read_is_told_which_room_they_joined(m
         await until(lambda: ana.at.get("rm_0") == eve.at.get("rm_0") == 4, server)
 
 
+async def test_who_is_let_in_after_a_gap_was_read_hears_the_room_that_they_joined_meanwhile() -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_bob")
+    async with servers(log, 1) as (server,):
+        bob = await server.connect("usr_bob")
+        ana = Listener(log, "usr_ana")
+        connection = cast("ClientConnection", ana)
+        server.hub.expect(connection, "usr_ana", ana.principal.device_id)
+        late = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+        server.sequencer.deliver([log.append("rm_0")])
+        await until(lambda: bob.at["rm_0"] == 3, server)
+        server.sequencer.deliver([late])
+        arrival = server.hub.attach(connection, "usr_ana", {})  # Her snapshot is older than the join.
+        assert [(summary.id, arrival.missed) for summary in arrival.opened] == [("rm_0", [("rm_0", 1, 3)])]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+async def test_a_join_that_comes_after_a_snapshot_told_of_it_is_known_to_who_is_let_in_later(devices: int) -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_bob")
+    async with servers(log, 1) as (server,):
+        ana = Listener(log, "usr_ana")
+        connection = cast("ClientConnection", ana)
+        server.hub.expect(connection, "usr_ana", ana.principal.device_id)
+        late = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+        await server.connect("usr_bob")
+        if devices == 2:
+            await server.connect("usr_ana")
+        server.sequencer.deliver([late])
+        server.hub.attach(connection, "usr_ana", {})  # Her snapshot is older than the join.
+        server.listeners.append(ana)
+        await until(lambda: ana.at == {"rm_0": -1}, server)
+
+
 async def test_a_gap_is_held_until_what_is_missing_comes() -> None:
     log = Log()
     first = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")

@@ -56,6 +56,9 @@ class Audience(Receiver, Protocol):
     def is_online(self, user_id: str) -> bool:
         """Return whether a user has a connection here."""
 
+    def is_expected(self, user_id: str) -> bool:
+        """Return whether a snapshot is being read for a connection of a user: it may be older than what comes now."""
+
     def users(self) -> list[str]:
         """Return everybody who has a connection here."""
 
@@ -240,10 +243,11 @@ class Sequencer:
     def _doubt(self, entry: Entry) -> None:
         """A change of the audience came after the position had passed it: if the hub says otherwise, compare with the store."""
         user_id = entry.member or ""
-        if not self._audience.is_online(user_id):
-            return
-        every, some = self._audience.rooms_of(user_id)
-        if (entry.room not in every) if entry.type is EntryType.MEMBER_JOINED else (entry.room in some):
+        doubtful = self._audience.is_expected(user_id)
+        if self._audience.is_online(user_id) and not doubtful:
+            every, some = self._audience.rooms_of(user_id)
+            doubtful = (entry.room not in every) if entry.type is EntryType.MEMBER_JOINED else (entry.room in some)
+        if doubtful:
             self._doubts.add((user_id, entry.room))
             self._wake.set()
 
@@ -320,7 +324,7 @@ class Sequencer:
             before = room.position
             page = await self._store.page(room_id, after=before, limit=PAGE)
             opened: dict[str, RoomSummary] = {}
-            while joined := self._online_joiners(page.entries) - opened.keys():  # Others may come online while one is read.
+            while joined := self._joiners_here(page.entries) - opened.keys():  # Others may come online while one is read.
                 for member in joined:
                     summary = await self._store.head(member, room_id)
                     if summary is None:
@@ -339,10 +343,10 @@ class Sequencer:
             if room.position >= room.known:
                 return
 
-    def _online_joiners(self, entries: Iterable[Entry]) -> set[str]:
-        """Return who joins in these entries and has a connection here: they are told which room it is."""
+    def _joiners_here(self, entries: Iterable[Entry]) -> set[str]:
+        """Return who joins in these entries and has a connection here, or is being let in: they are told which room it is."""
         joiners = {entry.member or "" for entry in entries if entry.type is EntryType.MEMBER_JOINED}
-        return {member for member in joiners if self._audience.is_online(member)}
+        return {member for member in joiners if self._audience.is_online(member) or self._audience.is_expected(member)}
 
     async def _look(self, *, resync: bool) -> None:
         """Compare with the store: where each room is, what is in doubt, and if asked for who is where."""
@@ -390,6 +394,8 @@ class Sequencer:
 
     async def _settle_doubt(self, user_id: str, room_id: str) -> bool:
         """Set a membership right if what is read and what the hub got are of the same moment; return whether it is right."""
+        if self._audience.is_expected(user_id):
+            return False  # What their snapshot tells is not known yet.
         if not self._audience.is_online(user_id):
             return True
         summary = await self._store.head(user_id, room_id)

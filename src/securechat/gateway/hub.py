@@ -333,6 +333,10 @@ class Hub:
         """Whether a snapshot is being read: then every room may matter."""
         return bool(self._expected)
 
+    def is_expected(self, user_id: str) -> bool:
+        """Return whether a snapshot is being read for a connection of a user: it may be older than what comes now."""
+        return user_id in self._expected
+
     def hears(self, room_id: str) -> bool:
         """Return whether somebody here hears a room."""
         return room_id in self._rooms
