@@ -17,6 +17,7 @@ from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
 from securechat.gateway.message_queue import MessageQueue
+from securechat.gateway.roster import Presence, Roster
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block, Form
@@ -342,3 +343,14 @@ async def test_a_role_that_changes_changes_on_open_connections(hub: Hub) -> None
 
     assert (ana.principal.role, bob.principal.role) == (Role.ADMIN, Role.MEMBER)
     assert ana.told == ["user.updated"]
+
+
+async def test_other_servers_are_told_of_memberships_that_were_set_right(hub: Hub) -> None:
+    told: list[Presence] = []
+    hub.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
+    attach(hub, "ana")
+    hub.admit("usr_ana", RoomSummary(id="rm_1", kind="private", last_seq=3))
+    hub.admit("usr_ana", RoomSummary(id="rm_1", kind="private", last_seq=3))
+    hub.expel("usr_ana", "rm_1")
+    hub.expel("usr_ana", "rm_1")
+    assert told == [{"rm_1": {"usr_ana": True}}, {"rm_1": {"usr_ana": False}}]

@@ -356,7 +356,9 @@ class Hub:
             connection.push(block)
             if connection in self._users.get(user_id, {}):  # One that was too slow has left by now.
                 self._enter(connection, room_id, summary.last_seq, Arrival())
-                self._rooms_of[user_id].add(room_id)
+                if room_id not in self._rooms_of[user_id]:
+                    self._rooms_of[user_id].add(room_id)
+                    self._tell_others({room_id: {user_id: True}})
 
     def expel(self, user_id: str, room_id: str) -> None:
         """Let a user not hear a room any more: they are no member, and the entry that said so did not come here."""
@@ -364,6 +366,7 @@ class Hub:
         leaving = [each for each in self._users.get(user_id, ()) if each in inside]
         if leaving:
             self._rooms_of[user_id].discard(room_id)
+            self._tell_others({room_id: {user_id: False}})
         self._leave(room_id, leaving)
         block = Block([SignalFrame(type="room.closed", room=room_id)])
         for connection in leaving:
