@@ -97,6 +97,7 @@ class ServerLocks:
     async def _try(self) -> bool:
         if self._connection is None:
             self._connection = await asyncpg.connect(self._url, **OPTIONS)
+            self._connection.add_termination_listener(self._lost)
         connection = self._connection
         self.alone = await connection.fetchval("SELECT pg_try_advisory_lock($1)", SERVING)
         if self._shared:
@@ -110,9 +111,15 @@ class ServerLocks:
         return bool(held)
 
     async def _try_to_lead(self) -> None:
-        self.leads = await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADING)
+        connection = self._connection
+        self.leads = await connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADING) and not connection.is_closed()
         if self.leads:
             log.info("this server leads: it works on jobs")
+
+    def _lost(self, connection: object) -> None:
+        """Lead no longer, at once: the lock went with the connection, and somebody else may have it before we look."""
+        if connection is self._connection:
+            self.leads = False
 
     async def _end(self) -> None:
         self.leads = False
