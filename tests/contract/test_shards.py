@@ -611,6 +611,52 @@ async def test_two_do_not_move_one_bucket_and_jobs_rest_meanwhile(
         await move(urls(place), bucket_of(ROOM), "shard1")
 
 
+async def test_a_job_that_began_while_a_move_prepared_goes_first(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the target it may be past the rooms that come: they would stay as they are."""
+    index = moving_module._index
+
+    async def slowly(connection: Any) -> None:
+        await index(connection)
+        await one.jobs.rotate(messages=False)
+
+    monkeypatch.setattr(moving_module, "_index", slowly)
+    with pytest.raises(Conflict, match="storage job"):
+        await move(urls(place), bucket_of(ROOM), HOME)
+    await say(one, ROOM, "a")
+
+
+async def test_keys_are_not_rotated_when_a_move_begins_meanwhile(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared already would change in silence."""
+    await say(one, ROOM, "a")
+    create_key, fence = one.keys.provider.create, moving_module.BucketMove._fence
+    copied, rotated = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slowly() -> int:
+        asyncio.run_coroutine_threadsafe(copied.wait(), loop).result()
+        return create_key()
+
+    async def looked(self: Any) -> None:
+        copied.set()
+        await rotated.wait()
+        await fence(self)
+
+    monkeypatch.setattr(one.keys.provider, "create", slowly)
+    monkeypatch.setattr(moving_module.BucketMove, "_fence", looked)
+    rotation = asyncio.create_task(one.jobs.rotate(messages=False))
+    moving = asyncio.create_task(move(urls(place), bucket_of(ROOM), HOME))
+    try:
+        with pytest.raises(Conflict, match="being moved"):
+            await rotation
+    finally:
+        rotated.set()
+    await moving
+
+
 async def test_who_read_long_ago_where_a_bucket_was_going_does_not_let_it_arrive_again(
     place: Place, one: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
