@@ -24,6 +24,7 @@ from securechat.store import sharded_log
 from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
 from securechat.store.moving import move
 from securechat.store.postgres import PostgresTransaction, open_postgres, read_all
+from securechat.store.session_locks import ServerLocks
 from securechat.store.sharded_log import ShardedLog
 from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_sharded
 from support.postgres import Postgres
@@ -609,6 +610,22 @@ async def test_two_do_not_move_one_bucket_and_jobs_rest_meanwhile(
     await one.jobs.rotate(messages=False)
     with pytest.raises(Conflict, match="storage job"):
         await move(urls(place), bucket_of(ROOM), "shard1")
+
+
+async def test_nothing_moves_while_somebody_serves_who_would_not_find_it(one: StoreUnderTest, place: Place) -> None:
+    """They would tell people that they are in no such room."""
+    server = ServerLocks(urls(place)[HOME], shared=True)
+    await server.enter()
+    try:
+        with pytest.raises(Conflict, match="1 of the servers"):
+            await move(urls(place), bucket_of(ROOM), HOME)
+        await server.knows(1)
+        await move(urls(place), bucket_of(ROOM), HOME)
+        await server._end()
+        assert await server._try()
+        await move(urls(place), bucket_of(ROOM), "shard1")
+    finally:
+        await server.leave()
 
 
 async def test_a_job_that_began_while_a_move_prepared_goes_first(

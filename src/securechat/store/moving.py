@@ -25,6 +25,7 @@ import msgspec
 from securechat.errors import Conflict, Shutdown
 from securechat.store.buckets import ABSENT, AWAY, MOVING
 from securechat.store.postgres import COPY_OPTIONS
+from securechat.store.session_locks import require_known
 
 MARK_S: Final = 60.0
 """How long storage jobs rest for a move that does not say any more that it goes on."""
@@ -337,7 +338,7 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         to: Where it shall be.
 
     Raises:
-        Conflict: Somebody else moves it, a storage job is under way, or it cannot be copied.
+        Conflict: Somebody else moves it, a server does not know of all databases, a storage job is under way, or it cannot be copied.
         Shutdown: A database does not answer.
     """
     connections: dict[str, Any] = {}
@@ -347,6 +348,7 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         home = next(iter(connections.values()))
         if not await home.fetchval("SELECT pg_try_advisory_lock($1::int, $2::int)", OWNER, bucket):  # Let go with the connection.
             raise Conflict(f"Somebody else moves bucket {bucket}.")
+        await require_known(home, len(urls) - 1)
         await _require_no_job(connections.values())
         here = await _owner(connections, bucket)
         for name, connection in connections.items():
