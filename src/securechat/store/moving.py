@@ -338,7 +338,7 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         to: Where it shall be.
 
     Raises:
-        Conflict: Somebody else moves it, a server does not know of all databases, a storage job is under way, or it cannot be copied.
+        Conflict: Somebody else moves it, a server does not know of all databases, a job is under way, or it cannot be copied.
         Shutdown: A database does not answer.
     """
     connections: dict[str, Any] = {}
