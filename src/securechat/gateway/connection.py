@@ -543,6 +543,8 @@ class ClientConnection(WSListener):
         fresh = await self._session.who(frame.token)
         if (fresh.user_id, fresh.device_id) != (principal.user_id, principal.device_id):
             raise Conflict("This connection belongs to another device.")
+        if self.principal is not None and self.principal.role is not principal.role:
+            fresh = msgspec.structs.replace(fresh, role=self.principal.role)  # It changed meanwhile: what was read may be older.
         self.principal = fresh
         self._expiring = False
         self._answer(frame.id, Done())
