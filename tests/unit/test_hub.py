@@ -354,3 +354,16 @@ async def test_other_servers_are_told_of_memberships_that_were_set_right(hub: Hu
     hub.expel("usr_ana", "rm_1")
     hub.expel("usr_ana", "rm_1")
     assert told == [{"rm_1": {"usr_ana": True}}, {"rm_1": {"usr_ana": False}}]
+
+
+async def test_other_servers_are_told_what_changed_while_somebody_was_away_for_a_moment(hub: Hub) -> None:
+    told: list[Presence] = []
+    hub.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
+    ana = attach(hub, "ana", "rm_1", "rm_2")
+    hub._show_presence()
+    hub.detach(cast("ClientConnection", ana), "usr_ana")
+    attach(hub, "ana", "rm_2", "rm_3")
+    assert told == [
+        {"rm_1": {"usr_ana": True}, "rm_2": {"usr_ana": True}},
+        {"rm_1": {"usr_ana": False}, "rm_3": {"usr_ana": True}},
+    ]

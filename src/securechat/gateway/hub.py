@@ -121,7 +121,9 @@ class Hub:
             self._enter(connection, room_id, seq, arrival)
         connections = self._users.setdefault(user_id, {})
         if not connections:
-            self._rooms_of[user_id] = set()
+            before, self._rooms_of[user_id] = self._rooms_of.get(user_id, set()), set()
+            if user_id in self._shown:  # Back before others were told that they went: the rooms may be others.
+                self._tell_others({room_id: {user_id: room_id in places} for room_id in before ^ places.keys()})
             self._changed(user_id)
         connections[connection] = None
         self._rooms_of[user_id].update(places)
