@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
+from unittest.mock import MagicMock
 
+import msgspec
 import pytest
 
 from securechat.domain.accounts import Role, User
@@ -16,6 +18,7 @@ from securechat.errors import Unauthorized
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
+from securechat.gateway.listener import Gateway
 from securechat.gateway.message_queue import MessageQueue
 from securechat.gateway.roster import Presence, Roster
 from securechat.gateway.writer import TurnWriter
@@ -367,3 +370,39 @@ async def test_other_servers_are_told_what_changed_while_somebody_was_away_for_a
         {"rm_1": {"usr_ana": True}, "rm_2": {"usr_ana": True}},
         {"rm_1": {"usr_ana": False}, "rm_3": {"usr_ana": True}},
     ]
+
+
+async def test_a_role_that_was_read_does_not_undo_one_that_came_meanwhile(hub: Hub) -> None:
+    """Which of the two is newer nobody knows: so it is read again."""
+    ana = attach(hub, "ana", "rm_1")
+    user = User(id="usr_ana", username="ana", display_name="Ana", role=Role.ADMIN)
+    hub.show(Signal(user, room="rm_1", ephemeral=False))
+    reads = 0
+
+    class Accounts:
+        async def users(self, _ids: list[str]) -> list[User]:
+            nonlocal reads
+            reads += 1
+            if reads == 1:
+                hub.show(Signal(msgspec.structs.replace(user, role=Role.MEMBER), room="rm_1", ephemeral=False))
+                return [user]
+            return [msgspec.structs.replace(user, role=Role.MEMBER)]
+
+    nothing = cast("Any", MagicMock())
+    gateway = Gateway(
+        hub,
+        nothing,
+        cast("Any", Accounts()),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+    )
+    await gateway._read_roles()
+    assert (ana.principal.role, reads) == (Role.MEMBER, 2)

@@ -214,6 +214,8 @@ class RedisBus:
         peer = self._peers.get(sender) or self._past.get(sender) or _Peer()
         last = peer.numbers.get(channel)
         if (sender not in self._peers or last is None) and abs(self._clock.now_ms() - envelope.at) > YOUNG_MS:
+            if not self.refusals.repeated:
+                log.warning("a message on the bus is not of this minute: compare the clocks of the servers; more are only counted")
             return None
         if last is not None and envelope.number <= last:
             return None

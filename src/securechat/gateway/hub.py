@@ -60,6 +60,7 @@ class Hub:
     Attributes:
         follower: Who is told which rooms are heard here; none where one server commits everything and is in order anyway.
         others: Who is online at other servers; none where there are none.
+        roles_told: How many roles signals told of.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
@@ -67,6 +68,7 @@ class Hub:
         self._counters = counters
         self.follower: Follower | None = None
         self.others: Roster | None = None
+        self.roles_told = 0
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
         self._newest: dict[str, int] = {}
         """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
@@ -216,6 +218,7 @@ class Hub:
     def show(self, signal: Signal) -> None:
         """Send a signal to those whom it is for."""
         if isinstance(signal.payload, User):
+            self.roles_told += 1
             self.change_role(signal.payload)
         block = Block([_signal_frame(signal.payload)])
         audience = self._users.get(signal.user, {}) if signal.user else self._rooms.get(signal.room, {})
