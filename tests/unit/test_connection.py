@@ -137,6 +137,6 @@ async def test_a_role_that_changed_while_a_token_was_looked_at_stays() -> None:
         connection.principal = msgspec.structs.replace(before, role=Role.MEMBER)  # As the hub does.
         return found
 
-    connection._session.who = who  # type: ignore[method-assign]
+    connection._session.who = who  # type: ignore[method-assign, assignment]
     await connection._extend(before, f.Auth(id="c1", token=Secret("t")))
     assert (connection.principal.role, connection.principal.expires_at) == (Role.MEMBER, 99)

@@ -44,7 +44,7 @@ class Health:
         self.loop_lag_s = 0.0
 
     async def readiness(self) -> Readiness:
-        """Ask every dependency; whoever comes meanwhile gets the same answer, so that a flood of them asks no more than one does."""
+        """Ask every dependency. Whoever comes meanwhile gets the same answer: a flood asks no more than one does."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(), name="readiness")
         found = dict(await asyncio.shield(self._asking))
