@@ -15,7 +15,7 @@ import pytest
 
 from securechat.bus import redis as redis_module
 from securechat.bus.envelope import Batch, Bye, Disconnect, Sign, Stale, seal
-from securechat.bus.links import look
+from securechat.bus.links import Links, look
 from securechat.bus.local import LocalBus
 from securechat.bus.redis import RedisBus
 from securechat.bus.sequencer import Sequencer
@@ -357,3 +357,20 @@ async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nod
     assert await look(nodes.url) == 3
     with pytest.raises(ConnectionError):
         await look(f"redis://127.0.0.1:{free_port()}")
+
+
+async def test_a_channel_that_no_node_has_is_a_problem() -> None:
+    """What is published there goes nowhere, and no connection fails."""
+    changes = 0
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    links = Links("redis+cluster://127.0.0.1:1", [b"a", b"b"], lambda _channel, _message: None, changed)
+    links.problem = ""
+    links._arrange({("127.0.0.1", 1): [b"a"]})
+    for task in links._tasks.values():
+        task.cancel()
+    assert "no node" in links.problem
+    assert changes == 1
