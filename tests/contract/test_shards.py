@@ -186,6 +186,33 @@ async def test_two_rooms_that_exchange_names_in_one_batch_are_told_and_wait_for_
     assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
 
 
+async def test_two_rooms_in_two_databases_that_exchange_names_hold_nobody_up_for_long(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other, and no database sees both: everybody else who commits would wait with them."""
+    at_home = next(f"rm_n{number}" for number in range(9) if bucket_of(f"rm_n{number}") % 2)
+    in_shard = next(f"rm_n{number}" for number in range(9) if not bucket_of(f"rm_n{number}") % 2)
+    await create(one, at_home, "Ops", "public")
+    await create(one, in_shard, "Dev", "public")
+    claim, both = sharded_log.ShardLog._claim, asyncio.Barrier(2)
+
+    async def together(self: Any, *arguments: Any) -> None:
+        with suppress(asyncio.BrokenBarrierError):  # Broken: this is not the first time.
+            await both.wait()
+        await both.abort()
+        await claim(self, *arguments)
+
+    monkeypatch.setattr(sharded_log.ShardLog, "_claim", together)
+    began = asyncio.get_running_loop().time()
+    done = await asyncio.gather(
+        write(one, made(at_home, 3, EntryType.ROOM_UPDATED, name="Dev")),
+        write(other, made(in_shard, 3, EntryType.ROOM_UPDATED, name="Ops")),
+        return_exceptions=True,
+    )
+    assert asyncio.get_running_loop().time() - began < 3
+    assert all(each is None or isinstance(each, (NameTaken, Unavailable)) for each in done), done
+
+
 async def test_who_is_late_to_give_back_old_names_leaves_the_one_that_the_room_has_now(
     one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

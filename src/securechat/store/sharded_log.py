@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 WAIT_S: Final = 10.0
 """How long a commit waits for a bucket that is being moved."""
 PAUSE_S: Final = 0.02
+NAME_WAIT_MS: Final = 500
+"""How long a commit waits for a room that has a name it wants. Two may want each other's, in two databases: neither sees that."""
 RELAY_AGAIN_S: Final = 5.0
 
 _PEER: Final = (
@@ -150,11 +152,15 @@ class ShardLog(PostgresLog):
 
         Returns:
             The folded name; nothing if the room has none; None if it is being moved: then nobody knows, and nothing is given back.
+
+        Raises:
+            Unavailable: Somebody holds it for long, or a database does not answer.
         """
         part = self._shards.for_room(room_id)
         async with part.transaction() as transaction:
             if await transaction.fetch("SELECT 1 WHERE securechat_elsewhere($1::text[])", [room_id]):
                 return None
+            await transaction.fetch(f"SET LOCAL lock_timeout = {NAME_WAIT_MS}")
             await transaction.fetch(_HOLD, room_id)  # Where there is no row to lock. It goes again below.
             rows = await transaction.fetch(_NAME_OF, room_id)
             await transaction.fetch("DELETE FROM rooms WHERE id = $1 AND kind = ''", room_id)
