@@ -91,15 +91,16 @@ class _Room:
 
     Attributes:
         position: The newest `seq` that the hub got, or that everybody here knows from a snapshot.
+        since: The hub got everything from there up to the position.
         known: The newest `seq` that exists as far as we know.
         held: By `seq`: what came too early.
         opened: By user: what goes with their join in `held`.
     """
 
-    __slots__ = ("held", "known", "opened", "position")
+    __slots__ = ("held", "known", "opened", "position", "since")
 
     def __init__(self, position: int) -> None:
-        self.position = self.known = position
+        self.position = self.since = self.known = position
         self.held: dict[int, Entry] = {}
         self.opened: dict[str, RoomSummary] = {}
 
@@ -152,8 +153,14 @@ class Sequencer:
         elif seq < room.position:
             # Others knew more from their snapshots, and the hub never got it: for this one it is still to come, now.
             room.position = seq
+            room.since = min(room.since, seq)
             self._read(room_id, 0.0)
         self._passing.discard(room_id)
+
+    def since(self, room_id: str) -> int:
+        """Return the `seq` after which everything of a room came here; 0 of a room of which nothing did."""
+        room = self._rooms.get(room_id)
+        return 0 if room is None else room.since
 
     def unfollow(self, room_id: str) -> None:
         """Nobody hears a room any more. Not forgotten at once: somebody may enter later in the block that is being delivered."""

@@ -22,7 +22,7 @@ from securechat.domain.entries import CHANGES_AUDIENCE, PAGE_BYTES, Entry, Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.errors import Unauthorized
-from securechat.gateway.arrival import Arrival, Expected
+from securechat.gateway.arrival import Arrival, Expected, Outdated
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.roster import Presence, Roster
 from securechat.ops.metrics import Counters
@@ -42,6 +42,9 @@ class Follower(Protocol):
 
     def follow(self, room_id: str, seq: int) -> None:
         """Somebody hears this room from here on, and knows everything up to `seq`."""
+
+    def since(self, room_id: str) -> int:
+        """Return the `seq` after which everything of this room came here, as far as anything did."""
 
     def unfollow(self, room_id: str) -> None:
         """Nobody hears this room any more."""
@@ -105,10 +108,15 @@ class Hub:
 
         Raises:
             Unauthorized: Its session ended meanwhile.
+            Outdated: See there. Nothing changed.
         """
         expected = self._expected.get(user_id, {}).get(connection)
         if expected is not None and expected.ended:
             raise Unauthorized("The session has ended.")
+        if self.follower is not None:
+            for room_id, seq in rooms.items():
+                if seq < self._newest.get(room_id, 0) and seq < self.follower.since(room_id):
+                    raise Outdated  # The user may have been removed in between, and everything after it is delivered already.
         arrival = Arrival(role=expected.role if expected is not None else None)
         places = dict(rooms)
         for room_id, (seq, summary) in expected.rooms.items() if expected is not None else ():
