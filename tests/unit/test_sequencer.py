@@ -331,6 +331,20 @@ async def test_a_join_that_comes_after_a_snapshot_told_of_it_is_known_to_who_is_
         await until(lambda: ana.at == {"rm_0": -1}, server)
 
 
+async def test_a_join_that_waits_for_what_comes_before_it_is_not_forgotten_with_a_room_that_nobody_hears() -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+    async with servers(log, 1) as (server,):
+        await server.connect("usr_ana")
+        eve = await server.connect("usr_eve")
+        server.sequencer.deliver([log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_ana")])
+        message = log.append("rm_0")
+        server.sequencer.deliver([log.append("rm_0", EntryType.MEMBER_JOINED, "usr_eve")])
+        server.sequencer.settle()  # Somebody came in.
+        server.sequencer.deliver([message])
+        assert eve.at == {"rm_0": 4}
+
+
 async def test_a_gap_is_held_until_what_is_missing_comes() -> None:
     log = Log()
     first = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")

@@ -169,9 +169,17 @@ class Sequencer:
     def settle(self) -> None:
         """Nobody is expected any more: what nobody hears is nothing to us."""
         for room_id in self._passing:
-            if not self._audience.hears(room_id):
+            if not self._matters(room_id):
                 self._rooms.pop(room_id, None)
         self._passing.clear()
+
+    def _matters(self, room_id: str) -> bool:
+        """Return whether somebody here hears a room, or will when what they wait for is there."""
+        if self._audience.hears(room_id):
+            return True
+        room = self._rooms.get(room_id)
+        waiting = room.held.values() if room is not None else ()
+        return any(entry.type is EntryType.MEMBER_JOINED and self._audience.is_online(entry.member or "") for entry in waiting)
 
     # ── what the bus brings ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -370,7 +378,7 @@ class Sequencer:
 
     async def _poll(self) -> None:
         expecting = self._audience.expecting
-        for room_id in [room_id for room_id in self._rooms if not expecting and not self._audience.hears(room_id)]:
+        for room_id in [room_id for room_id in self._rooms if not expecting and not self._matters(room_id)]:
             del self._rooms[room_id]
         for some in _chunks(list(self._rooms), CHUNK):
             before = {room_id: room.position for room_id in some if (room := self._rooms.get(room_id)) is not None}
