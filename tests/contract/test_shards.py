@@ -28,6 +28,8 @@ from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_shar
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 
+pytestmark = pytest.mark.slow
+
 DEATHS = 30
 ROOM, AT_HOME = "rm_1", "rm_2"
 """One in shard1, one at home."""
