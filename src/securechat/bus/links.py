@@ -57,8 +57,8 @@ class Traffic:
 def end_if_cancelled() -> None:
     """End the task if it was cancelled while it waited for Redis.
 
-    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who loops
-    around its calls would go on for ever.
+    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
+    loops around its calls would go on for ever.
 
     Raises:
         CancelledError: It was.
