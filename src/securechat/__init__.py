@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from securechat import webhooks
     from securechat.sdk.bot import Bot, Context
     from securechat.sdk.client import ChatClient
 
-__all__ = ["Bot", "ChatClient", "Context", "__version__"]
+__all__ = ["Bot", "ChatClient", "Context", "__version__", "webhooks"]
 
 _HOMES = {"Bot": "securechat.sdk.bot", "Context": "securechat.sdk.bot", "ChatClient": "securechat.sdk.client"}
 
 
 def __getattr__(name: str) -> Any:
     """Load the SDK when it is first asked for."""
+    if name == "webhooks":
+        from securechat import webhooks  # noqa: PLC0415 - as below
+
+        return webhooks
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -134,6 +134,17 @@ RULES: Final[dict[str, Rule]] = {
     "member.add": Rule(_PEOPLE | _OPERATOR, Level.MEMBER, open=True, direct=False),
     "member.remove": Rule(_PEOPLE | _OPERATOR, Level.MODERATOR, open=True, direct=False, below=True),
     "member.role": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False, below=True),
+    # Where else a room's entries are sent
+    "subscription.create": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.list": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.list_all": Rule(_OPERATOR),
+    "subscription.delete": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.pause": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.resume": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.rotate": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "dead.letter.list": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "dead.letter.replay": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "dead.letter.drop": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
     # People and bots
     "user.me": Rule(_ALL),
     "user.get": Rule(_ALL),
@@ -221,7 +232,11 @@ RULES: Final[dict[str, Rule]] = {
 }
 """Everything that can be asked, by the command's name. What is not here nobody may do."""
 
-RIGHTS: Final = frozenset({"message.delete_any", "message.mention_all", "room.topic", "room.rename", "policy.explain_others"})
+RIGHTS: Final = frozenset(
+    {
+        "message.delete_any", "message.mention_all", "room.topic", "room.rename", "policy.explain_others", "subscription.list_all",
+    }
+)  # fmt: skip
 """Rows that are no command: finer questions that a command asks."""
 OPEN: Final = frozenset(action for action, rule in RULES.items() if rule.open)
 """What a room may decide for itself."""
