@@ -21,13 +21,11 @@ _HOMES = {"Bot": "securechat.sdk.bot", "Context": "securechat.sdk.bot", "ChatCli
 
 def __getattr__(name: str) -> Any:
     """Load the SDK when it is first asked for."""
-    if name == "webhooks":
-        from securechat import webhooks  # noqa: PLC0415 - as below
+    from importlib import import_module  # noqa: PLC0415 - the point of this function
 
-        return webhooks
+    if name == "webhooks":
+        return import_module("securechat.webhooks")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - the point of this function
-
     return getattr(import_module(home), name)

@@ -79,6 +79,7 @@ from securechat.store.sealing import Sealing, Secrets
 from securechat.store.storage_jobs import StorageJobs
 from securechat.store.subscriptions import SqlSubscriptions
 from securechat.webhooks.gate import Gate, Refused, Unreachable, place_of
+from securechat.webhooks.gate import host_of as host_of_url
 from securechat.webhooks.relay import Relay
 from securechat.webhooks.signature import new_secret
 
@@ -438,7 +439,7 @@ def _subscriptions(
     gate = Gate(lambda: networks(tuple(settings().hooks_allow_networks)))
     relay = Relay(store, log_store, secrets, gate, clock, leads)
 
-    async def host(url: str) -> str:
+    async def check(url: str) -> str:
         try:
             place = place_of(url)
             await gate.addresses(place)
@@ -446,7 +447,7 @@ def _subscriptions(
             raise InvalidInput(str(error), field="url") from error
         return place.host
 
-    service = SubscriptionService(store, log_store, room_log, secrets, host, clock, new_id, new_secret, relay.wake)
+    service = SubscriptionService(store, log_store, room_log, secrets, check, host_of_url, clock, new_id, new_secret, relay.wake)
     return relay, {
         c.SubscriptionCreate: service.create,
         c.SubscriptionList: service.list_subscriptions,

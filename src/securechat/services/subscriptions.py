@@ -43,7 +43,8 @@ class SubscriptionService:
         log_store: Where rooms are read.
         room_log: The room is told when it gets or loses one.
         secrets: Seals what signs.
-        host: Returns the host of a URL if events may be sent there now, or raises `InvalidInput`.
+        check: Returns the host of a URL if events may be sent there now, or raises `InvalidInput`.
+        host_of: Returns the host of a URL that was taken.
         clock: Time.
         new_id: Makes ids.
         new_secret: Makes what signs.
@@ -56,7 +57,8 @@ class SubscriptionService:
         log_store: LogStore,
         room_log: RoomLog,
         secrets: SecretBox,
-        host: Callable[[str], Awaitable[str]],
+        check: Callable[[str], Awaitable[str]],
+        host_of: Callable[[str], str],
         clock: Clock,
         new_id: Callable[[str], str],
         new_secret: Callable[[], Secret],
@@ -66,7 +68,8 @@ class SubscriptionService:
         self._log_store = log_store
         self._room_log = room_log
         self._secrets = secrets
-        self._host = host
+        self._check = check
+        self._host_of = host_of
         self._clock = clock
         self._new_id = new_id
         self._new_secret = new_secret
@@ -81,7 +84,7 @@ class SubscriptionService:
         """
         await self._require(who, "subscription.create", command.room)
         types = clean_types(command.types)
-        host = await self._host(command.url)
+        host = await self._check(command.url)
         secret, name, now = self._new_secret(), self._new_id(SUBSCRIPTION), self._clock.now_ms()
         sealed = self._secrets.seal(secret.reveal().encode(), purpose=PURPOSE, owner=name)
         record = SubscriptionRecord(
@@ -109,7 +112,7 @@ class SubscriptionService:
     async def delete(self, who: Principal, command: c.SubscriptionDelete) -> c.Done:
         """Remove one with its dead letters, and tell the room."""
         record = await self._find(who, "subscription.delete", command)
-        host = _host_in(record.url)
+        host = self._host_of(record.url)
         if await self._store.remove(record.id):
             self._changed()
             await self._tell(who, "subscription.delete", record, unsubscribed=host)
@@ -238,11 +241,6 @@ def _taken(count: int, seq: int | None) -> c.DeadLettersTaken:
     if seq is not None and not count:
         raise NotFound("There is no such dead letter.")
     return c.DeadLettersTaken(count=count)
-
-
-def _host_in(url: str) -> str:
-    """Return the host of a URL that was taken."""
-    return url.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 def _told(record: SubscriptionRecord, letters: int, newest: int) -> c.Subscription:

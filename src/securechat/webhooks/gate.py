@@ -88,6 +88,14 @@ def place_of(url: str) -> Place:
     return Place(parts.scheme, _clean_host(host), SCHEMES[parts.scheme] if port is None else port, path)
 
 
+def host_of(url: str) -> str:
+    """Return the host of a URL; empty for what is none: it was taken by another version, and nothing is sent there."""
+    try:
+        return place_of(url).host
+    except Refused:
+        return ""
+
+
 def _clean_host(host: str) -> str:
     with contextlib.suppress(ValueError):
         if "%" not in host:

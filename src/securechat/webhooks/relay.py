@@ -31,7 +31,7 @@ from securechat.domain.subscriptions import (
 )
 from securechat.errors import ChatError, Unavailable
 from securechat.webhooks.breaker import Breaker
-from securechat.webhooks.gate import Gate, Refused, place_of
+from securechat.webhooks.gate import Gate, host_of
 from securechat.webhooks.message import body_of, id_of
 from securechat.webhooks.post import DEADLINE_S, Outcome, Result, Target
 from securechat.webhooks.signature import headers_of
@@ -242,7 +242,7 @@ class Relay:
         for record in records.values():
             state = self._states.get(record.id)
             if state is None:
-                state = self._states[record.id] = _State(record, _host_of(record.url), record.cursor)
+                state = self._states[record.id] = _State(record, host_of(record.url), record.cursor)
             state.take(record)
             if record.id not in self._tasks:
                 state.letters.clear()
@@ -443,10 +443,3 @@ class Relay:
         if await self._store.disable(record.id, reason, event):
             log.warning("subscription disabled", extra={"subscription": record.id, "target": state.host, "reason": reason})
         self._states.pop(record.id, None)
-
-
-def _host_of(url: str) -> str:
-    try:
-        return place_of(url).host
-    except Refused:
-        return ""  # It was taken by another version; nothing is sent there.
