@@ -13,10 +13,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 import standardwebhooks
 
+from securechat.crypto.key_provider import FileKeys
+from securechat.domain import commands as c
 from securechat.domain.secret import Secret
+from securechat.domain.subscriptions import PURPOSE
+from securechat.server.clock import SystemClock
+from securechat.store.keys import KeyStore
+from securechat.store.sealing import Secrets
+from securechat.store.sqlite import SqliteDatabase
 from securechat.webhooks import InvalidSignature, gate, verify
 from securechat.webhooks.gate import Gate, Network, Refused, Resolver, Unreachable, is_public, place_of
 from securechat.webhooks.post import ANSWER_MAX, Outcome, Result, Target
@@ -24,6 +32,7 @@ from securechat.webhooks.signature import headers_of, new_secret, sign
 from support.certificates import TestCA, new_key, pem
 from support.ports import free_port
 from support.receiver import Receiver
+from support.running import RunningServer, wait_until
 
 NOW = 1_795_380_000
 BODY = b'{"type":"message.sent","timestamp":"2026-11-22T20:40:00.000+00:00","data":{"body":"hi"}}'
@@ -259,10 +268,10 @@ async def test_100_a_certificate_of_another_name_is_not_believed(tmp_path: Path)
     ours = ssl.create_default_context(cafile=str(authority.path))
     names: list[str] = []
 
-    def seen(_socket: object, name: str | None, _context: object) -> None:
+    def seen(_socket: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         names.append(name or "")
 
-    tls.sni_callback = seen  # type: ignore[assignment]
+    tls.sni_callback = seen
 
     async def fine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -293,7 +302,7 @@ async def test_100_a_name_server_that_never_answers_holds_nobody_up(monkeypatch:
         release.wait(10)
         raise socket.gaierror
 
-    monkeypatch.setattr(gate.socket, "getaddrinfo", hang)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
     resolver = Resolver()
     try:
         outcomes = await asyncio.gather(*(resolver.resolve(f"h{n}.example", 443) for n in range(20)), return_exceptions=True)
@@ -356,3 +365,89 @@ def test_78_an_old_delivery_another_body_and_another_secret_are_refused() -> Non
     for body in (b"[]", b"\xff", b'{"type":1}'):
         with pytest.raises(InvalidSignature, match="not an event"):
             verify(headers_of([secret], "x", NOW, body), body, secret, now_s=NOW)
+
+
+# ── very many targets that do not answer ─────────────────────────────────────────────────────────────────────────────
+
+
+def latencies(http: httpx.Client, room: str, count: int, mark: str) -> list[float]:
+    """Send messages, and return how long each took, sorted."""
+    found = []
+    for number in range(count):
+        began = time.perf_counter()
+        answer = http.post(f"/rooms/{room}/messages", json={"cmid": f"{mark}{number}", "body": f"{mark} {number}"})
+        found.append(time.perf_counter() - began)
+        assert answer.status_code == 201
+    return sorted(found)
+
+
+async def plant(data: Path, targets: Sequence[tuple[str, str]]) -> None:
+    """Put subscriptions into the database of a server that does not run: making each by a command takes its time."""
+    database = SqliteDatabase(data / "securechat.db")
+    keys = KeyStore(database, FileKeys(data / "keys"), SystemClock())
+    await keys.unlock()
+    secrets, secret = Secrets(keys), new_secret().reveal().encode()
+    rows = [
+        (
+            f"sub_{n}", room, url, "", "active", "", 1, secrets.seal(secret, purpose=PURPOSE, owner=f"sub_{n}"), None, 0, "", 0, 0, 0,
+            0, 0, 0,
+        )
+        for n, (room, url) in enumerate(targets)
+    ]  # fmt: skip
+    async with database.transaction() as transaction:
+        await transaction.execute_many(f"INSERT INTO subscriptions VALUES ({', '.join('?' * 17)})", rows)
+    await database.close()
+
+
+def tried(server: RunningServer) -> int:
+    """Return how many of all subscriptions were tried in vain."""
+    return sum(each.attempts > 0 for each in server.operator().perform(c.SubscriptionOverview()).subscriptions)
+
+
+@pytest.mark.alone
+def test_101_a_thousand_targets_that_do_not_answer_are_felt_by_nobody(tmp_path: Path, receiver: Receiver) -> None:
+    """Two hundred hosts, half of which take connections and say nothing, half of which refuse them."""
+    server = RunningServer(tmp_path / "data", settings={"hooks_allow_networks": ["127.0.0.0/8"]}).start()
+    silent_port, refusing_port = free_port(), free_port()
+    listener = socket.create_server(("0.0.0.0", silent_port), backlog=1)
+    try:
+        ana = server.set_up()
+        chat, good = server.room("chat", ana["user"]["id"]), server.room("good", ana["user"]["id"])
+        server.operator().perform(c.SubscriptionCreate(room=good, url=receiver.url, types=["message.sent"]))
+        headers = {"Authorization": f"Bearer {ana['access_token']}"}
+        with httpx.Client(trust_env=False, timeout=20, base_url=f"{server.url}/api/v1", headers=headers) as http:
+            latencies(http, good, 1, "g")
+            receiver.wait(1)
+            wait_until(
+                lambda: server.operator().perform(c.SubscriptionOverview()).subscriptions[0].delivered_at, "that it is stored"
+            )
+            before = latencies(http, chat, 150, "b")
+            rooms = [server.room(f"room{number}", ana["user"]["id"]) for number in range(10)]
+            server.stop()
+            ports = (refusing_port, silent_port)
+            urls = [f"http://127.0.{1 + n % 2}.{1 + n % 100}:{ports[n % 2]}/" for n in range(1_000)]
+            asyncio.run(plant(server.data, [(rooms[n % 10], url) for n, url in enumerate(urls)]))
+            server.start()
+            for room in rooms:
+                latencies(http, room, 1, "x")
+            wait_until(lambda: tried(server) > 50, "tries in vain")
+            during = latencies(http, chat, 150, "d")
+            latencies(http, good, 5, "h")
+            receiver.wait(6, within_s=8)
+            fds = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) if server.process else 0
+            found = server.operator().perform(c.SubscriptionOverview()).subscriptions
+        began = time.monotonic()
+        assert server.stop() == 0
+        stopped_s = time.monotonic() - began
+    finally:
+        listener.close()
+        server.stop()
+    median = before[75], during[75]
+    print(
+        f"median {median[0] * 1e3:.1f} → {median[1] * 1e3:.1f} ms, p95 {before[142] * 1e3:.1f} → {during[142] * 1e3:.1f} ms, {fds} fds"
+    )
+    assert median[1] < max(3 * median[0], 0.03)
+    assert during[142] < max(4 * before[142], 0.15)
+    assert fds < 200, "connections to targets are few"
+    assert sum(each.state == "active" for each in found) == 1_001, "nobody is given up yet"
+    assert stopped_s < 5.5, "a drain is not held up"

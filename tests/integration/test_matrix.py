@@ -113,7 +113,7 @@ ATTEMPTS: dict[str, Callable[[Case], c.Command]] = {
     "member.role": lambda at: c.MemberRole(room=at.room, user=at.somebody, role="guest"),
     "subscription.create": lambda at: c.SubscriptionCreate(room=at.room, url=f"https://192.0.2.1/{CANARY}"),
     "subscription.list": lambda at: c.SubscriptionList(room=at.room),
-    "subscription.list_all": lambda _: c.SubscriptionList(),
+    "subscription.overview": lambda _: c.SubscriptionOverview(),
     "subscription.delete": lambda at: c.SubscriptionDelete(room=at.room, subscription="sub_x"),
     "subscription.pause": lambda at: c.SubscriptionPause(room=at.room, subscription="sub_x"),
     "subscription.resume": lambda at: c.SubscriptionResume(room=at.room, subscription="sub_x"),

@@ -15,7 +15,6 @@ import httpx2 as httpx
 import pytest
 
 from securechat.domain import commands as c
-from securechat.webhooks import verify
 from support.ports import free_port
 from support.receiver import Receiver
 from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
@@ -33,7 +32,7 @@ def hooked(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 def say(server: RunningServer, room: str, token: str, *texts: str) -> list[int]:
-    return [server.post(f"/rooms/{room}/messages", {"cmid": f"c-{text}", "body": text}, token)["seq"] for text in texts]
+    return [server.post(f"/rooms/{room}/messages", {"cmid": text.replace(" ", "-"), "body": text}, token)["seq"] for text in texts]
 
 
 def subscribe(server: RunningServer, room: str, token: str, receiver: Receiver, *types: str) -> str:
@@ -200,4 +199,3 @@ def test_the_receiver_of_the_page_verifies_what_the_server_sends(hooked: Running
 def test_the_sdk_gives_the_helper_away_without_more_words() -> None:
     program = "import securechat; assert securechat.webhooks.verify; import sys; assert 'apsw' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
-    assert verify

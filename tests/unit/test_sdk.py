@@ -91,6 +91,7 @@ REPLIES: dict[type, Any] = {
             attempts=0,
             next_at=0,
             failing_since=0,
+            delivered_at=0,
             created_by=ANA,
             created_at=1,
         ),
@@ -265,6 +266,7 @@ OPERATORS = {
     "storage.shred",
     "token.key.list",
     "token.key.rotate",
+    "subscription.overview",
 }
 
 

@@ -51,7 +51,8 @@ def list_subscriptions(
 ) -> None:
     """List subscriptions: whether they work, how far behind they are, how many dead letters they have."""
     operator = Operator(data_root(data))
-    found: c.Subscriptions = operator.perform(c.SubscriptionList(room=operator.room_id(room) if room else ""))
+    command = c.SubscriptionList(room=operator.room_id(room)) if room else c.SubscriptionOverview()
+    found: c.Subscriptions = operator.perform(command)
     if json:
         say_json(found)
         return
@@ -142,7 +143,7 @@ def _require_one(seq: int | None, *, every: bool) -> None:
 
 
 def _room_of(operator: Operator, which: str) -> str:
-    found: c.Subscriptions = operator.perform(c.SubscriptionList())
+    found: c.Subscriptions = operator.perform(c.SubscriptionOverview())
     for each in found.subscriptions:
         if each.id == which:
             return each.room

@@ -137,7 +137,7 @@ RULES: Final[dict[str, Rule]] = {
     # Where else a room's entries are sent
     "subscription.create": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
     "subscription.list": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
-    "subscription.list_all": Rule(_OPERATOR),
+    "subscription.overview": Rule(_OPERATOR),
     "subscription.delete": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
     "subscription.pause": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
     "subscription.resume": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
@@ -232,11 +232,7 @@ RULES: Final[dict[str, Rule]] = {
 }
 """Everything that can be asked, by the command's name. What is not here nobody may do."""
 
-RIGHTS: Final = frozenset(
-    {
-        "message.delete_any", "message.mention_all", "room.topic", "room.rename", "policy.explain_others", "subscription.list_all",
-    }
-)  # fmt: skip
+RIGHTS: Final = frozenset({"message.delete_any", "message.mention_all", "room.topic", "room.rename", "policy.explain_others"})
 """Rows that are no command: finer questions that a command asks."""
 OPEN: Final = frozenset(action for action, rule in RULES.items() if rule.open)
 """What a room may decide for itself."""

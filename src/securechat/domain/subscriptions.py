@@ -56,6 +56,7 @@ class SubscriptionRecord:
         first_at: When it was tried first, in milliseconds since 1970; 0: never.
         next_at: When it is tried again.
         failing_since: Since when nothing was delivered although it was tried; 0: it works.
+        delivered_at: When something was delivered last; 0: never.
     """
 
     id: str
@@ -74,6 +75,7 @@ class SubscriptionRecord:
     first_at: int = 0
     next_at: int = 0
     failing_since: int = 0
+    delivered_at: int = 0
 
     def wants(self, entry_type: EntryType) -> bool:
         """Return whether entries of this type are sent."""
@@ -91,6 +93,7 @@ class Progress:
     next_at: int
     failing_since: int
     reason: str
+    delivered_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

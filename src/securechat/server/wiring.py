@@ -451,6 +451,7 @@ def _subscriptions(
     return relay, {
         c.SubscriptionCreate: service.create,
         c.SubscriptionList: service.list_subscriptions,
+        c.SubscriptionOverview: service.overview,
         c.SubscriptionDelete: service.delete,
         c.SubscriptionPause: service.pause,
         c.SubscriptionResume: service.resume,

@@ -102,12 +102,14 @@ class SubscriptionService:
         return c.SubscriptionCreated(subscription=await self._shown(name), secret=secret.reveal())
 
     async def list_subscriptions(self, who: Principal, command: c.SubscriptionList) -> c.Subscriptions:
-        """List those of a room; the operator, of all."""
-        if command.room:
-            await self._require(who, "subscription.list", command.room)
-        else:
-            policy.require(who, "subscription.list_all")
+        """List those of a room."""
+        await self._require(who, "subscription.list", command.room)
         return c.Subscriptions(subscriptions=await self._all_of(command.room))
+
+    async def overview(self, who: Principal, _command: c.SubscriptionOverview) -> c.Subscriptions:
+        """List those of all rooms."""
+        policy.require(who, "subscription.overview")
+        return c.Subscriptions(subscriptions=await self._all_of(""))
 
     async def delete(self, who: Principal, command: c.SubscriptionDelete) -> c.Done:
         """Remove one with its dead letters, and tell the room."""
@@ -247,8 +249,8 @@ def _told(record: SubscriptionRecord, letters: int, newest: int) -> c.Subscripti
     return c.Subscription(
         id=record.id, room=record.room, url=record.url, types=list(record.types), state=record.state.value, reason=record.reason,
         cursor=record.cursor, behind=max(0, newest - record.cursor) if record.cursor else 0, dead_letters=letters,
-        attempts=record.attempts, next_at=record.next_at, failing_since=record.failing_since, created_by=record.created_by,
-        created_at=record.created_at,
+        attempts=record.attempts, next_at=record.next_at, failing_since=record.failing_since, delivered_at=record.delivered_at,
+        created_by=record.created_by, created_at=record.created_at,
     )  # fmt: skip
 
 

@@ -19,12 +19,13 @@ from securechat.store.database import Database, Dialect, Row, Transaction
 
 _COLUMNS: Final = (
     "id, room_id, url, types, state, reason, cursor_seq, secret, old_secret, old_until, created_by, created_at, attempts, first_at,"
-    " next_at, failing_since"
+    " next_at, failing_since, delivered_at"
 )
 _LETTER: Final = "subscription_id, room_id, seq, reason, status, attempts, first_at, last_at, replay_at"
 _OF: Final = "subscription_id = ? AND (CAST(? AS bigint) IS NULL OR seq = ?)"
 _MOVE: Final = (
-    "UPDATE subscriptions SET cursor_seq = ?, attempts = ?, first_at = ?, next_at = ?, failing_since = ?, reason = ? WHERE id = ?"
+    "UPDATE subscriptions SET cursor_seq = ?, attempts = ?, first_at = ?, next_at = ?, failing_since = ?, reason = ?,"
+    " delivered_at = ? WHERE id = ?"
 )
 _BURY: Final = (
     f"INSERT INTO dead_letters ({_LETTER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subscription_id, seq) DO UPDATE SET"
@@ -53,11 +54,11 @@ class SqlSubscriptions:
             if count >= ROOM_MAX:
                 return False
             await transaction.execute(
-                f"INSERT INTO subscriptions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # nosec B608 - our own names
+                f"INSERT INTO subscriptions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # nosec B608 - our own names
                 (
                     record.id, record.room, record.url, " ".join(record.types), record.state.value, record.reason, record.cursor,
                     record.secret, record.old_secret, record.old_until, record.created_by, record.created_at, record.attempts,
-                    record.first_at, record.next_at, record.failing_since,
+                    record.first_at, record.next_at, record.failing_since, record.delivered_at,
                 ),
             )  # fmt: skip
         return True
@@ -79,7 +80,7 @@ class SqlSubscriptions:
             " WHERE room_id = ? OR ? = '' ORDER BY created_at, id",
             (room, room),
         )
-        return [(_to_record(row), int(row[16])) for row in rows]
+        return [(_to_record(row), int(row[17])) for row in rows]
 
     async def pause(self, subscription: str, event: AuditEvent) -> bool:
         """See `SubscriptionStore.pause`."""
@@ -200,12 +201,12 @@ async def _lock_room(transaction: Transaction, room: str) -> None:
 def _to_record(row: Row) -> SubscriptionRecord:
     return SubscriptionRecord(
         row[0], row[1], row[2], tuple(str(row[3]).split()), SubscriptionState(row[4]), row[5], row[6], bytes(row[7]),
-        None if row[8] is None else bytes(row[8]), row[9], row[10], row[11], row[12], row[13], row[14], row[15],
+        None if row[8] is None else bytes(row[8]), row[9], row[10], row[11], row[12], row[13], row[14], row[15], row[16],
     )  # fmt: skip
 
 
 def _moved(progress: Progress) -> Row:
     return (
         progress.cursor, progress.attempts, progress.first_at, progress.next_at, progress.failing_since, progress.reason,
-        progress.subscription,
+        progress.delivered_at, progress.subscription,
     )  # fmt: skip

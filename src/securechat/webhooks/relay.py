@@ -49,8 +49,10 @@ REFRESH_S: Final = 2.0
 FLUSH_S: Final = 1.0
 AT_ONCE: Final = 32
 """Targets that are spoken to at once."""
+UNPROVEN_AT_ONCE: Final = 24
+"""Of these, those that did not take the last delivery, or the first one: what works never waits for what does not."""
 HOST_AT_ONCE: Final = 4
-"""The same of one host."""
+"""Targets of one host."""
 BURST: Final = 100
 """Deliveries of one subscription before others have their turn."""
 PAGE: Final = 20
@@ -93,9 +95,15 @@ class _State:
     first_at: int = 0
     next_at: int = 0
     failing_since: int = 0
+    delivered_at: int = 0
     reason: str = ""
     ended: bool = False
     """Disabled, deleted or paused: nothing more is stored of it."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it took the last delivery."""
+        return self.delivered_at > 0 and not self.failing_since
 
     def take(self, record: SubscriptionRecord) -> None:
         """Take in what is stored, unless we know better."""
@@ -104,10 +112,20 @@ class _State:
             self.cursor = max(self.cursor, record.cursor)
             self.attempts, self.first_at, self.next_at = record.attempts, record.first_at, record.next_at
             self.failing_since, self.reason = record.failing_since, record.reason
+            self.delivered_at = record.delivered_at
 
     def progress(self) -> Progress:
         """Return what is to be stored."""
-        return Progress(self.record.id, self.cursor, self.attempts, self.first_at, self.next_at, self.failing_since, self.reason)
+        return Progress(
+            self.record.id,
+            self.cursor,
+            self.attempts,
+            self.first_at,
+            self.next_at,
+            self.failing_since,
+            self.reason,
+            self.delivered_at,
+        )
 
 
 class Relay:
@@ -270,15 +288,18 @@ class Relay:
             self._newest = {}
             for at in range(0, len(rooms), ROOMS):
                 self._newest |= await self._log.newest(rooms[at : at + ROOMS])
-        busy = Counter(self._states[each].host for each in self._tasks if each in self._states)
+        working = [self._states[each] for each in self._tasks if each in self._states]
+        busy = Counter(state.host for state in working)
+        unproven = sum(not state.works for state in working)
         for state in sorted(due, key=lambda each: self._turns.get(each.record.id, 0)):
             if state.ended or not (state.letters or self._newest.get(state.record.room, 0) > state.cursor):
                 continue
             state.behind_since = state.behind_since or now_ms
             if len(self._tasks) >= AT_ONCE:
                 return
-            if busy[state.host] >= HOST_AT_ONCE:
+            if busy[state.host] >= HOST_AT_ONCE or (not state.works and unproven >= UNPROVEN_AT_ONCE):
                 continue
+            unproven += not state.works
             busy[state.host] += 1
             self._turn += 1
             self._turns[state.record.id] = self._turn
@@ -370,7 +391,7 @@ class Relay:
             )
             return outcome
         state.attempts = state.first_at = state.next_at = state.failing_since = 0
-        state.reason = ""
+        state.reason, state.delivered_at = "", self._clock.now_ms()
         state.dirty = True
         return None
 
@@ -419,7 +440,7 @@ class Relay:
         letter = DeadLetterRecord(record.id, record.room, seq, outcome.reason, outcome.status, attempts, first_at, now)
         is_down = outcome.result is Result.RETRY
         failing_since = (state.failing_since or now) if is_down else 0
-        progress = Progress(record.id, seq, 0, 0, 0, failing_since, outcome.reason)
+        progress = Progress(record.id, seq, 0, 0, 0, failing_since, outcome.reason, state.delivered_at)
         if not await self._store.bury(letter, progress):
             await self._disable(state, f"there are {LETTERS_MAX} dead letters: replay or drop them, then resume")
             return False

@@ -23,9 +23,13 @@ class SubscriptionCreate(Command, kw_only=True, tag="subscription.create"):
 
 
 class SubscriptionList(Command, kw_only=True, tag="subscription.list"):
-    """List the subscriptions of a room; the operator may leave the room out, and gets all."""
+    """List the subscriptions of a room."""
 
-    room: Id = ""
+    room: Id
+
+
+class SubscriptionOverview(Command, kw_only=True, tag="subscription.overview"):
+    """List the subscriptions of all rooms."""
 
 
 class SubscriptionDelete(Command, kw_only=True, tag="subscription.delete"):
@@ -97,6 +101,7 @@ class Subscription(msgspec.Struct, kw_only=True):
         attempts: How often the next entry was tried in vain.
         next_at: When it is tried again, in milliseconds since 1970; 0: at once.
         failing_since: Since when nothing was delivered although it was tried; 0: it works.
+        delivered_at: When something was delivered last; 0: never.
         created_by, created_at: Who made it, and when.
     """
 
@@ -112,6 +117,7 @@ class Subscription(msgspec.Struct, kw_only=True):
     attempts: int
     next_at: int
     failing_since: int
+    delivered_at: int
     created_by: str
     created_at: int
 

@@ -13,7 +13,7 @@ SUBSCRIPTIONS = (
     f"id {T} NOT NULL, room_id {T} NOT NULL, url {T} NOT NULL, types {T} NOT NULL, state {T} NOT NULL, reason {T} NOT NULL,"
     f" cursor_seq bigint NOT NULL, secret bytea NOT NULL, old_secret bytea, old_until bigint NOT NULL, created_by {T} NOT NULL,"
     " created_at bigint NOT NULL, attempts bigint NOT NULL, first_at bigint NOT NULL, next_at bigint NOT NULL,"
-    " failing_since bigint NOT NULL, PRIMARY KEY (id)"
+    " failing_since bigint NOT NULL, delivered_at bigint NOT NULL, PRIMARY KEY (id)"
 )
 DEAD_LETTERS = (
     f"subscription_id {T} NOT NULL, seq bigint NOT NULL, room_id {T} NOT NULL, reason {T} NOT NULL, status bigint NOT NULL,"
@@ -46,6 +46,7 @@ def upgrade() -> None:
             sa.Column("first_at", sa.BigInteger, nullable=False),
             sa.Column("next_at", sa.BigInteger, nullable=False),
             sa.Column("failing_since", sa.BigInteger, nullable=False),
+            sa.Column("delivered_at", sa.BigInteger, nullable=False),
         )
         op.create_table(
             "dead_letters",
