@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -18,6 +19,9 @@ from securechat.domain.subscriptions import (
 )
 from securechat.store import subscriptions as module
 from securechat.store.subscriptions import SqlSubscriptions
+from securechat.webhooks.relay import Pace
+from support.receiver import Receiver
+from support.relaying import Relaying
 from support.stores import Place, StoreUnderTest
 
 EVENT = AuditEvent(action="test.event")
@@ -154,3 +158,23 @@ async def test_with_a_subscription_go_its_letters(store: SqlSubscriptions) -> No
     await store.move([Progress("sub_1", 5, 0, 0, 0, 0, "")])
     assert await store.bury(LETTER, None)
     assert await store.count_letters() == 0, "one that comes late is of nobody"
+
+
+async def test_a_relay_delivers_out_of_every_database_wherever_the_room_lives(any_place: Place, receiver: Receiver) -> None:
+    world = await Relaying.open(any_place, [ipaddress.ip_network("127.0.0.1")], Pace(jitter=lambda: 1.0, poll_s=0.02))
+    try:
+        receiver.answer = lambda event: 400 if event.data["body"] == "bad" else 200
+        for room in ("rm_1", "rm_2"):
+            await world.say("before", room=room)
+            await world.subscribe(receiver.url, f"sub_{room}", room=room)
+            _, bad, _ = await world.say("one", "bad", "two", room=room)
+        await world.until(lambda: len(receiver.events) == 4, "four deliveries")
+        assert sorted(event.id for event in receiver.events) == ["sub_rm_1_3", "sub_rm_1_5", "sub_rm_2_3", "sub_rm_2_5"]
+        ((_, letters), _) = await world.store.of_room()
+        assert letters == 1
+        receiver.answer = lambda _event: 200
+        await world.store.replay("sub_rm_2", bad, 1, EVENT)
+        await world.until(lambda: len(receiver.events) == 5, "the dead letter")
+        assert receiver.texts[-1] == "bad"
+    finally:
+        await world.close()

@@ -7,16 +7,27 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from securechat.domain import commands as c
+from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent
+from securechat.domain.ids import new_id
+from securechat.domain.ports import LogTransaction
 from securechat.domain.subscriptions import SubscriptionState
+from securechat.errors import NotFound, Unavailable
+from securechat.services.room_log import Operation, RoomLog
+from securechat.services.subscriptions import SubscriptionService
 from securechat.store import subscriptions as store_module
 from securechat.webhooks import verify
+from securechat.webhooks.gate import host_of
 from securechat.webhooks.relay import DELAYS_S, FAILING_MS, Pace
+from securechat.webhooks.signature import new_secret
 from support.receiver import Receiver
 from support.relaying import Relaying
+from support.stores import Place
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 EVENT = AuditEvent(action="test.event")
@@ -24,7 +35,7 @@ EVENT = AuditEvent(action="test.event")
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[Relaying]:
-    found = await Relaying.open(tmp_path, LOOPBACK, Pace(jitter=lambda: 1.0, poll_s=0.02))
+    found = await Relaying.open(Place(tmp_path, None), LOOPBACK, Pace(jitter=lambda: 1.0, poll_s=0.02))
     yield found
     await found.close()
 
@@ -46,7 +57,7 @@ async def test_what_is_said_goes_out_in_order_signed_and_without_the_device(worl
     assert headers["path"] == "/in?key=of-the-target"
     assert headers["Content-Type"] == "application/json"
     assert not {"Authorization", "Cookie"} & headers.keys()
-    assert world.relay.figures.results["ok"] == 45
+    await world.until(lambda: world.relay.figures.results["ok"] == 45, "the figures")
 
 
 async def test_only_wanted_types_go_out_and_the_cursor_passes_the_others(world: Relaying, receiver: Receiver) -> None:
@@ -268,3 +279,67 @@ async def test_for_a_while_both_secrets_sign(world: Relaying, receiver: Receiver
     assert verify(receiver.headers[1], receiver.bodies[1], "whsec_" + "QUFB" * 8, now_s=now)
     with pytest.raises(ValueError, match="wrong"):
         verify(receiver.headers[1], receiver.bodies[1], old, now_s=now)
+
+
+# ── the room is told first ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Telling:
+    """A group commit that looks what is stored when the room is told, and may refuse."""
+
+    def __init__(self, world: Relaying, *, fails: bool = False) -> None:
+        self.world = world
+        self.fails = fails
+        self.states: list[SubscriptionState] = []
+
+    async def perform(self, operation: Operation) -> Any:
+        self.states = [record.state for record, _ in await self.world.store.of_room("rm_1")]
+        if self.fails:
+            raise Unavailable("The disk does not take it.")
+
+        async def work(tx: LogTransaction) -> Any:
+            await tx.load(operation.rooms, [], [])
+            return operation.decide(tx, 1)
+
+        return await self.world.whole.log.commit(work)
+
+
+def service(world: Relaying, telling: Telling) -> SubscriptionService:
+    async def check(url: str) -> str:
+        return host_of(url)
+
+    return SubscriptionService(
+        world.store, world.whole.log, cast("RoomLog", telling), world.secrets, check, host_of, world.clock, new_id, new_secret,
+        world.relay.wake,
+    )  # fmt: skip
+
+
+async def test_nothing_is_sent_before_the_room_was_told_and_nothing_is_left_when_it_cannot_be(
+    world: Relaying, receiver: Receiver
+) -> None:
+    await world.say("before")
+    telling = Telling(world)
+    made = await service(world, telling).create(OPERATOR, c.SubscriptionCreate(room="rm_1", url=receiver.url))
+    assert telling.states == [SubscriptionState.PENDING]
+    assert (made.subscription.state, made.subscription.cursor) == ("active", 3)
+    page = await world.whole.log.page("rm_1", limit=1)
+    assert (page.entries[0].seq, page.entries[0].subscribed) == (3, "127.0.0.1")
+
+    with pytest.raises(Unavailable):
+        await service(world, Telling(world, fails=True)).create(OPERATOR, c.SubscriptionCreate(room="rm_1", url=receiver.url))
+    assert len(await world.store.of_room("rm_1")) == 1
+
+    gone = Telling(world)
+    command = c.SubscriptionDelete(room="rm_1", subscription=made.subscription.id)
+    await service(world, gone).delete(OPERATOR, command)
+    assert gone.states == [], "when the room hears that it ended, it has"
+    with pytest.raises(NotFound):
+        await service(world, gone).delete(OPERATOR, command)
+
+
+async def test_a_subscription_is_of_its_room_alone(world: Relaying, receiver: Receiver) -> None:
+    """Who owns one room touches nothing of another by its id."""
+    await world.subscribe(receiver.url)
+    await world.say("x", room="rm_2")
+    with pytest.raises(NotFound):
+        await service(world, Telling(world)).rotate(OPERATOR, c.SubscriptionRotate(room="rm_2", subscription="sub_1"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from securechat.domain.entries import Entry, EntryType
@@ -16,7 +15,6 @@ from securechat.store.subscriptions import SqlSubscriptions
 from securechat.webhooks.gate import Gate, Network
 from securechat.webhooks.relay import Pace, Relay
 from securechat.webhooks.signature import new_secret
-from support.running import wait_until_async
 from support.stores import Place, StoreUnderTest
 
 ROOM = "rm_1"
@@ -42,9 +40,9 @@ class Relaying:
         self.relay = self.start()
 
     @classmethod
-    async def open(cls, folder: Path, allowed: Sequence[Network], pace: Pace) -> Relaying:
+    async def open(cls, place: Place, allowed: Sequence[Network], pace: Pace) -> Relaying:
         """Make everything."""
-        whole = await Place(folder, None).open()
+        whole = await place.open()
         await whole.keys.unlock()
         return cls(whole, allowed, pace)
 
@@ -129,6 +127,3 @@ class Relaying:
             self.relay._wake.set()
             await asyncio.sleep(0.005)
         raise AssertionError(f"not in time: {what}")
-
-
-__all__ = ["ROOM", "Relaying", "wait_until_async"]
