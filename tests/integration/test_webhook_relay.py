@@ -243,6 +243,7 @@ async def test_only_the_server_that_leads_delivers(world: Relaying, receiver: Re
         world.clock.forward(3)
         await world.relay._look()
     assert receiver.events == []
+    assert not world.relay._states, "it does not even read"
     world.leads = True
     await world.until(lambda: receiver.texts == ["one"], "the delivery")
 
