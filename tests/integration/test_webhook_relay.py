@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from securechat.domain import breaker
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent
@@ -23,7 +24,7 @@ from securechat.services.subscriptions import SubscriptionService
 from securechat.store import subscriptions as store_module
 from securechat.webhooks import verify
 from securechat.webhooks.gate import host_of
-from securechat.webhooks.relay import DELAYS_S, FAILING_MS, Pace
+from securechat.webhooks.relay import DELAYS_S, FAILING_MS, HOST_AT_ONCE, Pace
 from securechat.webhooks.signature import new_secret
 from support.receiver import Receiver
 from support.relaying import Relaying
@@ -280,6 +281,27 @@ async def test_for_a_while_both_secrets_sign(world: Relaying, receiver: Receiver
     assert verify(receiver.headers[1], receiver.bodies[1], "whsec_" + "QUFB" * 8, now_s=now)
     with pytest.raises(ValueError, match="wrong"):
         verify(receiver.headers[1], receiver.bodies[1], old, now_s=now)
+
+
+async def test_a_host_that_fails_is_left_alone_whoever_subscribed_there_until_one_finds_it_well(
+    world: Relaying, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PAUSE_S", 60.0)
+    receiver.answer = lambda _event: 503
+    for number in range(9):
+        await world.subscribe(receiver.url, f"sub_{number}")
+    await world.say("one")
+    await world.until(lambda: world.relay.paused_hosts() == 1, "left alone", step_s=0.03)
+    await world.until(lambda: not world.relay._tasks, "nobody speaks to it", step_s=0)
+    asked = len(receiver.refused)
+    assert asked <= breaker.FAILURES_MAX - 1 + HOST_AT_ONCE
+    for _ in range(20):
+        world.clock.forward(0.5)
+        await world.relay._look()
+    assert len(receiver.refused) == asked, "the others wait without having asked"
+    receiver.answer = lambda _event: 200
+    await world.until(lambda: len(receiver.events) == 9, "all", step_s=2)
+    assert world.relay.paused_hosts() == 0
 
 
 # ── the room is told first ───────────────────────────────────────────────────────────────────────────────────────────

@@ -505,7 +505,7 @@ def _webhook_gauges(parts: Parts) -> Gauges:
         "webhook_subscriptions": ("Subscriptions that are active", lambda: relay.figures.subscriptions),
         "webhook_dead_letters": ("Entries that could not be delivered", lambda: relay.figures.dead_letters),
         "webhook_queue_age_seconds": ("Age of the oldest entry that waits for its delivery", relay.queue_age_s),
-        "webhook_hosts_paused": ("Hosts that are left alone because they fail", relay.open_breakers),
+        "webhook_hosts_paused": ("Hosts that are left alone because they fail", relay.paused_hosts),
     }
 
 

@@ -30,8 +30,8 @@ from securechat.domain.subscriptions import (
     SubscriptionStore,
 )
 from securechat.errors import ChatError, Unavailable
-from securechat.webhooks.breaker import Breaker
 from securechat.webhooks.gate import Gate, host_of
+from securechat.webhooks.hosts import Hosts
 from securechat.webhooks.message import body_of, id_of
 from securechat.webhooks.post import DEADLINE_S, Outcome, Result, Target
 from securechat.webhooks.signature import headers_of
@@ -165,7 +165,7 @@ class Relay:
         self._leads = leads
         self._pace = pace or Pace()
         self._tls = tls
-        self._breaker = Breaker(clock.monotonic)
+        self._hosts = Hosts(clock.monotonic)
         self._states: dict[str, _State] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: dict[str, int] = {}
@@ -186,9 +186,9 @@ class Relay:
         waiting = [state.behind_since for state in self._states.values() if state.behind_since]
         return max(0.0, (self._clock.now_ms() - min(waiting)) / 1_000) if waiting else 0.0
 
-    def open_breakers(self) -> int:
+    def paused_hosts(self) -> int:
         """Return how many hosts are left alone for a while."""
-        return self._breaker.open
+        return self._hosts.paused
 
     async def run(self) -> None:
         """Deliver, until `stop`."""
@@ -267,7 +267,7 @@ class Relay:
         for letter in letters:
             if letter.subscription in self._states and letter.subscription not in self._tasks:
                 self._states[letter.subscription].letters.append(letter)
-        self._breaker.keep({state.host for state in self._states.values()})
+        self._hosts.keep({state.host for state in self._states.values()})
         self.figures.subscriptions = len(records)
         self.figures.dead_letters = await self._store.count_letters()
 
@@ -277,10 +277,7 @@ class Relay:
         due = [
             state
             for state in self._states.values()
-            if state.record.id not in self._tasks
-            and not state.ended
-            and state.next_at <= now_ms
-            and not self._breaker.is_open(state.host)
+            if state.record.id not in self._tasks and not state.ended and state.next_at <= now_ms
         ]
         if self._clock.monotonic() - self._asked >= self._pace.poll_s:
             self._asked = self._clock.monotonic()
@@ -298,6 +295,8 @@ class Relay:
             if len(self._tasks) >= AT_ONCE:
                 return
             if busy[state.host] >= HOST_AT_ONCE or (not state.works and unproven >= UNPROVEN_AT_ONCE):
+                continue
+            if False and not self._hosts.begin(state.host):
                 continue
             unproven += not state.works
             busy[state.host] += 1
@@ -323,6 +322,7 @@ class Relay:
             log.exception("a delivery broke", extra={"subscription": state.record.id})
             await self._failed(state, None, Outcome(Result.RETRY, "a mistake of ours: the log of the server has it"))
         finally:
+            self._hosts.end(state.host)
             await target.close()
 
     async def _replay(self, state: _State, target: Target) -> bool:
@@ -380,10 +380,10 @@ class Relay:
         body, message_id, at_s = body_of(page.entries[0]), id_of(record.id, seq), self._clock.now_ms() // 1_000
         outcome = await target.post(headers_of(await self._signing(record), message_id, at_s, body), body)
         self.figures.results[outcome.result.value] += 1
-        if outcome.status:  # Whatever it says, it answers; but a host that only says 5xx is not well.
-            (self._breaker.failed if outcome.result is Result.RETRY else self._breaker.worked)(state.host)
-        else:
-            self._breaker.failed(state.host)
+        if outcome.result is Result.RETRY:
+            self._hosts.failed(state.host, outcome.reason)
+        else:  # It answers, whatever it says.
+            self._hosts.worked(state.host)
         if outcome.result is not Result.OK:
             log.info(
                 "not delivered",
