@@ -378,3 +378,51 @@ async def test_a_team_that_comes_back_all_at_once_is_refused_nothing(server: Run
 
     assert [each for each in refused if each] == []
     assert server.operator().perform(c.ServerStatus()).entries >= 400
+
+
+MANY = 100_000
+
+
+@pytest.mark.alone
+async def test_105_a_list_of_very_many_members_comes_in_pages_and_others_go_on(server: RunningServer, attach: Attach) -> None:
+    room, other = server.room("ops"), server.room("other")
+    asker, somebody = server.bot("asker", room), server.bot("somebody", other)
+    calm = await attach(server.http_port)
+    await calm.authenticate(somebody)
+    quiet = await latencies(calm, other, 25, 0)
+    server.crowd(room, MANY)
+    began = time.perf_counter()
+    wild = await attach(server.http_port)
+    await wild.authenticate(asker)
+    ready_s = time.perf_counter() - began
+    found: set[str] = set()
+    pages = 0
+
+    async def read_all() -> None:
+        nonlocal pages
+        cursor: str | None = ""
+        while cursor is not None:
+            (answer,) = await ask(wild, {"op": "member.list", "id": "m", "room": room, "cursor": cursor})
+            if answer["op"] == "error":
+                assert answer["code"] == "rate_limited", answer
+                await asyncio.sleep(answer["retry_after_ms"] / 1_000)
+                continue
+            members, cursor = answer["data"]["members"], answer["data"].get("next_cursor")
+            assert len(members) <= 1_000
+            found.update(each["user"]["id"] for each in members)
+            pages += 1
+
+    reading = asyncio.create_task(read_all())
+    during = await latencies(calm, other, 25, 100)
+    await asyncio.wait_for(reading, 60)
+    print(
+        f"ready in {ready_s:.3f} s, {pages} pages, p50 {statistics.median(quiet):.4f} -> {statistics.median(during):.4f} s,"
+        f" max {max(during):.4f}"
+    )
+
+    assert len(found) >= MANY
+    assert pages >= 100
+    (message_sent,) = await ask(wild, send(room, 1))
+    assert message_sent["op"] == "reply"
+    assert ready_s < 2, "being a member of a large room makes no slow start"
+    assert statistics.median(during) < 5 * statistics.median(quiet) + 0.03, (statistics.median(quiet), statistics.median(during))

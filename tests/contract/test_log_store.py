@@ -217,11 +217,22 @@ async def test_a_read_marker_goes_back_only_when_asked(stores: StoreUnderTest) -
     assert [await mark(3, back=False), await mark(1, back=False), await mark(1, back=True)] == [3, 3, 1]
 
 
+async def test_members_come_in_pages_by_id(stores: StoreUnderTest) -> None:
+    await make_room(stores)
+    both = [user.id for user, _ in await stores.log.members(ROOM, limit=9)]
+
+    assert both == sorted(both)
+    assert len(both) == 2
+    assert [user.id for user, _ in await stores.log.members(ROOM, limit=1)] == both[:1]
+    assert [user.id for user, _ in await stores.log.members(ROOM, after=both[0], limit=1)] == both[1:]
+    assert await stores.log.members(ROOM, after=both[1], limit=1) == []
+
+
 async def test_members_follow_the_log(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4, EntryType.MEMBER_REMOVED, member="usr_bob"))
 
-    assert [(user.username, role) for user, role in await stores.log.members(ROOM)] == [("ana", RoomRole.OWNER)]
+    assert [(user.username, role) for user, role in await stores.log.members(ROOM, limit=9)] == [("ana", RoomRole.OWNER)]
     assert await stores.log.heads("usr_bob") == []
     room = await stores.log.room(ROOM, user_id="usr_bob")
     assert room is not None

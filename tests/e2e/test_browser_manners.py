@@ -192,3 +192,19 @@ async def test_what_is_new_looks_as_it_should(browser: Browser, server: RunningS
             await ana.get_by_role("button", name=re.compile("Sealed")).click()
             await look.at(f"connection-{name}")
             await ana.keyboard.press("Escape")
+
+
+async def test_a_large_room_shows_its_members_in_pages(browser: Browser, server: RunningServer) -> None:
+    async with person(browser) as ana:
+        await ana.goto(server.url)
+        await set_up(ana, server)
+        await create_room(ana, "ops")
+        server.crowd(ana.url.rsplit("/", 1)[-1], 1_200)
+        await ana.reload()
+        await ana.get_by_role("button", name=re.compile("Room details")).click()
+        members = ana.get_by_role("list", name="Members").get_by_role("listitem")
+        await expect(members).to_have_count(1_000)
+        await expect(ana.get_by_role("heading", name="Members (1201)")).to_be_visible()
+        await ana.get_by_role("button", name="Show more members").click()
+        await expect(members).to_have_count(1_201)
+        await expect(ana.get_by_role("button", name="Show more members")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""Who may hear: joins and removals in the same batches as messages."""
+"""Who may hear: joins and removals in the same batches as messages. Attack 61: removed while a delivery is on its way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def inside_batches(world: World) -> int:
         )
 
 
-async def test_who_joins_hears_nothing_older_and_who_goes_hears_nothing_newer(world: World) -> None:
+async def test_61_who_joins_hears_nothing_older_and_who_goes_hears_nothing_newer(world: World) -> None:
     await world.start(talkers=0, listeners=6, readers=0, faults=["--slow-disk", "0.02"])
     outsider = world.client(9, listens=True, resume=False)
     outsider.keep_bytes = True

@@ -208,7 +208,7 @@ class ProcessLoop(_Base):  # type: ignore[misc]
         future = self.create_future()
         before, after = self.takes(func)
         starts = clocks.now
-        if executor is not None and executor._max_workers == 1:
+        if executor is not None and getattr(executor, "_max_workers", 1) == 1:
             starts = max(starts, self._free_at.get(executor, 0.0))
             self._free_at[executor] = starts + before
         self.call_at(starts + before, self._do, future, func, args, after)

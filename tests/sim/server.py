@@ -39,6 +39,7 @@ from securechat.services import history as history_module
 from securechat.services import room_log as room_log_module
 from securechat.store import opening as opening_module
 from securechat.store import sqlite as sqlite_module
+from securechat.store.disk_thread import DiskThread
 from securechat.store.sqlite import SqliteDatabase
 from sim.disk import NAME, Disk, Life
 from sim.loop import ProcessLoop, Stall, Timeline
@@ -123,6 +124,20 @@ async def _build(*args: Any) -> Parts:
 _real_build: Final = wiring.build
 
 
+def _submit(thread: DiskThread, work: Callable[[], None]) -> asyncio.Future[BaseException | None]:
+    """Have a simulated thread do it; what it raises is its result."""
+
+    def outcome() -> BaseException | None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - as the thread does
+            return error
+        return None
+
+    outcome.__name__ = work.__name__  # By which the loop knows how long it takes.
+    return asyncio.get_running_loop().run_in_executor(thread, outcome)  # type: ignore[arg-type]  # a simulated loop's
+
+
 def replace_edges() -> None:
     """Put the simulation in place of what the real server meets outside. Once per process."""
     logging.getLogger().setLevel(logging.ERROR)
@@ -134,6 +149,7 @@ def replace_edges() -> None:
         (Listener, "listen_unix", _listen_unix),
         (Listener, "stop_accepting", _stop_accepting),
         (sqlite_module, "apsw", _Apsw()),
+        (DiskThread, "submit", _submit),
         (opening_module, "migrate", lambda *_: None),
         (TLSContext, "load", lambda *_: None),
         (IdentityKey, "load", staticmethod(cache(IdentityKey.load))),

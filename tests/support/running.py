@@ -7,10 +7,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,19 @@ class RunningServer:
             if "Admin" in line:
                 return self
         raise AssertionError(f"the server did not start: {self.banner}{self.log}")
+
+    def crowd(self, room: str, count: int) -> None:
+        """Put many people into a room, by way of the database: as accounts they would be made one by one."""
+        people = [(f"usr_crowd{number:011}", f"crowd{number}", f"Crowd {number}") for number in range(count)]
+        with closing(sqlite3.connect(self.data / "securechat.db")) as db:
+            db.executemany(
+                "INSERT INTO users (id, username, display_name, name_key, role, created_at)"
+                " VALUES (?1, ?2, ?3, lower(?3), 'member', 0)", people,
+            )  # fmt: skip
+            db.executemany(
+                "INSERT INTO members (room_id, user_id, role) VALUES (?, ?, 'member')", [(room, each[0]) for each in people]
+            )
+            db.commit()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop, and return the exit status."""

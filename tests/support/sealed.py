@@ -33,8 +33,8 @@ def opened(root: Path) -> Iterator[tuple[SqliteDatabase, Sealing]]:
                 pending.cancel()
         for connection in (database._reader, database._checkpointer, database._writer):
             connection.close()
-        database._disk.shutdown()
-        database._background.shutdown()
+        database._disk.close()
+        database._background.close()
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:

@@ -311,6 +311,21 @@ def test_the_reference_names_a_method_for_every_command() -> None:
         assert callable(getattr(homes[home], name, None)), method
 
 
+async def test_members_of_a_large_room_are_asked_for_page_after_page() -> None:
+    def page(*names: str, cursor: str | None = None) -> c.Members:
+        people = [User(id=f"usr_{name}", username=name, display_name=name.title()) for name in names]
+        return c.Members(members=[c.Member(user=each, role="member", presence="offline") for each in people], next_cursor=cursor)
+
+    pages = {"": page("bob", "eve", cursor="usr_eve"), "usr_eve": page("ana", cursor="usr_ana"), "usr_ana": page("dan")}
+
+    class Large(Recorder):
+        async def call(self, command: c.Command) -> Any:
+            assert isinstance(command, c.MemberList)
+            return pages[command.cursor]
+
+    assert [each.user.username for each in await Large().room.members()] == ["ana", "bob", "dan", "eve"]
+
+
 async def test_blocks_are_known_at_once() -> None:
     recorder = Recorder()
     await recorder.block(BOB)

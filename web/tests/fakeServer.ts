@@ -42,6 +42,7 @@ export class FakeServer {
   readonly received: ClientFrame[] = [];
   readonly commands: BotCommand[] = [];
   resumeEntries = 1_000;
+  membersPage = 1_000;
   /** Answers that a test wants instead of the true ones: return a problem or null. */
   refuse: (frame: ClientFrame) => { code: string; status: number; detail: string; retryable?: boolean } | null = () =>
     null;
@@ -336,7 +337,9 @@ export class FakeServer {
           role: room.log[0]?.user === id ? "owner" : "member",
           presence: online.includes(id) ? "online" : "offline",
         }));
-        return { members };
+        const start = args.cursor ? members.findIndex((each) => each.user?.id === args.cursor) + 1 : 0;
+        const page = members.slice(start, start + this.membersPage);
+        return { members: page, next_cursor: start + page.length < members.length ? page.at(-1)?.user?.id : null };
       }
       case "command.list":
         return { commands: this.commands };

@@ -16,6 +16,7 @@ from securechat.domain import commands as c
 from securechat.domain import policy
 from securechat.domain.accounts import Principal, Role, User, clean_name, clean_password, clean_username, fits
 from securechat.domain.audit import AuditEvent, Detail, by, mark_of
+from securechat.domain.commands.rooms import MEMBERS_PAGE
 from securechat.domain.ids import USER, new_code
 from securechat.domain.ports import BLOCKS, SETTINGS, AccountStore, Clock, LinkRecord, LogStore, MessageBus, Signal
 from securechat.domain.secret import Secret
@@ -443,7 +444,12 @@ class AccountService:
         """Return whom a guest knows: themselves, and whoever is in a room with them."""
         known = {user.id: user for user in await self._accounts.users([who.user_id])}
         for summary in await self._rooms.heads(who.user_id):
-            known |= {user.id: user for user, _ in await self._rooms.members(summary.id)}
+            after: str | None = ""
+            while after is not None:
+                page = await self._rooms.members(summary.id, after=after, limit=MEMBERS_PAGE)
+                known |= {user.id: user for user, _ in page}
+                after = page[-1][0].id if len(page) == MEMBERS_PAGE else None
+                await asyncio.sleep(0)  # A room can be large: the others have their turn after each page.
         return known
 
     async def _user(self, user_id: str) -> User:

@@ -196,8 +196,8 @@ class LogStore(Protocol):
     async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
         """Return the rooms of each of these users; who is in none is missing."""
 
-    async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
-        """Return the members of a room, by display name."""
+    async def members(self, room_id: str, *, after: str = "", limit: int) -> list[tuple[User, RoomRole]]:
+        """Return at most `limit` members of a room whose ids come after `after`, by id."""
 
 
 @dataclass(frozen=True, slots=True)

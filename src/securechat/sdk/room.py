@@ -193,8 +193,13 @@ class Room:
         await self._client.call(c.RoomLeave(room=self.id))
 
     async def members(self) -> list[c.Member]:
-        """Return the members by name, each with the role in the room and `online` or `offline`."""
-        return (await self._client.ask(c.MemberList(room=self.id), c.Members)).members
+        """Return all members by name, each with the role in the room and `online` or `offline`."""
+        page = await self._client.ask(c.MemberList(room=self.id), c.Members)
+        found = page.members
+        while page.next_cursor is not None:
+            page = await self._client.ask(c.MemberList(room=self.id, cursor=page.next_cursor), c.Members)
+            found += page.members
+        return sorted(found, key=lambda each: (each.user.display_name.casefold(), each.user.username))
 
     async def add(self, user_id: str) -> None:
         """Bring somebody in; their being in it already is fine.

@@ -222,12 +222,15 @@ class RoomService:
         """List the members of a room."""
         room = await self._log_store.room(command.room, user_id=who.user_id)
         policy.require_in(who, "member.list", room, command.room)
-        found = await self._log_store.members(command.room)
+        found = await self._log_store.members(command.room, after=command.cursor, limit=command.limit + 1)
+        more = len(found) > command.limit
+        found = found[: command.limit]
         return c.Members(
             members=[
                 c.Member(user=user, role=role.value, presence="online" if self._is_online(user.id, command.room) else "offline")
-                for user, role in found
-            ]
+                for user, role in sorted(found, key=lambda each: (each[0].display_name.casefold(), each[0].username))
+            ],
+            next_cursor=found[-1][0].id if more else None,
         )
 
     async def list_own(self, who: Principal, _command: c.RoomList) -> c.Rooms:

@@ -135,11 +135,12 @@ class LogReads:
         rows = await self._db.read(f"SELECT user_id, room_id FROM members WHERE user_id IN ({_marks(user_ids)})", tuple(user_ids))
         return by_user(rows)
 
-    async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
+    async def members(self, room_id: str, *, after: str = "", limit: int) -> list[tuple[User, RoomRole]]:
         """See `LogStore.members`."""
         rows = await self._db.read(
-            f"SELECT {_USER}, m.role FROM members m JOIN users u ON u.id = m.user_id WHERE m.room_id = ? ORDER BY u.name_key",
-            (room_id,),
+            f"SELECT {_USER}, m.role FROM members m JOIN users u ON u.id = m.user_id WHERE m.room_id = ? AND m.user_id > ?"
+            " ORDER BY m.user_id LIMIT ?",
+            (room_id, after, limit),
         )
         return [(to_user(row), RoomRole(row[5])) for row in rows]
 

@@ -270,13 +270,12 @@ class ShardedLog:
         """See `LogStore.read_state`."""
         return await self._in(room_id, lambda part: part.read_state(user_id, room_id))
 
-    async def members(self, room_id: str) -> list[tuple[User, RoomRole]]:
+    async def members(self, room_id: str, *, after: str = "", limit: int) -> list[tuple[User, RoomRole]]:
         """See `LogStore.members`."""
-        sql = "SELECT user_id, role FROM members WHERE room_id = $1"
-        roles: dict[str, str] = dict(await self._in(room_id, lambda part: part.database.fetch(sql, room_id)))
+        sql = "SELECT user_id, role FROM members WHERE room_id = $1 AND user_id > $2 ORDER BY user_id LIMIT $3"
+        roles: dict[str, str] = dict(await self._in(room_id, lambda part: part.database.fetch(sql, room_id, after, limit)))
         users = await self._users(list(roles))
-        found = [(user, RoomRole(roles[user.id])) for user in users.values()]
-        return sorted(found, key=lambda each: name_key(each[0].display_name))
+        return [(users[user_id], RoomRole(role)) for user_id, role in roles.items() if user_id in users]
 
     async def _in(self, room_id: str, read: Callable[[ShardLog], Awaitable[T]], *, checks: bool = True) -> T:
         """Read in the database that has the room; `checks` where the reading itself does not find out that it has not."""

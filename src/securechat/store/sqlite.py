@@ -7,8 +7,7 @@ hand-over of the interpreter lock can cost milliseconds (ADR 0003). COMMIT and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ import apsw
 
 from securechat.errors import Unavailable
 from securechat.store.database import Dialect, Duplicate, Row
+from securechat.store.disk_thread import DiskThread
 
 _TAKEN: Final = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY}
 CHECKPOINT_PAGES: Final = 16_000
@@ -86,8 +86,8 @@ class SqliteDatabase:
         self._reader = _connect(path)
         self._checkpointer = _connect(path)
         self._write_lock = asyncio.Lock()
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoint")
+        self._disk = DiskThread("sqlite-commit")
+        self._background = DiskThread("sqlite-checkpoint")
         self._closed = False
         self._wal_pages = 0
         self._checkpointing: asyncio.Task[None] | None = None
@@ -114,7 +114,9 @@ class SqliteDatabase:
 
     async def read_beside(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """See `Database.read_beside`."""
-        return await asyncio.get_running_loop().run_in_executor(self._background, self._read_beside, sql, values)
+        rows: list[Row] = []
+        await self._background.to_the_end(lambda: rows.extend(self._checkpointer.execute(sql, values)))
+        return rows
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
@@ -137,7 +139,7 @@ class SqliteDatabase:
 
             try:
                 yield transaction
-                await _to_the_end(self._disk, _commit)
+                await self._disk.to_the_end(_commit)
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError):
@@ -157,7 +159,7 @@ class SqliteDatabase:
 
     async def backup(self, target: Path) -> None:
         """Copy the database, consistent, while it is in use."""
-        await asyncio.get_running_loop().run_in_executor(self._background, self._copy_to, target)
+        await self._background.to_the_end(lambda: self._copy_to(target))
 
     async def close(self) -> None:
         """Fold the WAL into the file and close it."""
@@ -170,14 +172,11 @@ class SqliteDatabase:
         async with self._write_lock:
             self._closed = True
             with suppress(apsw.Error):
-                await _to_the_end(self._disk, self._truncate)
-        self._disk.shutdown()
-        self._background.shutdown()
+                await self._disk.to_the_end(self._truncate)
+        self._disk.close()
+        self._background.close()
         for connection in (self._reader, self._checkpointer, self._writer):
             connection.close()
-
-    def _read_beside(self, sql: str, values: Sequence[object]) -> list[Row]:
-        return self._checkpointer.execute(sql, values).fetchall()
 
     def _commit(self) -> None:
         self._writer.execute("COMMIT")
@@ -192,10 +191,10 @@ class SqliteDatabase:
 
     async def _checkpoint(self) -> None:
         try:
-            await _to_the_end(self._background, self._passive)
+            await self._background.to_the_end(self._passive)
             async with self._write_lock:
                 # Little is left by now. Finishing it lets the next write begin the WAL anew; else it would only grow.
-                await _to_the_end(self._background, self._passive)
+                await self._background.to_the_end(self._passive)
         finally:
             self._checkpointing = None
 
@@ -205,7 +204,7 @@ class SqliteDatabase:
 
     async def _erase(self) -> None:
         async with self._write_lock:
-            await _to_the_end(self._disk, self._truncate)
+            await self._disk.to_the_end(self._truncate)
 
     def _passive(self) -> None:
         self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -223,24 +222,6 @@ class SqliteDatabase:
             copy.pragma("journal_mode", "delete")
         finally:
             copy.close()
-
-
-async def _to_the_end(where: Executor, work: Callable[[], None]) -> None:
-    """Have a thread do something, and return when it is done: also who is cancelled holds the lock until then.
-
-    Let go earlier, the next one would begin a transaction on a connection that still commits, or undo what is being stored.
-    """
-    doing = asyncio.get_running_loop().run_in_executor(where, work)
-    cancelled: asyncio.CancelledError | None = None
-    while not doing.done():
-        try:
-            await asyncio.wait({doing})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        doing.exception()  # Nobody else asks for it.
-        raise cancelled
-    doing.result()
 
 
 def _connect(path: Path) -> apsw.Connection:

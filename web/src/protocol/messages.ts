@@ -329,6 +329,11 @@ export interface Rooms {
   next_cursor: string | null;
 }
 
+export interface Members {
+  members: Member[];
+  next_cursor: string | null;
+}
+
 export interface Users {
   users: User[];
   online: string[];
@@ -354,7 +359,7 @@ export interface Commands {
   "room.get": { args: { room: string }; reply: RoomSummary };
   "room.join": { args: { room: string }; reply: RoomSummary };
   "room.leave": { args: { room: string }; reply: Done };
-  "member.list": { args: { room: string }; reply: { members: Member[] } };
+  "member.list": { args: { room: string; cursor?: string; limit?: number }; reply: Members };
   "member.add": { args: { room: string; user: string }; reply: Done };
   "member.remove": { args: { room: string; user: string }; reply: Done };
   "user.get": { args: { users: string[] }; reply: Users };

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -71,10 +71,16 @@ class RoomLeave(Command, kw_only=True, tag="room.leave"):
     room: Id
 
 
+MEMBERS_PAGE: Final = 1_000
+"""Members in one page at most, so that a room of 100,000 is a hundred short answers and not one of megabytes."""
+
+
 class MemberList(Command, kw_only=True, tag="member.list"):
-    """List the members of a room."""
+    """List the members of a room: pages by id, and within a page by name."""
 
     room: Id
+    cursor: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=MEMBERS_PAGE)] = MEMBERS_PAGE
 
 
 class MemberAdd(Command, kw_only=True, tag="member.add"):
@@ -155,6 +161,7 @@ class Member(msgspec.Struct, kw_only=True):
 
 
 class Members(msgspec.Struct, kw_only=True):
-    """All members of a room, by name."""
+    """Members of a room, by name, and where to go on: a room of up to a thousand is one page."""
 
     members: list[Member]
+    next_cursor: str | None = None

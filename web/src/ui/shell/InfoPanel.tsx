@@ -61,7 +61,9 @@ export function InfoPanel({ room, members }: { room: Room; members: MembersView 
         </div>
         {!isDirect && (
           <section aria-labelledby="members-title">
-            <h3 id="members-title">{members.isLoaded ? `Members (${members.members.length})` : "Members"}</h3>
+            <h3 id="members-title">
+              {members.isLoaded ? `Members (${members.hasMore ? room.members : members.members.length})` : "Members"}
+            </h3>
             {members.hasFailed && (
               <p class="hint">
                 Could not load the members.{" "}
@@ -81,6 +83,11 @@ export function InfoPanel({ room, members }: { room: Room; members: MembersView 
                 />
               ))}
             </ul>
+            {members.hasMore && (
+              <button type="button" class="button" onClick={members.more}>
+                Show more members
+              </button>
+            )}
           </section>
         )}
       </div>

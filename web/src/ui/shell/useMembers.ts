@@ -11,6 +11,9 @@ export interface MembersView {
   users: readonly User[];
   isLoaded: boolean;
   hasFailed: boolean;
+  /** There are more than these; `more` asks for the next page. */
+  hasMore: boolean;
+  more: () => void;
   reload: () => void;
 }
 
@@ -19,6 +22,12 @@ export function useMembers(room: Room): MembersView {
   const members = useSignal<readonly Member[]>([]);
   const state = useSignal<"loading" | "loaded" | "failed">("loading");
   const attempt = useSignal(0);
+  const next = useSignal<string | null>(null);
+  const isAsking = useSignal(false);
+  const learn = (found: readonly Member[]) => {
+    chat.people.learn(found.map((member) => member.user));
+    chat.people.present(Object.fromEntries(found.map((member) => [member.user.id, member.presence])));
+  };
   const isOnline = chat.connection.value.phase === "online";
   useEffect(() => {
     if (!isOnline) return;
@@ -27,9 +36,9 @@ export function useMembers(room: Room): MembersView {
       (answer) => {
         if (isStale) return;
         members.value = answer.members;
+        next.value = answer.next_cursor ?? null;
         state.value = "loaded";
-        chat.people.learn(answer.members.map((member) => member.user));
-        chat.people.present(Object.fromEntries(answer.members.map((member) => [member.user.id, member.presence])));
+        learn(answer.members);
       },
       () => {
         if (!isStale) state.value = "failed";
@@ -46,6 +55,21 @@ export function useMembers(room: Room): MembersView {
     users: current.map((member) => member.user).filter((user) => user.id !== chat.me.value.id),
     isLoaded: state.value === "loaded",
     hasFailed: state.value === "failed",
+    hasMore: next.value !== null,
+    more: () => {
+      const cursor = next.value;
+      if (cursor === null || isAsking.value) return;
+      isAsking.value = true;
+      const page = chat.call("member.list", { room: room.id, cursor }).then((answer) => {
+        if (next.value !== cursor) return;
+        members.value = [...members.value, ...answer.members];
+        next.value = answer.next_cursor ?? null;
+        learn(answer.members);
+      });
+      void chat.attempt(page).finally(() => {
+        isAsking.value = false;
+      });
+    },
     reload: () => {
       attempt.value += 1;
     },
