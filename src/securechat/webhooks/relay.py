@@ -296,7 +296,7 @@ class Relay:
                 return
             if busy[state.host] >= HOST_AT_ONCE or (not state.works and unproven >= UNPROVEN_AT_ONCE):
                 continue
-            if False and not self._hosts.begin(state.host):
+            if not self._hosts.begin(state.host):
                 continue
             unproven += not state.works
             busy[state.host] += 1
