@@ -26,7 +26,7 @@ ALLOWED = {"hooks_allow_networks": ["127.0.0.1"]}
 @pytest.fixture
 def hooked(tmp_path: Path) -> Iterator[RunningServer]:
     """A server that may send to this machine."""
-    found = RunningServer(tmp_path / "data", settings=ALLOWED).start()
+    found = RunningServer(tmp_path / "data", "--log-level", "TRACE", settings=ALLOWED).start()
     yield found
     found.stop()
 

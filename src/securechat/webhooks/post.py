@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from securechat.webhooks.gate import Gate, Place, Refused, Unreachable, place_of
 
 DEADLINE_S: Final = 10.0
 """Seconds for one delivery: the name, the connection, TLS, the request, the answer."""
+CLOSE_S: Final = 1.0
 ANSWER_MAX: Final = 16_384
 """Bytes of an answer that are read, so that the connection can be used again."""
 AGAIN: Final = frozenset({408, 425, 429})
@@ -81,7 +83,9 @@ class Target:
     async def close(self) -> None:
         """Disconnect."""
         if self._client is not None:
-            await self._client.aclose()
+            with contextlib.suppress(TimeoutError, httpx.HTTPError, OSError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._client.aclose()
 
     async def _post(self, headers: Mapping[str, str], body: bytes) -> Outcome:
         client, place = await self._open()
