@@ -37,13 +37,26 @@ class Health:
     ) -> None:
         self._checks = checks
         self._worries = worries or {}
+        self._asking: asyncio.Task[dict[str, str]] | None = None
         self.draining = False
         self.broken: list[str] = []
         self.started = False
         self.loop_lag_s = 0.0
 
     async def readiness(self) -> Readiness:
-        """Ask every dependency."""
+        """Ask every dependency. Whoever comes meanwhile gets the same answer: a flood asks no more than one does."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="readiness")
+        found = dict(await asyncio.shield(self._asking))
+        found |= dict.fromkeys(self.broken, "broken")
+        if self.draining:
+            found["server"] = "draining"
+        elif not self.started:
+            found["server"] = "starting"
+        degraded = [name for name, worry in self._worries.items() if worry()]
+        return Readiness(ready=all(value == "ok" for value in found.values()), checks=found, degraded=degraded)
+
+    async def _ask(self) -> dict[str, str]:
         found = {}
         for name, check in self._checks.items():
             try:
@@ -52,13 +65,7 @@ class Health:
                 found[name] = "ok"
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
                 found[name] = type(error).__name__
-        found |= dict.fromkeys(self.broken, "broken")
-        if self.draining:
-            found["server"] = "draining"
-        elif not self.started:
-            found["server"] = "starting"
-        degraded = [name for name, worry in self._worries.items() if worry()]
-        return Readiness(ready=all(value == "ok" for value in found.values()), checks=found, degraded=degraded)
+        return found
 
     async def watch_lag(self) -> None:
         """Measure, for ever, how late the event loop is."""
