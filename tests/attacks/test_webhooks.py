@@ -421,7 +421,7 @@ def test_101_a_thousand_targets_that_do_not_answer_are_felt_by_nobody(tmp_path: 
             wait_until(
                 lambda: server.operator().perform(c.SubscriptionOverview()).subscriptions[0].delivered_at, "that it is stored"
             )
-            before = latencies(http, chat, 150, "b")
+            before = latencies(http, chat, 80, "b")
             rooms = [server.room(f"room{number}", ana["user"]["id"]) for number in range(10)]
             server.stop()
             ports = (refusing_port, silent_port)
@@ -431,7 +431,7 @@ def test_101_a_thousand_targets_that_do_not_answer_are_felt_by_nobody(tmp_path: 
             for room in rooms:
                 latencies(http, room, 1, "x")
             wait_until(lambda: tried(server) > 50, "tries in vain")
-            during = latencies(http, chat, 150, "d")
+            during = latencies(http, chat, 80, "d")
             latencies(http, good, 5, "h")
             receiver.wait(6, within_s=8)
             fds = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) if server.process else 0
@@ -442,12 +442,12 @@ def test_101_a_thousand_targets_that_do_not_answer_are_felt_by_nobody(tmp_path: 
     finally:
         listener.close()
         server.stop()
-    median = before[75], during[75]
+    median = before[40], during[40]
     print(
-        f"median {median[0] * 1e3:.1f} → {median[1] * 1e3:.1f} ms, p95 {before[142] * 1e3:.1f} → {during[142] * 1e3:.1f} ms, {fds} fds"
+        f"median {median[0] * 1e3:.1f} → {median[1] * 1e3:.1f} ms, p95 {before[76] * 1e3:.1f} → {during[76] * 1e3:.1f} ms, {fds} fds"
     )
     assert median[1] < max(3 * median[0], 0.03)
-    assert during[142] < max(4 * before[142], 0.15)
+    assert during[76] < max(4 * before[76], 0.15)
     assert fds < 200, "connections to targets are few"
     assert sum(each.state == "active" for each in found) == 1_001, "nobody is given up yet"
     assert stopped_s < 5.5, "a drain is not held up"

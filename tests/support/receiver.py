@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,15 @@ from support.running import wait_until
 
 Answer = Callable[[Event], int]
 """The status for a delivery."""
+
+
+class Server(ThreadingHTTPServer):
+    """One that does not mind when a server that is killed hangs up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of that."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Receiver:
@@ -58,7 +68,7 @@ class Receiver:
             def log_message(self, *_words: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server = Server(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
