@@ -276,6 +276,38 @@ class TestRedis:
         one.bus.publish([RoomBatch("rm_1", [message("rm_1", 1)])])
         await until(lambda: two.receiver.suspected > before)
 
+    async def test_who_is_online_is_told_in_pieces_and_taken_over_as_a_whole(
+        self, sites: list[Site], url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = sites
+        monkeypatch.setattr(redis_module, "PIECE", 3)
+        monkeypatch.setattr(redis_module, "ASK_S", 0.0)
+        roster = {f"rm_{room}": {f"usr_{user}": True for user in range(room)} for room in range(1, 9)}
+        told: list[tuple[Mapping[str, Mapping[str, bool]], bool]] = []
+
+        class Elsewhere:
+            def present(self, _server: bytes, rooms: Mapping[str, Mapping[str, bool]], *, first: bool) -> None:
+                told.append(({room: dict(people) for room, people in rooms.items()}, first))
+
+            def gone(self, server: bytes) -> None:
+                pass
+
+            def roster(self) -> Mapping[str, Mapping[str, bool]]:
+                return roster
+
+        one.redis.elsewhere = Elsewhere()
+        two.redis.elsewhere = Elsewhere()
+        told.clear()
+        before = one.redis._numbers[one.redis._channels[0]]
+        one.redis._asked = True
+        one.redis._answer()
+        assert one.redis._numbers[one.redis._channels[0]] - before == 12
+        await until(lambda: told)
+        assert told[0] == (roster, True)
+        one.redis.show_presence({"rm_1": {"usr_9": True}})
+        await until(lambda: len(told) > 1)
+        assert told[1] == ({"rm_1": {"usr_9": True}}, False)
+
     async def test_a_server_that_ends_says_so_and_one_that_is_silent_is_gone(
         self, sites: list[Site], url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -374,3 +406,25 @@ async def test_a_channel_that_no_node_has_is_a_problem() -> None:
         task.cancel()
     assert "no node" in links.problem
     assert changes == 1
+
+
+async def test_a_cancellation_that_the_library_loses_ends_the_links_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does when the answer comes in the same turn."""
+    asked = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def placed() -> AsyncIterator[Mapping[tuple[str, int], list[bytes]]]:
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield {}
+
+    links = Links("redis+cluster://127.0.0.1:1", [b"0"], lambda _channel, _message: None, lambda: None)
+    monkeypatch.setattr(links, "placed", placed)
+    running = asyncio.create_task(links.run())
+    await asked.wait()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=5)
+
+    assert done
+    assert running.cancelled()

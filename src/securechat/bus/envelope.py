@@ -93,10 +93,17 @@ class Disconnect(msgspec.Struct, array_like=True, frozen=True, tag="d"):
 
 
 class Present(msgspec.Struct, array_like=True, frozen=True, tag="p"):
-    """Who is online at the sender: by room, user → whether they are. `first` means that nothing said before counts."""
+    """Who is online at the sender: by room, user → whether they are.
+
+    Attributes:
+        rooms: Some, or all.
+        first: Nothing said before counts.
+        more: The next one belongs to it: it is taken over when all of it is there.
+    """
 
     rooms: dict[str, dict[str, bool]]
     first: bool
+    more: bool = False
 
 
 class Stale(msgspec.Struct, array_like=True, frozen=True, tag="i"):

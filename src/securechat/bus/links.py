@@ -54,6 +54,20 @@ class Traffic:
     """Times that a connection to a node ended."""
 
 
+def end_if_cancelled() -> None:
+    """End the task if it was cancelled while it waited for Redis.
+
+    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
+    loops around its calls would go on for ever.
+
+    Raises:
+        CancelledError: It was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of a Redis URL."""
     return urlsplit(url).scheme
@@ -109,6 +123,7 @@ class _Link:
             for _ in self.channels:
                 if await subscription.get_message(timeout=ANSWER_S) is None:
                     raise TimeoutError("no answer to a subscription")
+            end_if_cancelled()
             self.up = True
             came_up()
             async with asyncio.TaskGroup() as group_of_two:
@@ -130,6 +145,7 @@ class _Link:
     async def _listen(self, subscription: Any) -> None:
         while True:
             message = await subscription.get_message(timeout=SILENCE_S)
+            end_if_cancelled()
             if message is None:
                 raise TimeoutError("nothing comes, not even what we sent")
             if message["type"] == "smessage":
@@ -154,6 +170,7 @@ class _Link:
                 except BaseException:
                     self._traffic.dropped += len(some)
                     raise
+                end_if_cancelled()
                 self._traffic.sent += len(some)
                 self._traffic.sent_bytes += size
             self.empty.set()
@@ -238,6 +255,7 @@ class Links:
                 try:
                     async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
                         self._arrange(placed)
+                    end_if_cancelled()
                     pause = PAUSE_S
                 except _FAILURES as error:
                     self._down(error)

@@ -55,6 +55,12 @@ PAST_S: Final = 2 * YOUNG_MS / 1_000
 LEAVE_S: Final = 0.5
 ASK_S: Final = 1.0
 """Answers to the question who is online are this far apart."""
+PIECE: Final = 10_000
+"""Places of people in rooms that one message tells of: a server full of people is a few hundred KB at a time."""
+
+
+Presence = dict[str, dict[str, bool]]
+"""By room: user → whether they are online."""
 
 
 class Elsewhere(Protocol):
@@ -85,10 +91,12 @@ class Refusals:
 class _Peer:
     """Another server: when it was heard last, and the number of its newest message on each channel."""
 
-    __slots__ = ("gone_at", "heard_at", "numbers")
+    __slots__ = ("gone_at", "heard_at", "numbers", "roster")
 
     def __init__(self) -> None:
         self.heard_at = self.gone_at = 0.0
+        self.roster: Presence | None = None
+        """Who is online there, as far as it was told, while the rest is on its way."""
         self.numbers: dict[bytes, int] = {}
 
 
@@ -225,6 +233,7 @@ class RedisBus:
             log.info("another server is there", extra={"servers": len(self._peers) + 1})
             self._ask()
         if last is not None and envelope.number > last + 1:
+            peer.roster = None
             self._lost()
         peer.numbers[channel] = envelope.number
         peer.heard_at = self._clock.monotonic()
@@ -239,13 +248,25 @@ class RedisBus:
             case Stale():
                 self._forget(item.what, item.key)
             case Present():
-                if self.elsewhere is not None:
-                    self.elsewhere.present(sender, item.rooms, first=item.first)
+                self._present(sender, item)
             case Ask():
                 self._asked = True
                 self._answer()
             case Bye():
                 self._gone(sender)
+
+    def _present(self, sender: bytes, item: Present) -> None:
+        if self.elsewhere is None:
+            return
+        peer = self._peers[sender]
+        rooms, first = item.rooms, item.first
+        if peer.roster is not None and not first:
+            for room_id, people in rooms.items():
+                peer.roster.setdefault(room_id, {}).update(people)
+            rooms, first = peer.roster, True
+        peer.roster = rooms if item.more and first else None  # Without its beginning, the rest waits for the next answer.
+        if not item.more:
+            self.elsewhere.present(sender, rooms, first=first)
 
     # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -290,7 +311,9 @@ class RedisBus:
         roster = self.elsewhere.roster()
         # Everything about presence is on one channel: so it comes in the order in which it was said.
         self._flush()
-        self._send(self._channels[0], [Present({room: dict(people) for room, people in roster.items()}, first=True)])
+        pieces = _pieces(roster)
+        for number, rooms in enumerate(pieces):
+            self._send(self._channels[0], [Present(rooms, first=number == 0, more=number < len(pieces) - 1)])
 
     async def run(self) -> None:
         """Be connected, and show that we live, for ever."""
@@ -320,3 +343,18 @@ class RedisBus:
         self._flush()
         self._send(self._channels[0], [Bye()])
         await self.links.sent(within_s)
+
+
+def _pieces(roster: Mapping[str, Mapping[str, bool]]) -> list[Presence]:
+    """Cut who is online in which room into pieces; one at least."""
+    found: list[Presence] = [{}]
+    left = PIECE
+    for room_id, people in roster.items():
+        everybody = list(people.items())
+        while everybody:
+            if not left:
+                found.append({})
+                left = PIECE
+            found[-1][room_id] = dict(everybody[:left])
+            everybody, left = everybody[left:], left - len(found[-1][room_id])
+    return found
