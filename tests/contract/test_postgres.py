@@ -549,7 +549,9 @@ USER_OWNED = {
     "users": "id", "devices": "user_id", "blocks": "user_id", "commands": "user_id", "reads": "user_id", "totp": "user_id",
     "passkeys": "user_id", "recovery_codes": "user_id", "externals": "user_id",
 }  # fmt: skip
-BY_KEY = {"names": "key", "invites": "code", "links": "token_hash", "codes": "hash"}
+BY_KEY = {
+    "names": "key", "invites": "code", "links": "token_hash", "codes": "hash", "subscriptions": "id", "dead_letters": "subscription_id",
+}  # fmt: skip
 NOT_SPREAD = {
     "settings", "audit", "org_keys", "storage_jobs", "apps", "alembic_version", "buckets", "audit_pending", "audit_taken",
 }  # fmt: skip

@@ -130,7 +130,7 @@ def test_what_is_made_from_the_code_is_fresh() -> None:
 def test_every_command_has_a_reply_and_a_door() -> None:
     operator_only = {
         c.SetupLink, c.BackupCreate, c.ServerStatus, c.CertificateGet, c.CertificateRenew, c.AuditPrune, c.StorageStatus,
-        c.StorageRotate, c.StorageShred, c.TokenKeyList, c.TokenKeyRotate,
+        c.StorageRotate, c.StorageShred, c.TokenKeyList, c.TokenKeyRotate, c.SubscriptionOverview,
     }  # fmt: skip
 
     assert set(COMMANDS) == set(c.REPLIES)

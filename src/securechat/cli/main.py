@@ -127,6 +127,8 @@ GROUPS: Final[dict[str, tuple[str, str, str]]] = {
     "invite": ("groups", "invite", "People and rooms"),
     "room": ("groups", "room", "People and rooms"),
     "bot": ("groups", "bot", "People and rooms"),
+    "subscription": ("subscriptions", "subscription", "People and rooms"),
+    "dead-letters": ("subscriptions", "dead_letters", "People and rooms"),
     "app": ("apps", "app", "People and rooms"),
     "token": ("apps", "token", "Chat"),
     "grant": ("apps", "grant", "Chat"),

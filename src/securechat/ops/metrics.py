@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -40,6 +40,8 @@ class Counters:
 
 Gauges = dict[str, tuple[str, Callable[[], float]]]
 """name → (help, how to read it)."""
+Labelled = dict[str, tuple[str, str, Callable[[], Mapping[str, float]]]]
+"""name → (help, label, how to read the count of each of its values)."""
 
 
 class MetricsCollector(Collector):
@@ -49,12 +51,14 @@ class MetricsCollector(Collector):
         counters: Of this process.
         gauges: Read at each scrape.
         version: Of this server.
+        labelled: Counted by a label since the start.
     """
 
-    def __init__(self, counters: Counters, gauges: Gauges, version: str) -> None:
+    def __init__(self, counters: Counters, gauges: Gauges, version: str, labelled: Labelled | None = None) -> None:
         self._counters = counters
         self._gauges = gauges
         self._version = version
+        self._labelled = labelled or {}
         self._started = time.time()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -69,6 +73,11 @@ class MetricsCollector(Collector):
         yield CounterMetricFamily("securechat_cpu_seconds", "CPU time of this process", value=usage.ru_utime + usage.ru_stime)
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(f"securechat_{name}", text, value=read())
+        for name, (text, label, read_all) in self._labelled.items():
+            family = CounterMetricFamily(f"securechat_{name}", text, labels=[label])
+            for value, count in sorted(read_all().items()):
+                family.add_metric([value], count)
+            yield family
         for each in fields(self._counters):
             yield CounterMetricFamily(
                 f"securechat_{each.name}", each.name.replace("_", " "), value=getattr(self._counters, each.name)

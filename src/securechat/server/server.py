@@ -169,6 +169,7 @@ class Server:
                 "identity keys": parts.identity_audit.watch,
                 "passkeys": partial(asyncio.to_thread, passkeys.load),
                 "certificate": parts.tls.watch,
+                "webhooks": parts.relay.run,
             }
             for name, work in background.items():
                 self._supervisor.supervise(name, work)
@@ -263,9 +264,11 @@ class Server:
                 "storage_job_problem": ("1 when a storage job waits or broke", lambda: float(bool(parts.storage.problem))),
                 "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
                 "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
+                **_webhook_gauges(parts),
                 **_cluster_gauges(parts),
             },
             __version__,
+            {"webhook_deliveries": ("Deliveries to targets of subscriptions", "result", lambda: parts.relay.figures.results)},
         )
         public = Listener(rest.asgi, parts.gateway, origins, proxies)
         admin = Listener(AdminApp(parts.dispatcher, metrics, health, settings=self._config.told).asgi, None, origins, guarded=False)
@@ -381,8 +384,17 @@ class Server:
         except TimeoutError:
             log.warning("commands were not answered in time")
         parts.gateway.drain(int(budget * 1000))
+        await self._end_deliveries(parts, budget * 0.1)
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
+
+    async def _end_deliveries(self, parts: Parts, within_s: float) -> None:
+        """Send nothing elsewhere any more, and store how far targets have it; what is not stored is sent again."""
+        try:
+            async with asyncio.timeout(within_s):
+                await parts.relay.stop()
+        except TimeoutError:
+            log.warning("deliveries did not end in time")
 
     async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
         """Write what is left to write, unless the store hangs: nobody waits for that."""
@@ -484,6 +496,17 @@ def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
         links, files = parts.redis.links, parts.shared_files
         found |= {"redis": lambda: links.problem, "keys": lambda: files.problem}
     return found
+
+
+def _webhook_gauges(parts: Parts) -> Gauges:
+    """Return what deliveries to targets of subscriptions are measured by; on the server that leads."""
+    relay = parts.relay
+    return {
+        "webhook_subscriptions": ("Subscriptions that are active", lambda: relay.figures.subscriptions),
+        "webhook_dead_letters": ("Entries that could not be delivered", lambda: relay.figures.dead_letters),
+        "webhook_queue_age_seconds": ("Age of the oldest entry that waits for its delivery", relay.queue_age_s),
+        "webhook_hosts_paused": ("Hosts that are left alone because they fail", relay.paused_hosts),
+    }
 
 
 def _cluster_gauges(parts: Parts) -> Gauges:
