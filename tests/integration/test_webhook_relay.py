@@ -17,7 +17,7 @@ from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
 from securechat.domain.ports import LogTransaction
-from securechat.domain.subscriptions import SubscriptionState
+from securechat.domain.subscriptions import SubscriptionRecord, SubscriptionState
 from securechat.errors import NotFound, Unavailable
 from securechat.services.room_log import Operation, RoomLog
 from securechat.services.subscriptions import SubscriptionService
@@ -59,6 +59,24 @@ async def test_what_is_said_goes_out_in_order_signed_and_without_the_device(worl
     assert headers["Content-Type"] == "application/json"
     assert not {"Authorization", "Cookie"} & headers.keys()
     await world.until(lambda: world.relay.figures.results["ok"] == 45, "the figures")
+
+
+async def test_what_breaks_is_told_and_tried_again(
+    world: Relaying, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = world.store.active
+
+    async def broken() -> list[SubscriptionRecord]:
+        raise ValueError("out of range")
+
+    monkeypatch.setattr(world.store, "active", broken)
+    world.relay.wake()
+
+    await world.until(lambda: "ValueError" in world.relay.problem, "the problem is told")
+    assert "out of range" in caplog.text
+    monkeypatch.setattr(world.store, "active", whole)
+    world.relay.wake()
+    await world.until(lambda: not world.relay.problem, "it goes on")
 
 
 async def test_only_wanted_types_go_out_and_the_cursor_passes_the_others(world: Relaying, receiver: Receiver) -> None:

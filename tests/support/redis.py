@@ -97,7 +97,9 @@ class RedisCluster:
             lambda: all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes), "the cluster is ready", 30
         )
         copies = self.nodes[3:]
-        wait_until(lambda: all("master_link_status:up" in each.ask("INFO", "replication") for each in copies), "replicas follow", 30)
+        wait_until(
+            lambda: all("master_link_status:up" in each.ask("INFO", "replication") for each in copies), "replicas follow", 30
+        )
 
     @property
     def url(self) -> str:

@@ -491,6 +491,7 @@ def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
         "tls": lambda: parts.desk.problem,
         "identity": lambda: parts.identities.problem,
         "storage": lambda: parts.storage.problem,
+        "webhooks": lambda: parts.relay.problem,
     }
     if parts.redis is not None and parts.shared_files is not None:
         links, files = parts.redis.links, parts.shared_files

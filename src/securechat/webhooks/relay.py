@@ -47,6 +47,8 @@ POLL_S: Final = 0.5
 REFRESH_S: Final = 2.0
 """Between two looks at the subscriptions: other servers change them, too."""
 FLUSH_S: Final = 1.0
+BROKEN_MAX_S: Final = 300.0
+"""Longest pause after something of ours broke."""
 AT_ONCE: Final = 32
 """Targets that are spoken to at once."""
 UNPROVEN_AT_ONCE: Final = 24
@@ -143,6 +145,7 @@ class Relay:
 
     Attributes:
         figures: For metrics.
+        problem: What keeps it from delivering at all, in words for the operator; empty when all is well.
     """
 
     def __init__(
@@ -175,6 +178,7 @@ class Relay:
         self._newest: dict[str, int] = {}
         self._asked = self._refreshed = self._flushed = float("-inf")
         self.figures = Figures()
+        self.problem = ""
 
     def wake(self) -> None:
         """Look at the subscriptions now: one was changed here."""
@@ -191,15 +195,20 @@ class Relay:
         return self._hosts.paused
 
     async def run(self) -> None:
-        """Deliver, until `stop`."""
+        """Deliver, until `stop`. Nobody's chat depends on it: what breaks is told, and tried again later and later."""
+        pause_s = self._pace.poll_s
         while not self._stopping:
             self._wake.clear()
             try:
                 await self._look()
+                self.problem, pause_s = "", self._pace.poll_s
             except Unavailable as error:
                 log.warning("subscriptions cannot be read now", extra={"reason": error.detail})
+            except Exception as error:
+                log.exception("deliveries to subscriptions broke")
+                self.problem, pause_s = f"deliveries broke: {type(error).__name__}", min(2 * pause_s, BROKEN_MAX_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.poll_s):
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
 
     async def stop(self) -> None:
