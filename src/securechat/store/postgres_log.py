@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
@@ -49,7 +50,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+LANES: Final = 2
+"""Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
 ROOMS_CACHED: Final = 10_000
+"""Of each lane."""
 CMIDS_KNOWN: Final = 20_000
 """Cmids of the last commits: whoever repeats one of them is looked up before, not after, the commit fails on it."""
 DECIDE_S: Final = 12.0
@@ -128,6 +132,42 @@ _THERE: Final = (
 )
 
 
+class _Lane:
+    """What is in memory of the rooms of one lane.
+
+    Attributes:
+        rooms: As they are committed, and while a commit is under way as it would leave them.
+        cmids: Of the last commits.
+        turn: Held by the commit that is under way.
+    """
+
+    __slots__ = ("cmids", "rooms", "turn")
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, RoomState] = {}
+        self.cmids: dict[CmidKey, None] = {}
+        self.turn = asyncio.Lock()
+
+    def forget(self, tried: LogWork) -> None:
+        """Take back what is in memory of a commit that is not stored."""
+        for room_id in tried.touched:
+            state = self.rooms.get(room_id)
+            mine = [entry for entry in tried.appended if entry.room == room_id]
+            if state is not None and all(entry.type in _SIMPLE for entry in mine):
+                state.last_seq -= len(mine)
+            else:
+                self.rooms.pop(room_id, None)
+
+    def remember(self, tried: LogWork) -> None:
+        """Keep what is in memory of a commit that is stored."""
+        for key in _keys_of(tried.appended):
+            self.cmids[key] = None
+        while len(self.cmids) > CMIDS_KNOWN:
+            del self.cmids[next(iter(self.cmids))]
+        while len(self.rooms) > ROOMS_CACHED:
+            del self.rooms[next(iter(self.rooms))]
+
+
 class _Stale(Exception):
     """What was decided on does not hold any more; nothing is stored."""
 
@@ -141,6 +181,7 @@ class PostgresLog(LogReads):
         sealing: Seals and opens texts; without it, texts are stored as they are.
     """
 
+    lanes = LANES
     _summary = _SUMMARY
     _is_shard = False
 
@@ -149,44 +190,47 @@ class PostgresLog(LogReads):
         self.database = self._postgres = database
         self._audit = audit or SqlAudit(database)
         self._sealing = sealing
-        self._rooms: dict[str, RoomState] = {}
-        self._cmids: dict[CmidKey, None] = {}
-        self._turn = asyncio.Lock()
+        self._lanes = [_Lane() for _ in range(self.lanes)]
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], _lane: int = 0, /) -> T:
+    def lane(self, room_id: str, /) -> int:
+        """See `LogStore.lane`. Always the same for a room."""
+        return zlib.crc32(room_id.encode()) % self.lanes
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """See `LogStore.commit`."""
         try:
-            return await self.store(work)
+            return await self.store(work, lane)
         except Elsewhere as error:
             log.error("a room is in another database, and this server knows of none: database_shards")  # noqa: TRY400 - tells nothing
             raise Unavailable("This room is being moved.", retry_after_ms=RETRY_MS) from error
 
-    async def store(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def store(self, work: Callable[[LogTransaction], Awaitable[T]], number: int = 0) -> T:
         """Do what `commit` does.
 
         Raises:
             Elsewhere: A room lives elsewhere, or is being moved.
         """
-        async with self._turn:
+        lane = self._lanes[number]
+        async with lane.turn:
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
             try:
-                return await self._optimistic(work)
+                return await self._optimistic(work, lane)
             except (_Stale, TryAgain):
                 pass
             for left in reversed(range(TRIES)):
                 try:
-                    return await self._locked(work)
+                    return await self._locked(work, lane)
                 except (_Stale, Duplicate, TryAgain):
                     if not left or loop.time() > until:
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: _Lane) -> T:
         """Decide on what is in memory, and store it in one round trip if it still holds."""
-        tried = _Optimistic(self._rooms, self._postgres, self._sealing, self._cmids)
+        tried = _Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids)
         try:
             try:
                 result = await work(tried)
@@ -194,14 +238,14 @@ class PostgresLog(LogReads):
                 raise
             except Exception as error:  # whatever it is, it may be so because a room has gone on
                 raise _Stale from error
-            await self._send(tried)
+            await self._send(tried, lane)
         except BaseException:
-            self._forget(tried)
+            lane.forget(tried)
             raise
-        self._remember(tried)
+        lane.remember(tried)
         return result
 
-    async def _send(self, tried: _Optimistic) -> None:
+    async def _send(self, tried: _Optimistic, lane: _Lane) -> None:
         appended = tried.appended
         if (
             tried.recorded
@@ -209,10 +253,10 @@ class PostgresLog(LogReads):
             or tried.asked - tried.looked_up - _keys_of(appended)
             or not tried.touched <= tried.used
             # Does not exist, or not here: only a look at the buckets tells.
-            or (self._is_shard and not tried.used <= self._rooms.keys())
+            or (self._is_shard and not tried.used <= lane.rooms.keys())
         ):
             raise _Stale
-        before = {room_id: self._rooms[room_id].last_seq for room_id in tried.used if room_id in self._rooms}
+        before = {room_id: lane.rooms[room_id].last_seq for room_id in tried.used if room_id in lane.rooms}
         for entry in appended:
             before[entry.room] -= 1
         if not before and not tried.reads:
@@ -235,7 +279,7 @@ class PostgresLog(LogReads):
                 *columns, [entry.emoji for entry in appended], *marks,
             )  # fmt: skip
         except AnswerLost:
-            if not await self._is_stored(tried):
+            if not await self._is_stored(tried, lane):
                 raise _Stale from None
         except asyncpg.UniqueViolationError:
             raise _Stale from None  # A repetition of what is stored already, most likely.
@@ -249,33 +293,33 @@ class PostgresLog(LogReads):
                 raise
             raise _Stale from None
 
-    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: _Lane) -> T:
         """Lock the rooms, decide on them as they are, store it."""
         tried: Locked | None = None
         try:
             async with self._postgres.attempt() as transaction:
                 transaction.names_elsewhere = self._is_shard
-                tried = Locked(self._rooms, transaction, self._sealing)
+                tried = Locked(lane.rooms, transaction, self._sealing)
                 result = await work(tried)
                 await tried.write()
                 await self._finish(transaction, tried)
         except AnswerLost as error:
             if tried is None or (tried.recorded and not tried.appended):
                 raise Unavailable("The database does not answer.", retry_after_ms=RETRY_MS) from error
-            if not await self._is_stored(tried):
-                self._forget(tried)
+            if not await self._is_stored(tried, lane):
+                lane.forget(tried)
                 await self._ended(tried, stored=False)
                 raise _Stale from error
         except BaseException as error:
             if tried is not None:
-                self._forget(tried)
+                lane.forget(tried)
                 await self._ended(tried, stored=False)
             if isinstance(error, Duplicate) and "names_" in str(error):
                 raise NameTaken("A public room has this name.", field="name") from error
             raise
         if self._sealing is not None:
             self._sealing.committed(tried.appended, tried.sealer)
-        self._remember(tried)
+        lane.remember(tried)
         await self._ended(tried, stored=True)
         return result
 
@@ -287,25 +331,7 @@ class PostgresLog(LogReads):
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
         """Do what has to be done after a transaction in which `_finish` was begun."""
 
-    def _forget(self, tried: LogWork) -> None:
-        """Take back what is in memory of a commit that is not stored."""
-        for room_id in tried.touched:
-            state = self._rooms.get(room_id)
-            mine = [entry for entry in tried.appended if entry.room == room_id]
-            if state is not None and all(entry.type in _SIMPLE for entry in mine):
-                state.last_seq -= len(mine)
-            else:
-                self._rooms.pop(room_id, None)
-
-    def _remember(self, tried: LogWork) -> None:
-        for key in _keys_of(tried.appended):
-            self._cmids[key] = None
-        while len(self._cmids) > CMIDS_KNOWN:
-            del self._cmids[next(iter(self._cmids))]
-        while len(self._rooms) > ROOMS_CACHED:
-            del self._rooms[next(iter(self._rooms))]
-
-    async def _is_stored(self, tried: LogWork) -> bool:
+    async def _is_stored(self, tried: LogWork, lane: _Lane) -> bool:
         """Decide what became of a commit whose answer was lost.
 
         Raises:
@@ -323,7 +349,7 @@ class PostgresLog(LogReads):
             except Unavailable:
                 if loop.time() + pause > until:
                     for room_id in tried.touched:
-                        self._rooms.pop(room_id, None)
+                        lane.rooms.pop(room_id, None)
                     tried.touched.clear()
                     raise
             await asyncio.sleep(pause)

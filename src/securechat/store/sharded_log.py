@@ -89,6 +89,7 @@ class ShardLog(PostgresLog):
         sealing: Seals and opens texts.
     """
 
+    lanes = 1
     _is_shard = True
 
     def __init__(self, shards: ShardedDatabase, number: int, audit: SqlAudit, sealing: Sealing) -> None:
