@@ -33,8 +33,10 @@ from support.postgres import running as postgres_running
 from support.redis import one_node
 from support.running import wait_until
 
-LETTERS: Final = "adls"
+LETTERS: Final = "adlsb"
 SERVERS: Final = (1, 2, 3)
+BESIDE: Final = 2
+"""With so many servers (b) is measured: people are on one, and what the other one does about it is what counts."""
 ROUNDS: Final = 3
 """Windows of (a) with one server, embedded and cluster in turn."""
 SECONDS: Final = 2.5
@@ -47,6 +49,8 @@ STEADY_RATE: Final = 50
 """5,000 deliveries."""
 OTHERS_RATE: Final = 500
 """Messages per second of those who stay when a storm comes."""
+BUS_RATE: Final = 1_000
+"""Messages per second that mean nothing to the other server."""
 SOURCES: Final = 250
 """Addresses that connections come from: the balancer spreads them by address."""
 
@@ -55,7 +59,7 @@ def run(only: str | None, seconds: float | None, json_path: Path | None) -> None
     """Measure, print the table, write the JSON.
 
     Args:
-        only: Letters of `adls`; None for all.
+        only: Letters of `adlsb`; None for all.
         seconds: Length of each measured window; None for the usual one.
         json_path: None for `benchmarks/results/cluster-<time>.json`.
 
@@ -79,10 +83,13 @@ def run(only: str | None, seconds: float | None, json_path: Path | None) -> None
         machine["postgresql"], machine["redis"] = cluster.versions()
         for count in SERVERS:
             cluster.grow(count)
-            for letter in letters:
+            for letter in letters if count == BESIDE else letters.replace("b", ""):
                 for place in range(len(CASES[letter](cluster.world))):
                     rounds = ROUNDS if (letter, count) == ("a", 1) else 1
-                    turns += [{door: cluster.measure(letter, place, door, seconds) for door in DOORS} for _ in range(rounds)]
+                    turns += [
+                        {door: cluster.measure(letter, place, door, seconds) for door in _doors(letter)} for _ in range(rounds)
+                    ]
+        stored = cluster.stored_bytes()
     rows, gates, runs = rows_of(turns), gates_of(turns), [each for turn in turns for each in turn.values()]
     print_rows(rows, gates, machine, seconds)
     say("")
@@ -91,7 +98,7 @@ def run(only: str | None, seconds: float | None, json_path: Path | None) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)), "took_s": round(time.time() - began, 1), "seconds": seconds,
-        "machine": machine, "raised": w.RAISED, "rows": rows,
+        "machine": machine, "raised": w.RAISED, "rows": rows, "stored_bytes_per_message": stored, "storm": w.ROOMS * w.ROOM,
         "gates": [{**msgspec.to_builtins(each), "met": each.met} for each in gates], "runs": runs,
     }  # fmt: skip
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
@@ -126,8 +133,9 @@ class _Cluster:
         self._bus_key = secrets.token_hex(32)
         self._datas: list[Path] = []
         self._balancer: contextlib.ExitStack = stack.enter_context(contextlib.ExitStack())
-        wanted = ("a" if set("as") & set(letters) else "") + ("c" if set("dls") & set(letters) else "")
-        url = self._postgres.url(self._postgres.new_database())
+        wanted = ("a" if set("abs") & set(letters) else "") + ("c" if set("dls") & set(letters) else "")
+        self._database = self._postgres.new_database()
+        url = self._postgres.url(self._database)
         note("creating accounts and rooms, in SQLite and in PostgreSQL")
         self.embedded_world = w.create_world(scratch / "embedded", wanted)
         self.world = w.create_world(scratch / "server-1", wanted, database_url=url)
@@ -174,14 +182,24 @@ class _Cluster:
         case = CASES[letter](self.embedded_world if door == EMBEDDED else self.world)[place]
         before = self._bus(door)
         job = {"seconds": seconds, "settle": SETTLE_S, **case.job}
-        result = w.drive(self._targets[door], self._cores, self._scratch, case.mode, case.connections(False), **job)  # noqa: FBT003 - by position
+        target = self._targets[door]
+        if letter == "b" and door == DIRECT:
+            beside = {**target.beside, w.BYSTANDER: target.pids[1]}
+            target = replace(target, ports=target.ports[:1], pids=target.pids[:1], beside=beside)
+        people = case.connections(False)  # noqa: FBT003 - by position
+        result = w.drive(target, self._cores, self._scratch, case.mode, people, **job)
         bus = {name: value - before[name] for name, value in self._bus(door).items()}
         taken = {name: (take(result), unit) for name, unit, take, _ in case.figures}
-        found = Run(letter, case.figures[0][0], door, 1 if door == EMBEDDED else len(self._datas), result, taken, bus)
+        found = Run(letter, case.figures[0][0], door, 1 if door == EMBEDDED else len(self._datas), len(people), result, taken, bus)
         shown = "   ".join(f"{name} {number(value)} {unit}" for name, (value, unit) in taken.items())
         cost = f"   {found.per_1000:.1f} ms of CPU for 1,000" if letter == "d" else ""
         note(f"  {found.servers} {door:<9} {letter}   {shown}{cost}{trouble(result)}")
         return found
+
+    def stored_bytes(self) -> float:
+        """Return what a message takes in PostgreSQL, its indexes with it."""
+        tables = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('entries') WHERE isleaf"
+        return float(self._postgres.sql(f"SELECT ({tables}) / count(*) FROM entries", self._database))
 
     def versions(self) -> tuple[str, str]:
         """Return those of PostgreSQL and Redis."""
@@ -271,8 +289,25 @@ def _storm(world: w.World) -> list[Case]:
     ]  # fmt: skip
 
 
+def _bystander(world: w.World) -> list[Case]:
+    return [
+        Case(
+            "b", "open", connections(world.pairs, 1, 1),
+            [
+                (f"{BUS_RATE:,} messages/s: p99", "ms", _p99, None),
+                ("a server without these people: CPU", "%", lambda result: result.bystander_share, None),
+            ],
+            {"rate": BUS_RATE},
+        )
+    ]  # fmt: skip
+
+
+def _doors(letter: str) -> tuple[str, ...]:
+    return (EMBEDDED, DIRECT) if letter == "b" else DOORS
+
+
 def _p99(result: w.Result) -> float:
     return max(result.latency_us.p99, result.elsewhere_us.p99) / 1000
 
 
-CASES: Final = {"a": _accepted, "d": _delivered, "l": _latency, "s": _storm}
+CASES: Final = {"a": _accepted, "d": _delivered, "l": _latency, "s": _storm, "b": _bystander}

@@ -32,6 +32,7 @@ class Run(msgspec.Struct):
         case: Its name.
         door: `embedded`, `direct` or `HAProxy`.
         servers: How many there were.
+        connections: How many there were.
         result: What was seen.
         figures: By name: what was taken from it, and its unit.
         bus: What the servers say they sent to each other, from before the first connection to after the last one.
@@ -41,6 +42,7 @@ class Run(msgspec.Struct):
     case: str
     door: str
     servers: int
+    connections: int
     result: w.Result
     figures: dict[str, tuple[float, str]]
     bus: dict[str, float] = {}
@@ -109,17 +111,31 @@ def _row(door: str, turns: Sequence[Mapping[str, Run]]) -> dict[str, Any]:
 
     return {
         "letter": first.letter, "case": first.case, "door": door, "servers": first.servers,
+        "connections": first.connections, "accepted_per_s": middle(lambda each: each.rate(each.result.acked)),
         "figures": {
             name: {"value": median(each.figures[name][0] for each in found), "unit": unit, "ratio": ratio(name)}
             for name, (_, unit) in first.figures.items()
         },
         "servers_cpu": middle(lambda each: shares(each.result)[0]), "load_cpu": middle(lambda each: shares(each.result)[1]),
         "redis_cpu": beside("redis"), "postgresql_cpu": beside("postgresql"), "haproxy_cpu": beside("haproxy"),
+        "bystander_cpu": beside(w.BYSTANDER),
+        "server_us_per_accepted": middle(lambda each: 1e6 * each.result.server_cpu_s / max(1, each.result.acked)),
+        "postgresql_us_per_accepted": middle(
+            lambda each: 1e6 * each.result.beside_cpu_s.get("postgresql", 0.0) / max(1, each.result.acked)
+        ),
+        "redis_us_per_accepted": middle(lambda each: 1e6 * each.result.beside_cpu_s.get("redis", 0.0) / max(1, each.result.acked)),
+        "kib_per_connection": middle(_kib_per_connection),
+        "elapsed_s": middle(lambda each: each.result.elapsed_s),
         "ms_per_1000_deliveries": middle(lambda each: each.per_1000),
         "accepted_per_bus_message": middle(_per_bus_message),
         "bus_bytes_per_accepted": middle(lambda each: each.bus.get("bus_bytes_sent", 0.0) / max(1, each.result.total_acked)),
         "strangers": middle(lambda each: each.result.strangers),
     }  # fmt: skip
+
+
+def _kib_per_connection(each: Run) -> float:
+    """Return what the servers' memory grew by for each connection, in this run; later runs find it grown already."""
+    return (each.result.rss_after_kib - each.result.rss_before_kib) / max(1, each.connections)
 
 
 def _per_bus_message(each: Run) -> float:

@@ -41,6 +41,8 @@ BIG: Final = 500
 ROOMS: Final = 10
 ROOM: Final = 100
 READERS: Final = 16
+BYSTANDER: Final = "bystander"
+"""Word of a server that nobody is connected to: on the servers' core."""
 RAISED: Final[dict[str, Any]] = {
     "rates": {
         name: {"burst": 1e9, "per_s": 1e9}
@@ -314,7 +316,7 @@ class Result(msgspec.Struct):
     Attributes:
         own_cpu_s: Of the load client's process.
         server_cpu_s: Of the servers' processes, all threads, with the work of the network stack that they cause.
-        beside_cpu_s: Of what works beside them, on the load's core.
+        beside_cpu_s: Of what works beside them, on the load's core; and of a bystander.
         server_core_s: How long the server's core worked, for whomever; `load_core_s` the load client's.
         latency_us: Of deliveries, answers or connections; `elsewhere_us` of deliveries on another port than that of the sender.
         storm_s: How long it took until those of a storm were back.
@@ -356,9 +358,15 @@ class Result(msgspec.Struct):
     @property
     def strangers(self) -> float:
         """Per cent of a core that other programs took, on the core where they took more."""
-        server = self.server_core_s - self.server_cpu_s
-        load = self.load_core_s - self.own_cpu_s - sum(self.beside_cpu_s.values())
+        bystander = self.beside_cpu_s.get(BYSTANDER, 0.0)
+        server = self.server_core_s - self.server_cpu_s - bystander
+        load = self.load_core_s - self.own_cpu_s - sum(self.beside_cpu_s.values()) + bystander
         return max(0.0, 100 * max(server, load) / self.elapsed_s)
+
+    @property
+    def bystander_share(self) -> float:
+        """Per cent of a core that a server took that nobody is connected to."""
+        return 100 * self.beside_cpu_s.get(BYSTANDER, 0.0) / self.elapsed_s
 
     @property
     def faults(self) -> int:

@@ -682,6 +682,10 @@ static void on_text(struct connection *c, const char *text, size_t size) {
         } else if (is(f.op, "ready")) {
             on_ready(c, from, (size_t)(p - from));
         } else {
+            if (c->storms && c->state == AUTH) { /* too many at once: it comes again */
+                end(c, "refused");
+                return;
+            }
             complain("refused", from, (size_t)(p - from));
             if (c->state == READY && f.id.size) {
                 c->answered++;

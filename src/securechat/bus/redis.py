@@ -196,7 +196,7 @@ class RedisBus:
             else:
                 self._take(envelope.sender, item)
         if batches:
-            self._sequencer.deliver(batches)
+            self._sequencer.receive(batches)
 
     def _peer_of(self, channel: bytes, envelope: Envelope) -> _Peer | None:
         """Return who sent it, if it is to be taken."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -22,12 +22,13 @@ import asyncpg
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType, Page
 from securechat.domain.limits import LIMITS
-from securechat.domain.ports import CmidKey, LogTransaction, TargetKey
+from securechat.domain.ports import CmidKey, LogTransaction, RoomBatch, TargetKey
 from securechat.domain.rooms import RoomKind, RoomState
 from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import ELSEWHERE, Elsewhere
 from securechat.store.database import Duplicate, Row
+from securechat.store.lanes import SIMPLE, Lane, keys_of
 from securechat.store.log_reads import UNREAD_WINDOW, LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import RETRY_MS, AnswerLost, PostgresDatabase, PostgresTransaction, TryAgain
@@ -52,17 +53,11 @@ log = logging.getLogger(__name__)
 
 LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
-ROOMS_CACHED: Final = 10_000
-"""Of each lane."""
-CMIDS_KNOWN: Final = 20_000
-"""Cmids of the last commits: whoever repeats one of them is looked up before, not after, the commit fails on it."""
 DECIDE_S: Final = 12.0
 """How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
 TRIES: Final = 4
 """With the rooms locked, only a deadlock or a name that was taken a moment ago is a reason to try again."""
 
-_SIMPLE: Final = frozenset({EntryType.MESSAGE_SENT, EntryType.MESSAGE_EDITED, EntryType.REACTION_ADDED, EntryType.REACTION_REMOVED})
-"""Entries that `securechat_append` knows all the consequences of, and that change nothing but `last_seq` in the state of a room."""
 _APPEND: Final = (
     "SELECT securechat_append($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],"
     " $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::bytea[], $16::text[],"
@@ -125,47 +120,14 @@ _SUMMARY: Final = (
     " CASE WHEN r.kind = 'direct' THEN (SELECT ARRAY[u.id, u.username, u.display_name, u.role, u.disabled_at::text] FROM members p"
     " JOIN users u ON u.id = p.user_id WHERE p.room_id = r.id AND p.user_id <> coalesce(m.user_id, '') LIMIT 1) END FROM rooms r"
 )
-_NEWER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = $1 AND seq > $2 AND type <> ALL ($3::text[]) ORDER BY seq"
+_NEWER: Final = (
+    f"SELECT {_E}, e.room_id FROM unnest($1::text[], $2::bigint[]) AS w (room_id, seq)"
+    " JOIN entries e ON e.room_id = w.room_id AND e.seq > w.seq AND e.type <> ALL ($3::text[]) ORDER BY e.room_id, e.seq"
+)
 _THERE: Final = (
     "SELECT e.room_id, e.seq, e.type, e.at, e.user_id, e.device_id, e.cmid, e.target"
     " FROM unnest($1::text[], $2::bigint[]) AS w (room_id, seq) JOIN entries e ON e.room_id = w.room_id AND e.seq = w.seq"
 )
-
-
-class _Lane:
-    """What is in memory of the rooms of one lane.
-
-    Attributes:
-        rooms: As they are committed, and while a commit is under way as it would leave them.
-        cmids: Of the last commits.
-        turn: Held by the commit that is under way.
-    """
-
-    __slots__ = ("cmids", "rooms", "turn")
-
-    def __init__(self) -> None:
-        self.rooms: dict[str, RoomState] = {}
-        self.cmids: dict[CmidKey, None] = {}
-        self.turn = asyncio.Lock()
-
-    def forget(self, tried: LogWork) -> None:
-        """Take back what is in memory of a commit that is not stored."""
-        for room_id in tried.touched:
-            state = self.rooms.get(room_id)
-            mine = [entry for entry in tried.appended if entry.room == room_id]
-            if state is not None and all(entry.type in _SIMPLE for entry in mine):
-                state.last_seq -= len(mine)
-            else:
-                self.rooms.pop(room_id, None)
-
-    def remember(self, tried: LogWork) -> None:
-        """Keep what is in memory of a commit that is stored."""
-        for key in _keys_of(tried.appended):
-            self.cmids[key] = None
-        while len(self.cmids) > CMIDS_KNOWN:
-            del self.cmids[next(iter(self.cmids))]
-        while len(self.rooms) > ROOMS_CACHED:
-            del self.rooms[next(iter(self.rooms))]
 
 
 class _Stale(Exception):
@@ -190,7 +152,7 @@ class PostgresLog(LogReads):
         self.database = self._postgres = database
         self._audit = audit or SqlAudit(database)
         self._sealing = sealing
-        self._lanes = [_Lane() for _ in range(self.lanes)]
+        self._lanes = [Lane() for _ in range(self.lanes)]
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,6 +168,11 @@ class PostgresLog(LogReads):
             log.error("a room is in another database, and this server knows of none: database_shards")  # noqa: TRY400 - tells nothing
             raise Unavailable("This room is being moved.", retry_after_ms=RETRY_MS) from error
 
+    def hear(self, batches: Sequence[RoomBatch], /) -> None:
+        """See `LogStore.hear`."""
+        for batch in batches:
+            self._lanes[self.lane(batch.room)].hear(batch)
+
     async def store(self, work: Callable[[LogTransaction], Awaitable[T]], number: int = 0) -> T:
         """Do what `commit` does.
 
@@ -214,6 +181,7 @@ class PostgresLog(LogReads):
         """
         lane = self._lanes[number]
         async with lane.turn:
+            lane.catch_up()
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
             try:
@@ -228,7 +196,7 @@ class PostgresLog(LogReads):
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: _Lane) -> T:
+    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane) -> T:
         """Decide on what is in memory, and store it in one round trip if it still holds."""
         tried = _Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids)
         try:
@@ -245,12 +213,12 @@ class PostgresLog(LogReads):
         lane.remember(tried)
         return result
 
-    async def _send(self, tried: _Optimistic, lane: _Lane) -> None:
+    async def _send(self, tried: _Optimistic, lane: Lane) -> None:
         appended = tried.appended
         if (
             tried.recorded
-            or any(entry.type not in _SIMPLE for entry in appended)
-            or tried.asked - tried.looked_up - _keys_of(appended)
+            or any(entry.type not in SIMPLE for entry in appended)
+            or tried.asked - tried.looked_up - keys_of(appended)
             or not tried.touched <= tried.used
             # Does not exist, or not here: only a look at the buckets tells.
             or (self._is_shard and not tried.used <= lane.rooms.keys())
@@ -293,7 +261,7 @@ class PostgresLog(LogReads):
                 raise
             raise _Stale from None
 
-    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: _Lane) -> T:
+    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane) -> T:
         """Lock the rooms, decide on them as they are, store it."""
         tried: Locked | None = None
         try:
@@ -331,7 +299,7 @@ class PostgresLog(LogReads):
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
         """Do what has to be done after a transaction in which `_finish` was begun."""
 
-    async def _is_stored(self, tried: LogWork, lane: _Lane) -> bool:
+    async def _is_stored(self, tried: LogWork, lane: Lane) -> bool:
         """Decide what became of a commit whose answer was lost.
 
         Raises:
@@ -425,10 +393,6 @@ class PostgresLog(LogReads):
         return found
 
 
-def _keys_of(entries: Sequence[Entry]) -> set[CmidKey]:
-    return {(entry.room, entry.device, entry.cmid) for entry in entries if entry.device is not None and entry.cmid is not None}
-
-
 def _reactions(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
     return [(seq, emoji, user) for emoji, user in zip(emojis or (), users or (), strict=True)]
 
@@ -512,28 +476,36 @@ class Locked(_Work):
         if "" in newest:
             raise Elsewhere(rooms)
         self.held.update(newest)
-        for room_id in rooms:
-            state = self.rooms.get(room_id)
-            if state is not None and state.last_seq != newest.get(room_id, 0):
-                await self._catch_up(state, newest.get(room_id, 0))
+        states = [self.rooms[room_id] for room_id in rooms if room_id in self.rooms]
+        stale = [state for state in states if state.last_seq != newest.get(state.id, 0)]
+        if stale:
+            await self._catch_up(stale, newest)
         missing = [room_id for room_id in newest if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._transaction.fetch(_STATE, missing)))
         if sent or targets:
             await self._take_entries(self._transaction.fetch, sent, targets)
 
-    async def _catch_up(self, state: RoomState, last_seq: int) -> None:
-        """Apply what others appended to a state in memory; take it out if it is of another time altogether."""
-        if last_seq < state.last_seq:
-            self.rooms.pop(state.id)
+    async def _catch_up(self, stale: Sequence[RoomState], newest: Mapping[str, int]) -> None:
+        """Apply what others appended to states in memory; take out what is of another time altogether."""
+        behind = {}
+        for state in stale:
+            if newest.get(state.id, 0) < state.last_seq:
+                del self.rooms[state.id]
+            else:
+                behind[state.id] = state
+        if not behind:
             return
-        for row in await self._transaction.fetch(_NEWER, state.id, state.last_seq, [kind.value for kind in _SIMPLE]):
+        places = [state.last_seq for state in behind.values()]
+        for row in await self._transaction.fetch(_NEWER, list(behind), places, [kind.value for kind in SIMPLE]):
+            state = behind[row[-1]]
             entry = to_entry(state.id, row)
             state.last_seq = entry.seq - 1
             state.apply(entry)
             if entry.type is EntryType.ROOM_ERASED and self._sealing is not None:
                 self._sealing.keys.forget(state.id)
-        state.last_seq = last_seq
+        for room_id, state in behind.items():
+            state.last_seq = newest[room_id]
 
     async def write(self) -> None:
         """Write everything that was appended."""
