@@ -275,13 +275,64 @@ def _rounded(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
+def gates_table(document: dict[str, Any]) -> str:
+    """Return what had to be reached."""
+    rows = [
+        f"| {each['name']} | {each['figure']:.2f} | {each['sign']} {each['value']:g} | {'yes' if each['met'] else '**no**'} |"
+        for each in document["gates"]
+    ]
+    return "\n".join(["| to reach | measured | | reached |", "|---|---|---|---|", *rows])
+
+
+def measured_table(document: dict[str, Any]) -> str:
+    """Return what was measured, of one, two and three servers."""
+    lines = [
+        "| | measurement | servers | embedded | direct | of embedded | HAProxy | of embedded |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    turn: dict[str, dict[str, Any]] = {}
+    for row in document["rows"]:  # The embedded one comes first in each turn, and is one server whatever it is compared with.
+        turn = turn if row["door"] != "embedded" else {}
+        turn[row["door"]] = row
+        if row["door"] != "embedded":
+            groups[row["letter"], row["case"], row["servers"]] = turn
+    for (letter, _, servers), doors in groups.items():
+        for name in doors[DIRECT]["figures"]:
+            cells = [_figure(doors["embedded"]["figures"][name])]
+            for door in (DIRECT, "HAProxy"):
+                found = doors[door]["figures"][name] if door in doors else None
+                cells += ["", ""] if found is None else [_figure(found), f"{found['ratio']:.2f}" if found["ratio"] else ""]
+            lines.append(f"| {letter} | {name} | {servers} | " + " | ".join(cells) + " |")
+        if letter == "d":
+            costs = {door: row["ms_per_1000_deliveries"] for door, row in doors.items()}
+            cells = [f"{costs['embedded']:.3g} ms"]
+            for door in (DIRECT, "HAProxy"):
+                cells += [f"{costs[door]:.3g} ms", f"{costs[door] / costs['embedded']:.2f}"] if door in costs else ["", ""]
+            lines.append(f"| | CPU of servers and Redis for 1,000 of them | {servers} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(found: dict[str, Any]) -> str:
+    value = found["value"]
+    return f"{value:,.0f} {found['unit']}" if value >= 100 else f"{value:.3g} {found['unit']}" if value else "—"
+
+
+def tables(document: dict[str, Any]) -> dict[str, str]:
+    """Return what stands on the page, by name."""
+    return {
+        "gates": gates_table(document), "measured": measured_table(document), "costs": costs_table(document),
+        "needs": needs_table(document), "ceiling": ceiling(document),
+    }  # fmt: skip
+
+
 def main(arguments: list[str]) -> None:
     """Print the tables, or keep a run."""
     document = json.loads(Path(arguments[0]).read_bytes() if arguments else RECORDED.read_bytes())
     if "--record" in arguments:
         del document["runs"]
         RECORDED.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    print("\n\n".join([costs_table(document), needs_table(document), ceiling(document)]))
+    print("\n\n".join(tables(document).values()))
 
 
 if __name__ == "__main__":

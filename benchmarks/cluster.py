@@ -41,6 +41,7 @@ ROUNDS: Final = 3
 """Windows of (a) with one server, embedded and cluster in turn."""
 SECONDS: Final = 2.5
 SETTLE_S: Final = 0.8
+WARMUP_S: Final = 0.5
 STORM_S: Final = 8.0
 """Window of a storm: long enough for everybody to come back."""
 LATENCY_RATE: Final = 20
@@ -181,7 +182,7 @@ class _Cluster:
         """
         case = CASES[letter](self.embedded_world if door == EMBEDDED else self.world)[place]
         before = self._bus(door)
-        job = {"seconds": seconds, "settle": SETTLE_S, **case.job}
+        job = {"seconds": seconds, "settle": SETTLE_S, "warmup": WARMUP_S, **case.job}
         target = self._targets[door]
         if letter == "b" and door == DIRECT:
             beside = {**target.beside, w.BYSTANDER: target.pids[1]}

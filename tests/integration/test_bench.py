@@ -36,7 +36,7 @@ sys.path[:0] = [".", "tests"]
 from benchmarks import cluster, world
 
 world.PAIRS, world.ROOMS, world.ROOM = 4, 2, 6
-cluster.SERVERS, cluster.SETTLE_S, cluster.STORM_S = (2,), 0.1, 1.0
+cluster.SERVERS, cluster.SETTLE_S, cluster.WARMUP_S, cluster.STORM_S = (2,), 0.1, 0.1, 1.0
 doors = cluster._doors
 cluster._doors = lambda letter: doors(letter) if letter == "a" else doors(letter)[:2]
 run_bench(None, 0.2, Path(sys.argv[1]), cluster=True)

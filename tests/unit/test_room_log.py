@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -145,6 +146,10 @@ async def test_what_comes_while_a_commit_runs_is_one_next_batch(world: World) ->
     assert world.store.loads[1] == ["rm_a", "rm_b"]  # In the order of their ids: no two servers can wait for each other.
 
 
+def _note(order: list[str], what: str, _result: object) -> None:
+    order.append(what)
+
+
 async def test_a_batch_is_told_while_the_next_one_is_being_stored(world: World) -> None:
     order: list[str] = []
     load = world.store.commit
@@ -157,7 +162,7 @@ async def test_a_batch_is_told_while_the_next_one_is_being_stored(world: World) 
     world.store.gate.clear()
     for cmid in ("one", "two"):
         operation = world.messaging.send(ANA, MessageSend(room="rm_a", cmid=cmid, body="text"))
-        world.log.submit(operation, lambda _result, cmid=cmid: order.append(cmid))
+        world.log.submit(operation, partial(_note, order, cmid))
         await asyncio.sleep(0)
     world.store.gate.set()
     await world.settle()
@@ -168,7 +173,7 @@ async def test_a_batch_is_told_while_the_next_one_is_being_stored(world: World) 
 async def test_a_batch_that_takes_long_to_tell_is_told_before_the_next_one(world: World) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def head(_user_id: str, _room_id: str) -> None:
+    async def head(user_id: str, room_id: str) -> None:
         begun.set()
         await go_on.wait()
 
