@@ -1,7 +1,7 @@
 """What a deployment needs, computed from a run of `securechat bench --cluster`.
 
-    python benchmarks/capacity.py [FILE]            the tables of docs/explanation/capacity.md, from this run
-    python benchmarks/capacity.py FILE --record     keep its costs as those that the page is made from
+    python benchmarks/capacity.py [FILE…]           the tables of docs/explanation/capacity.md, from these runs
+    python benchmarks/capacity.py FILE… --record    keep them as those that the page is made from
 
 Costs are CPU time of a core like the measured one. What is unknown is assumed, and every assumption is a line of the first table.
 """
@@ -127,7 +127,7 @@ def costs_of(document: dict[str, Any]) -> Costs:
         deliver=1_000 * row("d", 1, words="messages/s")["ms_per_1000_deliveries"] / 1_000,
         postgresql=accepted["postgresql_us_per_accepted"],
         redis=redis(1),
-        redis_more=max(0.0, (redis(3) - redis(1)) / 2),
+        redis_more=max(0.0, redis(2) - redis(1)),
         hear=1e4 * aside["bystander_cpu"] / (aside["accepted_per_s"] / aside["accepted_per_bus_message"]),
         login=extra("servers_cpu") / document["storm"],
         login_postgresql=extra("postgresql_cpu") / document["storm"],
@@ -328,9 +328,13 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
 
 def main(arguments: list[str]) -> None:
     """Print the tables, or keep a run."""
-    document = json.loads(Path(arguments[0]).read_bytes() if arguments else RECORDED.read_bytes())
+    paths = [Path(each) for each in arguments if each != "--record"]
+    document, *others = [json.loads(path.read_bytes()) for path in paths or [RECORDED]]
+    for other in others:  # Each of some letters.
+        document["rows"] += other["rows"]
+        document["gates"] += other["gates"]
     if "--record" in arguments:
-        del document["runs"]
+        document.pop("runs", None)
         RECORDED.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print("\n\n".join(tables(document).values()))
 

@@ -1160,7 +1160,7 @@ static void run_closed(struct snapshot *before, struct snapshot *after) {
     counting = sending = false;
 }
 
-/* Have those end that do, and all of them come back at once; who is turned away tries again. */
+/* Have those end that do, and all of them come back at once; who is turned away tries again, a second later. */
 static void begin_storm(void) {
     for (int index = 0; index < connection_count; index++) {
         struct connection *c = &connections[index];
@@ -1195,7 +1195,7 @@ static void run_open(struct snapshot *before, struct snapshot *after) {
         }
         if (now >= window_to) break;
         for (int index = storming ? connection_count - storm : connection_count; index < connection_count; index++)
-            if (connections[index].state == DEAD) start(&connections[index]);
+            if (connections[index].state == DEAD && now - connections[index].opened > 1000000000u) start(&connections[index]);
         if (when > window_to) when = window_to;
         struct itimerspec at = {.it_value = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)}};
         timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
