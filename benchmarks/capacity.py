@@ -75,8 +75,7 @@ class Costs:
         accept_embedded: The same in the embedded mode, SQLite included.
         deliver: A server, for a delivery that is a write of its own: few people hear two messages at the same moment.
         postgresql: PostgreSQL, for a message.
-        redis: Redis, for a message on the bus, with one server that hears it.
-        redis_more: And for each further server.
+        redis: Redis, for a message on the bus, for each server that hears it.
         hear: Another server, for a message on the bus that concerns nobody there.
         login: A server, for a connection with its handshake, log-in and `ready`.
         login_postgresql: PostgreSQL, for the same.
@@ -89,7 +88,6 @@ class Costs:
     deliver: float
     postgresql: float
     redis: float
-    redis_more: float
     hear: float
     login: float
     login_postgresql: float
@@ -110,27 +108,25 @@ def costs_of(document: dict[str, Any]) -> Costs:
                 return dict(each)
         raise ValueError(f"The run has no ({letter}) with {servers} servers.")
 
-    def redis(servers: int) -> float:
-        found = row("d", servers, words="messages/s")
-        return float(found["redis_us_per_accepted"])
-
-    def extra(name: str) -> float:
-        """Return µs that a storm took beyond what those who stayed took."""
-        storm, calm = row("s", 1, words="back"), row("s", 1, words="no storm")
-        return float(1e4 * (storm[name] - calm[name]) * storm["elapsed_s"])
-
     accepted, aside = row("a", 1), row("b", 2)
+    storm = row("s", 1, words="back")
+    stayed = storm["accepted_per_s"] * storm["elapsed_s"]
+    per_bus_message = aside["accepted_per_bus_message"]
+
+    def login(name: str, each: float) -> float:
+        """Return µs that a storm took, without the messages of those who stayed."""
+        return float((1e4 * storm[name] * storm["elapsed_s"] - stayed * each) / document["storm"])
+
     everybody = [each for each in document["rows"] if each["letter"] == "d" and each["servers"] == 1 and each["door"] == DIRECT]
     return Costs(
         accept=accepted["server_us_per_accepted"],
         accept_embedded=row("a", 1, "embedded")["server_us_per_accepted"],
         deliver=1_000 * row("d", 1, words="messages/s")["ms_per_1000_deliveries"] / 1_000,
         postgresql=accepted["postgresql_us_per_accepted"],
-        redis=redis(1),
-        redis_more=max(0.0, redis(2) - redis(1)),
-        hear=1e4 * aside["bystander_cpu"] / (aside["accepted_per_s"] / aside["accepted_per_bus_message"]),
-        login=extra("servers_cpu") / document["storm"],
-        login_postgresql=extra("postgresql_cpu") / document["storm"],
+        redis=aside["redis_us_per_accepted"] * per_bus_message / 2,
+        hear=1e4 * aside["bystander_cpu"] / (aside["accepted_per_s"] / per_bus_message),
+        login=login("servers_cpu", accepted["server_us_per_accepted"]),
+        login_postgresql=login("postgresql_cpu", accepted["postgresql_us_per_accepted"]),
         connection_kib=max(each["kib_per_connection"] for each in everybody),
         stored_bytes=document["stored_bytes_per_message"],
     )
@@ -196,7 +192,7 @@ def need_of(users: int, costs: Costs, how: Assumptions) -> Need:
     return Need(
         users, connections, messages, deliveries, changes, shown, logins, bus, cpu, servers, hearing,
         connections * costs.connection_kib * 1_024 / 1e9,
-        bus * (costs.redis + max(0, servers - 1) * costs.redis_more) / 1e6,
+        bus * costs.redis * max(1, servers) / 1e6,
         (messages * costs.postgresql + logins * costs.login_postgresql) / 1e6,
         users * how.stored * how.days * costs.stored_bytes / 1e12,
     )  # fmt: skip
@@ -213,7 +209,7 @@ def costs_table(document: dict[str, Any]) -> str:
         ("the same in the embedded mode, with SQLite", f"{costs.accept_embedded:.0f} µs", "a"),
         ("a delivery that is a write of its own", f"{costs.deliver:.0f} µs", "d"),
         ("a message in PostgreSQL", f"{costs.postgresql:.0f} µs", "a"),
-        ("a message on the bus, in Redis", f"{costs.redis:.0f} µs and {costs.redis_more:.0f} µs for each further server", "d"),
+        ("a message on the bus, in Redis", f"{costs.redis:.0f} µs for each server", "b"),
         ("a message on the bus, at a server where nobody hears the room", f"{costs.hear:.0f} µs", "b"),
         ("a connection with its handshake and log-in, at a server", f"{costs.login / 1_000:.1f} ms", "s"),
         ("the same, in PostgreSQL", f"{costs.login_postgresql / 1_000:.2f} ms", "s"),
@@ -245,7 +241,7 @@ def needs_table(document: dict[str, Any]) -> str:
         line("changes of presence/s, and what they are shown", [f"{_rounded(n.changes)} → {_rounded(n.shown)}" for n in needs]),
         line("logins/s", [_rounded(each.logins) for each in needs]),
         line("busy cores, all servers, without the bus", [_rounded(each.cpu) for each in needs]),
-        line("hearing the bus, each server, share of a core", [f"{100 * each.hearing:.3g} %" for each in needs]),
+        line("hearing the bus, each server, share of a core", [f"{_rounded(100 * each.hearing)} %" for each in needs]),
         line("server processes (half a core each)", [f"{n.servers:,}" if n.servers else "**none is enough**" for n in needs]),
         line("memory for connections, all servers", [f"{_rounded(each.memory_gb)} GB" for each in needs]),
         line("busy cores of Redis", [_rounded(n.redis_cpu) if n.servers else "—" for n in needs]),
@@ -302,7 +298,14 @@ def measured_table(document: dict[str, Any]) -> str:
             cells = [_figure(doors["embedded"]["figures"][name])]
             for door in (DIRECT, "HAProxy"):
                 found = doors[door]["figures"][name] if door in doors else None
-                cells += ["", ""] if found is None else [_figure(found), f"{found['ratio']:.2f}" if found["ratio"] else ""]
+                cells += (
+                    ["", ""]
+                    if found is None
+                    else [
+                        _figure(found),
+                        f"{found['ratio']:.2f}" if found["value"] and doors["embedded"]["figures"][name]["value"] else "",
+                    ]
+                )
             lines.append(f"| {letter} | {name} | {servers} | " + " | ".join(cells) + " |")
         if letter == "d":
             costs = {door: row["ms_per_1000_deliveries"] for door, row in doors.items()}
