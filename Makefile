@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run test test-long check fix web generate bench audit clean
+.PHONY: help run test test-long check fix web generate bench bench-cluster audit clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: .venv/server.stamp web ## Set up what is missing and start the server with the web client
 	@exec $(BIN)/securechat serve $(ARGS)
@@ -39,6 +39,9 @@ generate: .venv/dev.stamp ## Write what is made from the code: schemas, OpenAPI,
 
 bench: .venv/server.stamp ## Measure this machine
 	@$(BIN)/securechat bench $(ARGS)
+
+bench-cluster: .venv/server.stamp ## Measure several servers on PostgreSQL and Redis against one by itself
+	@tools/services && $(BIN)/securechat bench --cluster $(ARGS)
 
 audit: ## Look for known weaknesses, and write what SecureChat is made of (CycloneDX)
 	@tools/audit-env && tools/sbom && tools/audit

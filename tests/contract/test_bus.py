@@ -43,6 +43,9 @@ class Receiver:
     def deliver(self, batches: Sequence[RoomBatch]) -> None:
         self.got += batches
 
+    def receive(self, batches: Sequence[RoomBatch]) -> None:
+        self.got += batches
+
     def show(self, signal: Signal) -> None:
         self.got.append(signal)
 

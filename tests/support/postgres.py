@@ -58,6 +58,11 @@ class Postgres:
         """Return where a database is."""
         return f"postgresql://securechat@127.0.0.1:{port or self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """The process whose children do the work."""
+        return int((self.folder / "data/postmaster.pid").read_text().split()[0])
+
     def new_database(self) -> str:
         """Make an empty database and return its name."""
         self._databases += 1
@@ -94,8 +99,7 @@ class Postgres:
     def stop(self, number: int = signal.SIGQUIT) -> None:
         """End it: SIGQUIT is an immediate stop, as after a crash."""
         if self._process is not None:
-            pid = int((self.folder / "data/postmaster.pid").read_text().split()[0])
-            os.kill(pid, number)
+            os.kill(self.pid, number)
             self._process.wait(30)
             self._process = None
 
@@ -107,9 +111,8 @@ class Postgres:
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Keep all its processes from running: it takes connections, and answers nothing."""
-        postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
-        children = (Path(f"/proc/{postmaster}/task/{postmaster}/children")).read_text().split()
-        pids = [postmaster, *map(int, children)]
+        children = (Path(f"/proc/{self.pid}/task/{self.pid}/children")).read_text().split()
+        pids = [self.pid, *map(int, children)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:

@@ -43,6 +43,12 @@ class RedisNode:
         """Where it is."""
         return f"rediss://localhost:{self.port}?ssl_ca_certs={self._tls[0]}" if self._tls else f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self.folder), *self._options]

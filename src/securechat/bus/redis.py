@@ -214,7 +214,7 @@ class RedisBus:
                 self.refusals.unknown += 1
                 self._sequencer.suspect()
         if batches:
-            self._sequencer.deliver(batches)
+            self._sequencer.receive(batches)
 
     def _peer_of(self, channel: bytes, envelope: Envelope) -> _Peer | None:
         """Return who sent it, if it is to be taken."""

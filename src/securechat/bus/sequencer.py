@@ -187,6 +187,11 @@ class Sequencer:
         """Return whether a batch of this room, in which these users joined, matters here."""
         return room_id in self._rooms or self._audience.expecting or any(map(self._audience.is_online, joined))
 
+    def receive(self, batches: Sequence[RoomBatch]) -> None:
+        """Take what another server committed. Never waits."""
+        self._store.hear(batches)
+        self.deliver(batches)
+
     def deliver(self, batches: Sequence[RoomBatch]) -> None:
         """Hand on what is in order, and hold or drop the rest. Never waits."""
         ready: list[RoomBatch] = []

@@ -163,6 +163,9 @@ class LogStore(Protocol):
                 all the same; a repetition with the same cmids is then answered as the first.
         """
 
+    def hear(self, batches: Sequence[RoomBatch]) -> None:
+        """Take a hint of what other servers committed: commits that decide on it need not find it out. Never waits."""
+
     async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         """Read entries just before or after a `seq`, oldest first, as they are now. A consistent snapshot."""
 

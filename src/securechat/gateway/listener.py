@@ -58,6 +58,8 @@ HTTP_CONNECTIONS: Final = 5_000
 LOOK_AFTER_S: Final = 1.5
 ENDED_MS: Final = 10_000
 """How far back it is looked for sessions that ended without our being told, beside what was not looked at."""
+ENTERING: Final = 4
+"""Connections that are let in at the same time; the others wait. So a storm of logins leaves the database to messages, too."""
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
 PATH: Final = b"/gateway"
@@ -142,6 +144,7 @@ class Gateway:
         self._limiter = limiter
         self.draining = False
         self._recheck = False
+        self._entering = asyncio.Semaphore(ENTERING)
         self._roles_stale = False
         self._knew_ended_at = time.monotonic()
 
@@ -175,7 +178,8 @@ class Gateway:
     async def known(self, token: Secret) -> Principal:
         """See `Session.known`."""
         try:
-            principal = await self.who(token)
+            async with self._entering:
+                principal = await self.who(token)
         except Unauthorized:
             self.counters.auth_failures += 1
             raise
@@ -184,6 +188,10 @@ class Gateway:
 
     async def ready(self, principal: Principal) -> f.Ready:
         """See `Session.ready`."""
+        async with self._entering:
+            return await self._ready(principal)
+
+    async def _ready(self, principal: Principal) -> f.Ready:
         # Asked again: what ends a session from here on finds the connection among those that are expected.
         device = await self._accounts.device(principal.device_id)
         account = await self._accounts.account(user_id=principal.user_id)

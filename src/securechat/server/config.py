@@ -68,7 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_shards: dict[str, Secret] = _setting(
         {}, 'Further databases that rooms may live in: {"NAME": "postgresql://…"}. See docs/howto/shards.md.'
     )
-    database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(10, "Connections to PostgreSQL, at most.")
+    database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(
+        10, "Connections to PostgreSQL, at most; never fewer than 5."
+    )
     redis_url: Secret | None = _setting(
         None,
         "redis://[USER:PASSWORD@]HOST:PORT, rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster: for several"

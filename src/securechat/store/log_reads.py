@@ -8,6 +8,7 @@ from typing import Final
 from securechat.domain.accounts import User
 from securechat.domain.commands import RoomSummary
 from securechat.domain.limits import LIMITS
+from securechat.domain.ports import RoomBatch
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.store.database import Database, Row
 from securechat.store.rows import name_key, permissions_of, to_user
@@ -55,6 +56,9 @@ class LogReads:
     def lane(self, _room_id: str, /) -> int:
         """See `LogStore.lane`."""
         return 0
+
+    def hear(self, _batches: Sequence[RoomBatch], /) -> None:
+        """See `LogStore.hear`. One server commits everything."""
 
     async def room(self, room_id: str, *, user_id: str) -> RoomState | None:
         """See `LogStore.room`."""

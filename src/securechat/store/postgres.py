@@ -309,7 +309,7 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
 
     Args:
         url: `postgresql://user:password@host:port/database`.
-        connections: How many there may be; at least 3, since a commit may read while it has one.
+        connections: How many there may be; at least 5, since a commit may read while it has one, and two may be under way.
 
     Raises:
         Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
@@ -322,7 +322,7 @@ async def open_pool(url: str, *, connections: int, migrates: bool = True) -> Any
 
     Args:
         url: Where it is.
-        connections: How many there may be; at least 3.
+        connections: How many there may be; at least 5.
         migrates: Whether the schema is brought to this version; else the database need not answer yet.
 
     Raises:
@@ -331,7 +331,7 @@ async def open_pool(url: str, *, connections: int, migrates: bool = True) -> Any
     try:
         if migrates:
             await migrate_postgres(url)
-        return await asyncpg.create_pool(url, min_size=0, max_size=max(3, connections), reset=_leave, **OPTIONS)
+        return await asyncpg.create_pool(url, min_size=0, max_size=max(5, connections), reset=_leave, **OPTIONS)
     except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
 

@@ -23,7 +23,7 @@ from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import EntryType, Page
 from securechat.domain.ids import new_id
-from securechat.domain.ports import LogTransaction, Moved
+from securechat.domain.ports import LogTransaction, Moved, RoomBatch
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import Unavailable
 from securechat.store.audit import SqlAudit
@@ -91,6 +91,7 @@ class ShardLog(PostgresLog):
         sealing: Seals and opens texts.
     """
 
+    lanes = 1
     _is_shard = True
 
     def __init__(self, shards: ShardedDatabase, number: int, audit: SqlAudit, sealing: Sealing) -> None:
@@ -262,6 +263,11 @@ class ShardedLog:
         await asyncio.sleep(RELAY_AGAIN_S)
         self._relaying = None
         await self._relay()
+
+    def hear(self, batches: Sequence[RoomBatch]) -> None:
+        """See `LogStore.hear`."""
+        for batch in batches:
+            self._logs[self.lane(batch.room)].hear((batch,))
 
     # ── reading one room ─────────────────────────────────────────────────────────────────────────────────────────────
 
