@@ -26,7 +26,7 @@ check: .venv/dev.stamp ## The quick checks: format, lint, types, import contract
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not alone" tests/unit tests/contract
+	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not alone and not slow" tests/unit tests/contract
 
 fix: .venv/dev.stamp ## Format, and repair what can be repaired
 	@$(BIN)/ruff check -q --fix . || true

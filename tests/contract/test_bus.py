@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from securechat.bus import redis as redis_module
-from securechat.bus.envelope import Stale, seal
-from securechat.bus.links import look
+from securechat.bus.envelope import Batch, Bye, Disconnect, Sign, Stale, seal
+from securechat.bus.links import Links, look
 from securechat.bus.local import LocalBus
 from securechat.bus.redis import RedisBus
 from securechat.bus.sequencer import Sequencer
@@ -215,6 +216,58 @@ class TestRedis:
             assert two.refusals.repeated == before + 1, what
         assert [key for key in heard if key] == ["usr_ana"]
 
+    async def test_what_a_server_said_is_not_taken_again_when_it_is_gone(self, sites: list[Site], url: str) -> None:
+        """Nor is what it said before it was silent; what it says after that is."""
+        two = sites[1]
+        channel = two.redis._channels[0]
+        now = SystemClock().now_ms()
+        heard: list[str] = []
+        two.bus.on_stale(BLOCKS, heard.append)
+        for sender, silent in ((b"12345678", False), (b"23456789", True)):
+            said = [seal(KEY, channel, sender, number, now, [Stale(BLOCKS, f"usr_{number}")]) for number in (1, 2, 3, 4)]
+            two.redis._received(channel, said[0])
+            two.redis._received(channel, said[1])
+            if silent:
+                two.redis._peers[sender].heard_at = float("-inf")
+            else:
+                two.redis._received(channel, seal(KEY, channel, sender, 3, now, [Bye()]))
+            await until(lambda sender=sender: sender not in two.redis._peers)  # type: ignore[misc]
+            heard.clear()
+            before = two.redis.refusals.repeated
+            two.redis._received(channel, said[0])
+            two.redis._received(channel, said[1])
+            assert two.redis.refusals.repeated == before + 2
+            assert [key for key in heard if key] == []
+            two.redis._received(channel, said[3])
+            assert [key for key in heard if key] == ["usr_4"]
+
+    async def test_what_memory_keeps_is_read_again_when_a_server_vanishes(self, sites: list[Site], url: str) -> None:
+        """It may have changed something, and ended before it could say so."""
+        two = sites[1]
+        heard: list[str] = []
+        channel = two.redis._channels[0]
+        two.redis._received(channel, seal(KEY, channel, b"12345678", 1, SystemClock().now_ms(), []))
+        two.bus.on_stale(BLOCKS, heard.append)
+        two.redis._peers[b"12345678"].heard_at = float("-inf")
+        await until(lambda: b"12345678" not in two.redis._peers)
+        assert heard == [""]
+
+    async def test_what_this_version_does_not_know_ends_no_connection(self, sites: list[Site], url: str) -> None:
+        """A server of a newer version may say it; what it says beside it is taken, and what was lost is looked for."""
+        one, two = sites
+        channel = two.redis._channels[0]
+        unknown = Sign("poll", msgspec.Raw(msgspec.msgpack.encode({})), "rm_1", "", "", ephemeral=False)
+        newer = Batch("rm_1", [], msgspec.Raw(msgspec.msgpack.encode([{"type": "poll.begun"}])), msgspec.Raw(b"\x80"))
+        losses, suspected = two.redis.links.traffic.losses, two.receiver.suspected
+        now = SystemClock().now_ms()
+        message_ = seal(KEY, channel, b"12345678", 1, now, [unknown, newer, Disconnect("usr_ana", None, 4401)])
+        one.redis.links.put(channel, message_)
+        await until(lambda: two.receiver.got)
+        assert two.receiver.got == [("usr_ana", None, 4401)]
+        assert two.redis.links.traffic.losses == losses
+        assert two.receiver.suspected > suspected
+        assert two.redis.refusals.unknown == 2
+
     async def test_a_message_that_is_missing_is_suspected(self, sites: list[Site], url: str) -> None:
         one, two = sites
         for channel in one.redis._numbers:
@@ -304,3 +357,20 @@ async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nod
     assert await look(nodes.url) == 3
     with pytest.raises(ConnectionError):
         await look(f"redis://127.0.0.1:{free_port()}")
+
+
+async def test_a_channel_that_no_node_has_is_a_problem() -> None:
+    """What is published there goes nowhere, and no connection fails."""
+    changes = 0
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    links = Links("redis+cluster://127.0.0.1:1", [b"a", b"b"], lambda _channel, _message: None, changed)
+    links.problem = ""
+    links._arrange({("127.0.0.1", 1): [b"a"]})
+    for task in links._tasks.values():
+        task.cancel()
+    assert "no node" in links.problem
+    assert changes == 1

@@ -384,6 +384,7 @@ async def test_a_commit_that_was_not_made_is_made_once(one: StoreUnderTest, plac
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])  # Fast as `pg_ctl restart`, immediate, killed.
+@pytest.mark.slow
 async def test_under_restarts_of_the_server_everything_acknowledged_is_there_once(
     one: StoreUnderTest, postgres: Postgres, number: int
 ) -> None:

@@ -143,6 +143,26 @@ async def test_while_the_store_does_not_answer_nothing_waits_for_it(world: World
     assert [entry.cmid for entry in world.store.entries] == ["1", "2"]
 
 
+async def test_what_is_stored_is_told_also_if_the_store_does_not_say_which_room_somebody_joined(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def head(_user_id: str, _room_id: str) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(world.store, "head", head)
+
+    def join(transaction: LogTransaction, at: int) -> str:
+        entry = Entry(type=EntryType.MEMBER_JOINED, room="rm_a", seq=2, at=at, user="usr_ana", member="usr_eve", role="member")
+        transaction.append(entry)
+        return "done"
+
+    world.log.submit(Operation(join, ["rm_a"]), lambda result: world.answers.__setitem__("join", result))
+    world.send(ANA, "rm_b", "1")
+    await world.settle()
+    assert world.answers["join"] == "done"
+    assert [batch.room for batch in world.bus.batches] == ["rm_a", "rm_b"]
+
+
 async def test_nothing_is_answered_or_told_before_the_commit(world: World) -> None:
     world.store.gate.clear()
     world.send(ANA, "rm_a", "1")

@@ -332,6 +332,8 @@ class Links:
                 self._links[address] = link
                 self._tasks[address] = asyncio.create_task(self._keep(address, link), name=f"redis {address[0]}:{address[1]}")
         self._by_channel = {channel: link for link in self._links.values() for channel in link.channels}
+        if missing := len(self._channels) - len(self._by_channel):
+            self._down(LookupError(f"no node has {missing} of the channels: slots of the cluster are not assigned"))
 
     def client(self, address: Address) -> Any:
         """Return a client of one node, which does not try again by itself."""

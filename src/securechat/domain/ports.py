@@ -370,6 +370,9 @@ class AccountStore(Protocol):
     async def blocks(self, user_id: str) -> list[str]:
         """Return whom a user blocked."""
 
+    async def every_block(self) -> dict[str, set[str]]:
+        """Return whom each user blocked; who blocked nobody is not in it."""
+
     async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace a bot's commands."""
 

@@ -60,9 +60,9 @@ WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
 ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
+"""A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 SETTLE_S: Final = 2.0
 """The last records of the audit log are stored within this time, or 15 % of the drain time."""
-"""A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
 
 class Server:

@@ -143,6 +143,9 @@ async def build(  # noqa: PLR0915 - a list of what there is
         shards={name: place.reveal() for name, place in settings().database_shards.items()},
     )  # fmt: skip
 
+    if locks is not None:
+        await locks.knows(len(database.parts) - 1)
+
     def leads() -> bool:
         return locks is None or locks.leads
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from securechat.domain.accounts import Principal
-from securechat.domain.commands import Command
+from securechat.domain.commands import Command, RoomSummary
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import Clock, CmidKey, LogStore, LogTransaction, MessageBus, Moved, RoomBatch, TargetKey
 from securechat.errors import ChatError, Draining, Internal, Unavailable
@@ -271,10 +271,18 @@ class RoomLog:
                 batch = batches[entry.room] = RoomBatch(entry.room, [])
             batch.entries.append(entry)
             if entry.type is EntryType.MEMBER_JOINED and entry.member is not None:
-                summary = await self._store.head(entry.member, entry.room)
+                summary = await self._summary(entry.member, entry.room)
                 if summary is not None:
                     batch.opened[entry.member] = summary
         return list(batches.values())
+
+    async def _summary(self, user_id: str, room_id: str) -> RoomSummary | None:
+        """Return the room that somebody joined. If the store does not say, everybody else is told of the join all the same."""
+        try:
+            return await self._store.head(user_id, room_id)
+        except Unavailable:
+            log.warning("who joined is not told which room it is", extra={"room": room_id})
+            return None
 
 
 def _as_answer(error: Exception) -> ChatError:
