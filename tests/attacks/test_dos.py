@@ -136,6 +136,27 @@ async def test_103_105_106_a_flood_is_told_to_wait_then_ended_and_others_go_on(
     assert results.get("reply", 0) + results.get("pong", 0) + results.get("invalid_input", 0) < 900, results
     assert statistics.median(during) < 5 * statistics.median(quiet) + 0.03, (statistics.median(quiet), statistics.median(during))
     wait_until(lambda: "goes on after being told to wait" in server.log, "the reason is in the log")
+    if kind != "rooms":  # Of one person so much is refused there that their records in the audit log have their limit, too.
+        wait_until(lambda: ended(server) == [(server.operator().user("flooder").id, 4429)], "and who it was is remembered")
+
+
+def ended(server: RunningServer) -> list[tuple[str, object]]:
+    """Return (user, close code) of those who were sent away, from the audit log."""
+    page: c.AuditPage = server.operator().perform(c.AuditList(action="session.refused"))
+    return [(record.actor, record.details["code"]) for record in page.records]
+
+
+@pytest.mark.parametrize("text", ["not JSON", '{"op":"ping"}', "[" * 100])
+async def test_what_is_not_the_protocol_ends_the_connection_and_is_remembered(
+    server: RunningServer, attach: Attach, text: str
+) -> None:
+    socket = await attach(server.http_port)
+    await socket.authenticate(server.bot("wrong", server.room("ops")))
+    socket.write(frame(text.encode()))
+
+    assert await socket.closed() == 4400
+    wait_until(lambda: ended(server) == [(server.operator().user("wrong").id, 4400)], "who it was is remembered")
+    assert "session refused" in server.log
 
 
 async def test_103_who_has_not_said_who_they_are_is_counted_by_address(server: RunningServer, attach: Attach) -> None:

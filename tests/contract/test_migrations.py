@@ -102,7 +102,7 @@ async def test_what_was_said_under_the_oldest_schema_is_there(tmp_path: Path) ->
         edited = page.entries[2].edited
         assert edited is not None
         assert (edited.body, page.entries[2].reactions) == ("better", {"👍": ["usr_ana"]})
-        (head,) = await found.log.heads("usr_ana")
+        (head,) = (await found.log.heads("usr_ana")).rooms
         assert (head.name, head.last_seq, head.read_seq) == ("Ops", 4, 3)
         account = await found.accounts.account(username="ana")
         assert account is not None

@@ -19,8 +19,7 @@ from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction, RoomBatch
 from securechat.domain.rooms import RoomRole
 from securechat.errors import Shutdown, Unavailable
-from securechat.store import postgres as postgres_module
-from securechat.store import postgres_log
+from securechat.store import postgres_log, postgres_pool
 from securechat.store.postgres import PostgresDatabase, open_postgres, translated
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
@@ -494,9 +493,9 @@ async def test_a_database_that_does_not_answer_ends_in_time_and_nothing_stays_in
     place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_log, "DECIDE_S", 0.5)
-    monkeypatch.setattr(postgres_module, "CONNECT_S", 0.3)
-    monkeypatch.setitem(postgres_module.OPTIONS, "timeout", 0.3)
-    monkeypatch.setitem(postgres_module.OPTIONS, "command_timeout", 0.3)
+    monkeypatch.setattr(postgres_pool, "CONNECT_S", 0.3)
+    monkeypatch.setitem(postgres_pool.OPTIONS, "timeout", 0.3)
+    monkeypatch.setitem(postgres_pool.OPTIONS, "command_timeout", 0.3)
     async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
         await create(store)
         await say(store, "a")
@@ -508,6 +507,9 @@ async def test_a_database_that_does_not_answer_ends_in_time_and_nothing_stays_in
         with pytest.raises(Unavailable):
             await store.accounts.account(user_id="usr_ana")
         proxy.come_back()
+        assert isinstance(store.database, PostgresDatabase)
+        while store.database.pool.refusal() is not None:
+            await asyncio.sleep(0.01)
 
         assert await say(store, "c", "b") in ([4, 5], [5, 4])
         assert sorted(await texts(store)) == ["text a", "text b", "text c"]
@@ -561,9 +563,9 @@ async def test_a_cancelled_command_leaves_no_connection_in_the_middle(one: Store
 
 
 async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_module, "CONNECT_S", 0.2)
+    monkeypatch.setattr(postgres_pool, "CONNECT_S", 0.2)
     monkeypatch.setitem(
-        postgres_module.OPTIONS, "server_settings", postgres_module.OPTIONS["server_settings"] | {"statement_timeout": "500"}
+        postgres_pool.OPTIONS, "server_settings", postgres_pool.OPTIONS["server_settings"] | {"statement_timeout": "500"}
     )
     async with opened(place) as store:
         busy = [asyncio.create_task(store.database.read("SELECT pg_sleep(5)")) for _ in range(10)]
@@ -571,23 +573,21 @@ async def test_what_takes_too_long_and_a_full_pool_are_unavailable(place: Place,
         with pytest.raises(Unavailable):
             await store.database.read("SELECT 1")
         answers = await asyncio.gather(*busy, return_exceptions=True)
-        assert {(type(each), getattr(each, "retry_after_ms", None)) for each in answers} == {
-            (Unavailable, postgres_module.RETRY_MS)
-        }
+        assert {(type(each), getattr(each, "retry_after_ms", None)) for each in answers} == {(Unavailable, postgres_pool.RETRY_MS)}
         assert await store.database.read("SELECT 1") == [(1,)]
 
 
 async def test_113_a_transaction_that_is_left_open_is_ended_and_its_connection_comes_back(
     place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = postgres_module.OPTIONS["server_settings"]
+    options = postgres_pool.OPTIONS["server_settings"]
     assert int(options["idle_in_transaction_session_timeout"]) <= 10_000
-    monkeypatch.setitem(postgres_module.OPTIONS, "server_settings", options | {"idle_in_transaction_session_timeout": "300"})
+    monkeypatch.setitem(postgres_pool.OPTIONS, "server_settings", options | {"idle_in_transaction_session_timeout": "300"})
     async with opened(place) as store:
         await create(store)
         assert isinstance(store.database, PostgresDatabase)
         for _ in range(10):  # Every connection that there may be.
-            leaked = await store.database.pool.acquire()
+            leaked = await (await store.database.pool.driver).acquire()
             await leaked.execute("BEGIN; SELECT * FROM rooms FOR SHARE")
         left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
         async with asyncio.timeout(5):

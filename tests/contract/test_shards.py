@@ -336,13 +336,13 @@ async def test_lists_are_of_all_databases(one: StoreUnderTest) -> None:
     )
     await one.accounts.set_commands("usr_bob", [BotCommand(name="poll", description="d")])
 
-    heads = await one.log.heads("usr_ana")
+    heads = (await one.log.heads("usr_ana")).rooms
     assert [each.id for each in heads[:9]] == ["rm_d", *rooms]
     assert {each.id for each in heads[9:]} == {ROOM, AT_HOME}
     assert heads[0].peer is not None
     assert heads[0].peer.display_name == "Bob"
     assert await one.log.head("usr_ana", "rm_d") == heads[0]
-    found = await one.log.browse(user_id="usr_bob", query="pub", after="Public 1", limit=4)
+    found = (await one.log.browse(user_id="usr_bob", query="pub", after="Public 1", limit=4)).rooms
     assert [each.name for each in found] == ["Public 2", "Public 3", "Public 4", "Public 5"]
     assert await one.log.count_rooms("usr_ana") == 11
     assert [(user.username, role) for user, role in await one.log.members("rm_d", limit=9)] == [
@@ -350,6 +350,73 @@ async def test_lists_are_of_all_databases(one: StoreUnderTest) -> None:
         ("bob", "member"),
     ]
     assert [each.bot for each in await one.accounts.commands("rm_d")] == ["usr_bob"]
+
+
+async def test_where_rooms_are_and_who_is_in_them_is_told_of_all_databases(one: StoreUnderTest) -> None:
+    await say(one, ROOM, "a")
+    for seq, user in ((3, "usr_bob"), (4, "usr_eve")):
+        await write(one, made(AT_HOME, seq, EntryType.MEMBER_JOINED, member=user, role="member"))
+
+    assert await one.log.newest([ROOM, AT_HOME, "rm_none"]) == {ROOM: 3, AT_HOME: 4}
+    assert await one.log.newest([]) == {}
+    assert await one.log.rooms_of(["usr_ana", "usr_bob", "usr_zoe"]) == {"usr_ana": {ROOM, AT_HOME}, "usr_bob": {AT_HOME}}
+
+
+async def test_of_a_room_that_has_moved_only_the_new_database_counts(one: StoreUnderTest, place: Place) -> None:
+    await say(one, ROOM, "a")
+    await move(urls(place), bucket_of(ROOM), HOME)
+    await say(one, ROOM, "b")
+    await write(one, made(ROOM, 5, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+
+    assert await one.log.newest([ROOM]) == {ROOM: 5}
+    assert await one.log.rooms_of(["usr_bob"]) == {"usr_bob": {ROOM}}
+
+
+def is_broken(store: StoreUnderTest) -> bool:
+    return not store.log.whole
+
+
+async def test_a_database_that_does_not_answer_takes_its_own_rooms_away_and_no_others(
+    one: StoreUnderTest, second: Postgres
+) -> None:
+    await one.accounts.create_user(User(id="usr_ana", username="ana", display_name="Ana"), None, 1)
+    await create(one, "rm_n1", "Open", "public")
+    await create(one, "rm_n2", "Other", "public")
+    here = {"rm_n1", "rm_n2", ROOM, AT_HOME}
+    lost = {room for room in here if one.database.for_room(room) is not one.database}
+    assert 0 < len(lost) < len(here)
+    named = {"rm_n1": "Open", "rm_n2": "Other"}
+    assert {room.id for room in (await one.log.heads("usr_ana")).rooms} == here
+    assert one.log.whole is True
+    await asyncio.to_thread(second.stop)
+    try:
+        for _ in range(3):
+            found = await one.log.heads("usr_ana")
+            assert ({room.id for room in found.rooms}, found.complete) == (here - lost, False)
+        shown = await one.log.browse(user_id="usr_bob", query="", after="", limit=9)
+        assert ({room.id for room in shown.rooms}, shown.complete) == (named.keys() - lost, False)
+        assert await one.log.newest(here) == dict.fromkeys(here - lost, 2)
+        assert await one.log.rooms_of(["usr_ana"]) == {"usr_ana": here - lost}
+        assert await one.log.count_rooms("usr_ana") == len(here - lost)
+        for room, name in named.items():
+            if room in lost:
+                with pytest.raises(Unavailable):
+                    await one.log.lookup("usr_ana", name)
+            else:
+                assert await one.log.lookup("usr_ana", name) == [room]
+        for read in (one.log.head("usr_ana", ROOM), one.log.page(ROOM, limit=9), say(one, ROOM, "a")):
+            with pytest.raises(Unavailable):
+                await read
+        assert await say(one, AT_HOME, "a") == 3
+        assert one.log.refusal(one.log.lane(ROOM)) is not None
+        assert one.log.refusal(one.log.lane(AT_HOME)) is None
+        assert is_broken(one)
+    finally:
+        await asyncio.to_thread(second.start)
+    async with asyncio.timeout(5):
+        while not (await one.log.heads("usr_ana")).complete:
+            await asyncio.sleep(0.02)
+    assert await say(one, ROOM, "a") == 3
 
 
 # ── moving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -381,7 +448,7 @@ class Talk:
             for store in self.stores:
                 newest = {room: max(self.acknowledged[room].values(), default=0) for room in self.rooms}
                 with suppress(Unavailable):
-                    heads = {each.id: each for each in await store.log.heads("usr_ana")}
+                    heads = {each.id: each for each in (await store.log.heads("usr_ana")).rooms}
                     for room, seq in newest.items():
                         assert heads[room].last_seq >= seq
                         page = await store.log.page(room, limit=3)

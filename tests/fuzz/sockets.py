@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -54,6 +55,9 @@ class Server:
 
     def note_refusal(self, *_values: object) -> None:
         """Refusals are what is looked for."""
+
+    def arrival(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     async def known(self, token: Secret) -> Principal:
         if token.reveal().startswith("no"):

@@ -277,6 +277,7 @@ async def test_whatever_redis_does_everything_arrives_once_within_two_seconds(wo
         await asyncio.to_thread(world.redis.kill)
         await goes_on()
         assert _degraded(world.two) == ["redis"]
+        assert _metric(world.two, "limits_shared") == 0
         # What happens while Redis is down is found in the database: also that somebody joined or was removed.
         began = time.monotonic()
         await one.ask("member.add", room=room, user=eve)
@@ -289,6 +290,9 @@ async def test_whatever_redis_does_everything_arrives_once_within_two_seconds(wo
         await asyncio.to_thread(world.redis.start)
         await until(lambda: _degraded(world.two) == [] == _degraded(world.one))
         await goes_on()
+        await until(lambda: _metric(world.two, "limits_shared") == 1)
+        world.one.post("/sessions", {"username": "owner", "password": "wrong one"}, status=401)  # That is told at once.
+        await until(lambda: world.redis.ask("KEYS", "{securechat:*}:limit:*"))
         await asyncio.to_thread(world.redis.pause)
         await goes_on(10)
         await asyncio.to_thread(world.redis.resume)
@@ -334,6 +338,64 @@ def test_one_leads_and_when_it_ends_the_other_does(world: World) -> None:
     leader.start()
     wait_until(lambda: _metric(other, "bus_servers") == _metric(leader, "bus_servers") == 2, "they hear each other")
     assert _metric(leader, "bus_leads") == 0
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(120)
+async def test_a_server_that_stops_tells_everybody_at_once_and_lets_them_go_a_few_at_a_time(world: World) -> None:
+    people = 40
+    room = world.room()
+    tokens = [world.one.bot(f"leaving{number}", room) for number in range(people)]
+    async with contextlib.AsyncExitStack() as stack:
+        everybody = [await stack.enter_async_context(connected(world.two, token)) for token in tokens]
+        told: dict[Person, float] = {}
+        closed: dict[Person, float] = {}
+        answered = 0
+
+        async def talk(person: Person) -> None:
+            nonlocal answered
+            for number in itertools.count():
+                frame = {"op": "message.send", "id": f"m{number}", "room": room, "cmid": f"m{number}", "body": "hi"}
+                try:
+                    await person.socket.send(json.dumps([frame]))
+                except ConnectionClosed:
+                    return
+                await until(lambda frame_id=f"m{number}": person.answer(frame_id) or person.close_code)  # type: ignore[misc]
+                answer = person.answer(f"m{number}")
+                assert answer is None or answer["op"] == "reply", answer
+                answered += answer is not None
+
+        async def watch() -> None:
+            while len(closed) < people:
+                for person in everybody:
+                    if person not in told and any(each["op"] == "drain" for each in person.frames[-50:]):
+                        told[person] = time.monotonic()
+                    if person not in closed and person.close_code:
+                        closed[person] = time.monotonic()
+                await asyncio.sleep(0.005)
+
+        talking = [asyncio.create_task(talk(person)) for person in everybody[:10]]
+        await until(lambda: answered > 20)
+        began = time.monotonic()
+        stopping = asyncio.create_task(asyncio.to_thread(world.two.stop))
+        async with asyncio.timeout(15):
+            await watch()
+        assert await stopping == 0
+        took = time.monotonic() - began
+        await asyncio.gather(*talking)
+    frames = [next(each for each in person.frames if each["op"] == "drain") for person in everybody]
+    assert {person.close_code for person in everybody} == {4000}
+    assert len(told) == people
+    assert max(told.values()) - began < 1.0
+    spread = max(closed.values()) - min(closed.values())
+    print(
+        f"told within {max(told.values()) - began:.2f} s, let go over {spread:.2f} s, ended after {took:.2f} s, {answered} answered"
+    )
+    assert 1.0 < spread < 3.0  # Twenty a second.
+    assert {frame["within_ms"] for frame in frames} == {2_000}
+    assert len({frame["after_ms"] for frame in frames}) > people / 2
+    assert took < 8
+    world.two.start()
 
 
 @pytest.mark.timeout(120)

@@ -79,7 +79,7 @@ async def test_086_what_was_refused_leaves_no_place_taken(turn: HandshakeAdmissi
         slow.go_on.clear()
     slow.go_on.set()
 
-    assert turn._waiting == 0
+    assert turn._turns.waiting == 0
     assert await asyncio.gather(*(turn.answer(handshake, "10.0.0.1") for _ in range(20))) == [[b"hello"]] * 20
 
 

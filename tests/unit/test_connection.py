@@ -98,12 +98,13 @@ async def test_a_close_while_catching_up_comes_after_the_offer_of_new_keys(pair:
     connection._catching_up = 1
     pair.server.begin_rekey()
     connection.flush()
-    connection.drain(1_000)
+    connection.announce(1_000)
+    connection.close(4000)
 
     for record in socket.messages():
         assert pair.client.open(record) == []
     assert pair.client.peer_close is not None
-    assert (pair.client.peer_close.code, socket.closed_with) == (4000, 4000)
+    assert (pair.client.peer_close.code, pair.client.peer_close.after_ms, socket.closed_with) == (4000, 1_000, 4000)
 
 
 async def test_who_is_late_with_auth_is_not_told_that_the_token_is_bad() -> None:

@@ -65,8 +65,15 @@ class MemoryStore:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fail: list[Exception] = []
+        self.down: Unavailable | None = None
 
     lanes = 1
+
+    def lane(self, _room_id: str, /) -> int:
+        return 0
+
+    def refusal(self, _lane: int, /) -> Unavailable | None:
+        return self.down
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]], _lane: int = 0, /) -> Any:
         transaction = MemoryTransaction(self)
@@ -117,6 +124,24 @@ async def test_a_message_alone_waits_for_no_timer(world: World) -> None:
 
     assert world.answers["ana/1/text"] == Sent(room="rm_a", seq=2, at=1_795_380_000_000)
     assert world.store.commits == 1
+
+
+async def test_while_the_store_does_not_answer_nothing_waits_for_it(world: World) -> None:
+    world.store.gate.clear()
+    world.send(ANA, "rm_a", "1")
+    await asyncio.sleep(0)
+    world.send(ANA, "rm_a", "2")
+    world.store.down = Unavailable("away", retry_after_ms=100)
+    world.log.give_back()
+    world.send(ANA, "rm_a", "3")
+
+    assert world.answers == {"ana/2/text": world.store.down, "ana/3/text": world.store.down}
+    assert world.log.waiting == 0
+    world.store.down = None
+    world.store.gate.set()
+    world.send(ANA, "rm_a", "2")
+    await world.settle()
+    assert [entry.cmid for entry in world.store.entries] == ["1", "2"]
 
 
 async def test_what_is_stored_is_told_also_if_the_store_does_not_say_which_room_somebody_joined(

@@ -64,6 +64,12 @@ class Log:
         entries = self.rooms[room_id]
         return await self._answer("page", Page(room=room_id, entries=entries[after : after + limit], last_seq=len(entries)))
 
+    def lane(self, _room_id: str, /) -> int:
+        return 0
+
+    def refusal(self, _lane: int, /) -> None:
+        return None
+
     async def head(self, user_id: str, room_id: str) -> RoomSummary:
         return await self._answer("head", self.summary(user_id, room_id))
 

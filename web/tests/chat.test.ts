@@ -288,6 +288,27 @@ describe("a chat", () => {
     expect(chat.rooms.value.get(room.id)?.unread).toBe(8);
   });
 
+  it("keeps the rooms that the server cannot have right now, and takes up again where it was", async () => {
+    const chat = await open();
+    await until(() => isOnline(chat));
+    await chat.open(room.id);
+    expect(chat.isComplete.value).toBe(true);
+    server.silent.add(room.id);
+    server.dropAll();
+    await until(() => !chat.isComplete.value && isOnline(chat));
+    expect(chat.rooms.value.get(room.id)?.name).toBe("ops");
+    expect(bodies(chat)).toHaveLength(5);
+    server.loseEvents = true;
+    server.append(room, "message.sent", "usr_b", { body: "meanwhile" });
+    server.loseEvents = false;
+    server.silent.clear();
+    server.dropAll(4000);
+    await until(() => chat.isComplete.value && bodies(chat).length === 6);
+    server.rooms.delete(room.id);
+    server.dropAll();
+    await until(() => !chat.rooms.value.has(room.id));
+  });
+
   it("shows the newest page when it was away for too long", async () => {
     const chat = await open();
     await until(() => isOnline(chat));

@@ -141,6 +141,21 @@ describe("a connection", () => {
     expect(connection.isOnline).toBe(true);
   });
 
+  it("heeds a drain also when the server is gone before it said goodbye", async () => {
+    const connection = connect();
+    await sleep(20);
+    for (const sink of server.sinks) sink.push([{ op: "drain", after_ms: 5_000, within_ms: 10_000 }]);
+    await sleep(20);
+    expect(connection.isOnline).toBe(true);
+    server.dropAll(1006);
+    await sleep(20);
+    expect(connection.link).toMatchObject({ phase: "waiting", calm: true });
+    await sleep(4_000);
+    expect(connection.isOnline).toBe(false);
+    await sleep(2_000);
+    expect(connection.isOnline).toBe(true);
+  });
+
   it("gets a fresh token after 4401, and stops when there is none", async () => {
     const connection = connect();
     await sleep(20);

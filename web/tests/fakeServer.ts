@@ -37,6 +37,8 @@ type Args = Record<string, any>;
 export class FakeServer {
   readonly users = new Map<string, User>();
   readonly rooms = new Map<string, FakeRoom>();
+  /** Ids of rooms whose database does not answer. */
+  readonly silent = new Set<string>();
   readonly blocks = new Map<string, Set<string>>();
   readonly sinks = new Set<Sink>();
   readonly received: ClientFrame[] = [];
@@ -197,8 +199,9 @@ export class FakeServer {
     sink.user = user;
     sink.device = device;
     const held = (frame.resume ?? {}) as Record<string, number>;
-    const rooms = [...this.rooms.values()]
-      .filter((room) => room.members.has(user))
+    const mine = [...this.rooms.values()].filter((room) => room.members.has(user));
+    const rooms = mine
+      .filter((room) => !this.silent.has(room.id))
       .map((room) => {
         const summary = this.summary(room, user);
         if (room.id in held) summary.resumed = room.log.length - (held[room.id] as number) <= this.resumeEntries;
@@ -206,7 +209,19 @@ export class FakeServer {
       });
     const resumed = rooms.every((room) => room.resumed !== false);
     const blocked = [...(this.blocks.get(user) ?? [])];
-    sink.push([{ op: "ready", id: frame.id, user: me, device, rooms, resumed, blocked, expires_in: 600 }]);
+    sink.push([
+      {
+        op: "ready",
+        id: frame.id,
+        user: me,
+        device,
+        rooms,
+        resumed,
+        complete: rooms.length === mine.length,
+        blocked,
+        expires_in: 600,
+      },
+    ]);
     this.replay(sink, held);
     this.sinks.add(sink);
     this.presence(user, "online");

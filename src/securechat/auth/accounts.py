@@ -245,7 +245,7 @@ class AccountService:
         """Change one's own display name, and tell everybody."""
         await self._accounts.update_user(who.user_id, display_name=clean_name(command.display_name, "display_name"))
         user = await self._user(who.user_id)
-        for summary in await self._rooms.heads(who.user_id):
+        for summary in (await self._rooms.heads(who.user_id)).rooms:
             self._bus.signal(Signal(user, room=summary.id, ephemeral=False))
         return c.Identity(user=user, device=who.device_id)
 
@@ -324,7 +324,7 @@ class AccountService:
         user = await self._user(user.id)
         await self._auth.disconnect_unenrolled(user.id)  # Before the signal: no connection acts with the new role then.
         self._bus.signal(Signal(user, user=user.id, ephemeral=False))
-        for summary in await self._rooms.heads(user.id):
+        for summary in (await self._rooms.heads(user.id)).rooms:
             self._bus.signal(Signal(user, room=summary.id, ephemeral=False, except_user=user.id))
         return c.Users(users=[user])
 
@@ -440,7 +440,7 @@ class AccountService:
     async def _known_to(self, who: Principal) -> dict[str, User]:
         """Return whom a guest knows: themselves, and whoever is in a room with them."""
         known = {user.id: user for user in await self._accounts.users([who.user_id])}
-        for summary in await self._rooms.heads(who.user_id):
+        for summary in (await self._rooms.heads(who.user_id)).rooms:
             after: str | None = ""
             while after is not None:
                 page = await self._rooms.members(summary.id, after=after, limit=MEMBERS_PAGE)

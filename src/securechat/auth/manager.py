@@ -82,20 +82,17 @@ class AuthManager:
         """
         expires_at: float | None = None
         if token.reveal().startswith((BOT, PERSONAL)):
-            device = await self._accounts.device_by_token(token_hash(token))
-            if device is not None and device.expires_at is not None:
-                expires_at = device.expires_at / 1000
-                if self._clock.now_ms() >= device.expires_at:
+            found = await self._accounts.session(token_hash=token_hash(token))
+            if found is not None and found.device.expires_at is not None:
+                expires_at = found.device.expires_at / 1000
+                if self._clock.now_ms() >= found.device.expires_at:
                     raise Unauthorized("This token has ended.")
         else:
             _, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
-            device = await self._accounts.device(device_id)
-        if device is None or device.revoked:
+            found = await self._accounts.session(device_id=device_id)
+        if found is None or found.device.revoked or found.user.disabled:
             raise Unauthorized("The session has ended.")
-        account = await self._accounts.account(user_id=device.user_id)
-        if account is None or account.user.disabled:
-            raise Unauthorized("The session has ended.")
-        user = account.user
+        user, device = found.user, found.device
         return Principal(
             user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user),
             scopes=device.scopes,

@@ -1,7 +1,7 @@
 """Links: this server's connections to Redis, one pair for each node, and which node a channel lives on.
 
 Nothing here raises into the caller. What cannot be sent is dropped and counted, and a node that does not answer is left alone for a
-moment that grows (the circuit breaker): the log heals what is lost.
+moment that grows (its breaker): the log heals what is lost.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import MovedError, RedisError
 
+from securechat.domain.breaker import PAUSE_S, Breaker
+
 log = logging.getLogger(__name__)
 
 ANSWER_S: Final = 2.0
@@ -30,8 +32,6 @@ WAITING_BYTES: Final = 16 * 1024 * 1024
 """What may wait for one node."""
 PIPELINE: Final = 200
 """Messages in one write."""
-PAUSE_S: Final = 0.1
-PAUSE_MAX_S: Final = 2.0
 LOOK_S: Final = 10.0
 """Between two looks at which node of a cluster has which channel."""
 SINGLE: Final = ("redis", "rediss")
@@ -68,6 +68,11 @@ def end_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
+def key_beside(channel: bytes, name: bytes) -> bytes:
+    """Return a key that lives on the node of a channel: of a key with braces only what they enclose says where it is."""
+    return b"{" + channel + b"}:" + name
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of a Redis URL."""
     return urlsplit(url).scheme
@@ -99,6 +104,23 @@ class _Link:
         self.empty = asyncio.Event()
         """Whether nothing waits to be sent."""
         self.empty.set()
+
+    async def execute(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Execute commands in one round trip and return their answers.
+
+        Raises:
+            ConnectionError: They were not executed, or not all, or nobody knows.
+        """
+        if not self.up:
+            raise ConnectionError("not connected")
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return list(await pipeline.execute())
+        except _FAILURES as error:
+            raise ConnectionError(_word(error)) from error
 
     def put(self, channel: bytes, message: bytes) -> None:
         """Send soon. Never waits."""
@@ -217,11 +239,22 @@ class Links:
         self._links: dict[Address, _Link] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._by_channel: dict[bytes, _Link] = {}
-        self._pauses: dict[Address, float] = {}
+        self._placing = Breaker(failures_max=1)
+        """Of the question which node has which channel."""
+        self._breakers: dict[Address, Breaker] = {}
+        """Of each node."""
         self._look = asyncio.Event()
         self.traffic = Traffic()
         self.problem = "not connected yet"
         """Why not everything that is published goes out, in words for the operator; empty when all is well."""
+
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """The breaker of each node, by what an operator calls it; of a cluster, that of the question who has what, too."""
+        if not self.is_cluster:
+            return dict.fromkeys(["redis"], next(iter(self._breakers.values()), self._placing))
+        numbered = enumerate(sorted(self._breakers), 1)
+        return {"redis": self._placing, **{f"redis {number}": self._breakers[address] for number, address in numbered}}
 
     def put(self, channel: bytes, message: bytes) -> None:
         """Send soon. Never waits."""
@@ -230,6 +263,17 @@ class Links:
             self.traffic.dropped += 1
         else:
             link.put(channel, message)
+
+    async def execute(self, channel: bytes, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Execute commands on the node of a channel, whose keys live there (see `key_beside`), in one round trip.
+
+        Raises:
+            ConnectionError: They were not executed, or not all, or nobody knows.
+        """
+        link = self._by_channel.get(channel)
+        if link is None:
+            raise ConnectionError("not connected")
+        return await link.execute(commands)
 
     async def sent(self, within_s: float) -> None:
         """Return when nothing waits to be sent, or after this time."""
@@ -248,20 +292,21 @@ class Links:
 
     async def run(self) -> None:
         """Be connected, for ever."""
-        pause = PAUSE_S
+        now, placing = asyncio.get_running_loop().time, self._placing
         try:
             while True:
                 self._look.clear()
+                await asyncio.sleep(placing.wait_s(now()))
+                placing.enter(now(), "")
                 try:
                     async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
                         self._arrange(placed)
                     end_if_cancelled()
-                    pause = PAUSE_S
                 except _FAILURES as error:
+                    placing.failed(now(), _word(error))
                     self._down(error)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, PAUSE_MAX_S)
                     continue
+                placing.succeeded(now())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self._look.wait()
@@ -297,6 +342,8 @@ class Links:
             if link.channels != frozenset(placed.get(address, ())):
                 self._tasks.pop(address).cancel()
                 del self._links[address]
+        for address in self._breakers.keys() - placed.keys():
+            del self._breakers[address]
         for address, channels in placed.items():
             if address not in self._links:
                 link = _Link(self.client(address), channels, self._received, self.traffic, single=not self.is_cluster)
@@ -316,21 +363,25 @@ class Links:
 
     async def _keep(self, address: Address, link: _Link) -> None:
         """Run a link; when it fails, wait a moment, and have somebody look where its channels live now."""
+        now = asyncio.get_running_loop().time
+        breaker = self._breakers.setdefault(address, Breaker(failures_max=1))
         try:
-            await asyncio.sleep(self._pauses.get(address, 0.0))
-            await link.run(lambda: self._came_up(address))
+            await asyncio.sleep(breaker.wait_s(now()))
+            breaker.enter(now(), "")
+            await link.run(lambda: self._came_up(breaker))
         except _FAILURES as error:
             self.traffic.losses += 1
-            self._pauses[address] = min(max(PAUSE_S, self._pauses.get(address, 0.0) * 2), PAUSE_MAX_S)
+            breaker.failed(now(), _word(error))
             self._down(error)
         finally:
+            breaker.gave_up(now())
             if self._links.get(address) is link:
                 del self._links[address]
                 self._tasks.pop(address, None)
                 self._look.set()
 
-    def _came_up(self, address: Address) -> None:
-        self._pauses.pop(address, None)
+    def _came_up(self, breaker: Breaker) -> None:
+        breaker.succeeded(asyncio.get_running_loop().time())
         missing = len(self._channels) - sum(len(link.channels) for link in self._links.values() if link.up)
         if not missing:
             if self.problem:
@@ -339,11 +390,15 @@ class Links:
         self._changed()
 
     def _down(self, error: BaseException) -> None:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        reason = _word(error)
         if not self.problem:
             log.warning("Redis does not answer: what other servers commit comes from the database", extra={"error": reason})
             self._changed()
         self.problem = reason
+
+
+def _word(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 _OPTIONS: Final[dict[str, Any]] = {

@@ -38,6 +38,7 @@ from securechat.bus.envelope import (
 )
 from securechat.bus.links import Links
 from securechat.bus.sequencer import Sequencer
+from securechat.bus.shared_limits import SharedLimits
 from securechat.domain.entries import EntryType
 from securechat.domain.ports import ROLES, STALE, Clock, RoomBatch, Signal
 
@@ -112,6 +113,7 @@ class RedisBus:
 
     Attributes:
         elsewhere: Who wants to know who is online at other servers.
+        limits: What is shared of the limits.
     """
 
     def __init__(self, url: str, key: bytes, sequencer: Sequencer, clock: Clock, *, prefix: str = "securechat") -> None:
@@ -131,6 +133,7 @@ class RedisBus:
         self._asked = False
         self._answered_at = float("-inf")
         self.refusals = Refusals()
+        self.limits = SharedLimits(self.links, self._channels, key)
         self.elsewhere: Elsewhere | None = None
 
     @property

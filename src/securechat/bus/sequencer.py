@@ -328,6 +328,9 @@ class Sequencer:
                 self._due[room_id] = now + self._poll_s  # Again then, if the store does not answer.
             results = await asyncio.gather(*(self._heal(room_id) for room_id in some), return_exceptions=True)
             for room_id, result in zip(some, results, strict=True):
+                if isinstance(result, ChatError):
+                    log.warning("what was lost cannot be read now", extra={"code": result.code, "room": room_id})
+                    continue  # Where its database does not answer. Others may be elsewhere.
                 if isinstance(result, BaseException):
                     raise result
                 self._unsure.discard(room_id)
@@ -405,7 +408,8 @@ class Sequencer:
             for user_id in some:
                 every, heard = self._audience.rooms_of(user_id)
                 inside = members.get(user_id, set())
-                self._doubts |= {(user_id, room_id) for room_id in (inside - every) | (heard - inside)}
+                gone = {room_id for room_id in heard - inside if self._store.refusal(self._store.lane(room_id)) is None}
+                self._doubts |= {(user_id, room_id) for room_id in (inside - every) | gone}
 
     async def _settle_doubts(self) -> None:
         for user_id, room_id in list(self._doubts):

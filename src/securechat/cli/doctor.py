@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from securechat.cli.certificate import context
-from securechat.cli.operator import Operator, data_root
+from securechat.cli.operator import Operator, data_root, readiness
 from securechat.cli.output import say, say_json
 from securechat.domain import commands as c
 from securechat.errors import ChatError, Shutdown
@@ -83,6 +83,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     folder = DataDir(settings.data_dir)
     yield from _folder(place, folder)
     yield from _database(place, settings, folder)
+    yield from _shards(settings)
     yield from _redis(settings)
     yield from _secrets(folder)
     yield from _identity(place, folder)
@@ -91,6 +92,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
     yield from _certificate(place, settings, folder)
     yield _files_limit(settings)
     yield from _server(place, settings, folder)
+    yield from _dependencies(folder)
 
 
 def _folder(place: _Place, folder: DataDir) -> Iterator[Finding]:
@@ -132,6 +134,48 @@ def _database(place: _Place, settings: Settings, folder: DataDir) -> Iterator[Fi
         yield Finding("ok", "database", f"sqlite, schema {have} = code {HEAD}, WAL {size:.1f} MB")
     else:
         yield Finding("warn", "database", f"schema {have}, code {HEAD}", f"{place.call('serve')} (migrates at start)")
+
+
+def _shards(settings: Settings) -> Iterator[Finding]:
+    """Look at each database that rooms may live in, whether or not the others answer."""
+    if not settings.database_url:
+        return
+    from securechat.store.postgres import read_all  # noqa: PLC0415 - the driver takes memory, and few need it
+    from securechat.store.shards import Registered, problem_of  # noqa: PLC0415
+
+    fix = "start that PostgreSQL, or correct database_shards; rooms in it cannot be used meanwhile"
+    known: Registered | None = None
+    try:
+        rows = asyncio.run(read_all(settings.database_url.reveal(), "SELECT value FROM settings WHERE key = 'shards'"))
+        known = msgspec.json.decode(rows[0][0], type=Registered) if rows else Registered("", [])
+    except ValueError:
+        pass  # `_database` tells it.
+    for name in sorted({*settings.database_shards, *(known.names if known else ())}):
+        if name not in settings.database_shards:
+            yield Finding(
+                "fail", "shard", f"{name}: rooms live in it, and database_shards does not say where it is", "add it there"
+            )
+        elif known is not None and name not in known.names:
+            yield Finding("warn", "shard", f"{name}: not in use", f"{program()} shards add {name}")
+        else:
+            problem = asyncio.run(problem_of(settings.database_shards[name].reveal(), name, known))
+            yield Finding("fail", "shard", f"{name}: {problem}", fix) if problem else Finding("ok", "shard", f"{name}: answers")
+
+
+def _dependencies(folder: DataDir) -> Iterator[Finding]:
+    """Tell what the running server says of what it depends on: that need not be what is seen from here."""
+    found = readiness(folder.root)
+    if found is None:
+        return
+    down = {name: each for name, each in found.dependencies.items() if each.state == "down"}
+    for name, each in down.items():
+        state = "warn" if found.ready else "fail"
+        yield Finding(state, "dependency", f"the server does without {name} since {each.since}: {each.reason}", _HEALS)
+    if found.dependencies and not down:
+        yield Finding("ok", "dependency", f"the server has {', '.join(found.dependencies)}")
+
+
+_HEALS = "see docs/howto/keep-it-running.md; it is used again by itself"
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, User
 from securechat.domain.secret import encode_hook
 from securechat.errors import NotFound, Shutdown
+from securechat.ops.health import Readiness
 from securechat.protocol.frames import ErrorFrame, Reply
 from securechat.sdk.errors import to_error
 from securechat.server.datadir import DataDir
@@ -44,6 +45,18 @@ def running_settings(root: Path) -> Running | None:
     if answer.status_code != httpx.codes.OK:
         raise Shutdown("The running server is of another version and does not tell its settings.")
     return msgspec.json.decode(answer.content, type=Running)
+
+
+def readiness(root: Path) -> Readiness | None:
+    """Return what the server that runs on a data folder says of itself and of what it depends on; None when none does."""
+    socket = DataDir(root).admin_socket
+    if not socket.exists():
+        return None
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=10) as http:
+            return msgspec.json.decode(http.get("http://admin/readyz").content, type=Readiness)
+    except (httpx.TransportError, msgspec.DecodeError):
+        return None  # Left behind by a server that was killed; or it does not answer, which its other commands tell.
 
 
 class Operator:

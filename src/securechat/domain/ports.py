@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, PruneStatement
-from securechat.domain.commands import BotCommand, Invite, RoomSummary, Storage
+from securechat.domain.commands import BotCommand, Invite, Rooms, RoomSummary, Storage
 from securechat.domain.entries import Entry, Page
 from securechat.domain.rooms import RoomRole, RoomState
 from securechat.domain.secret import Secret
+from securechat.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -147,6 +148,13 @@ class LogStore(Protocol):
     def lane(self, room_id: str, /) -> int:
         """Return the lane of a room, 0 to `lanes` - 1. It changes when the room is moved."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all rooms can be had, as far as is known: every database answers."""
+
+    def refusal(self, lane: int, /) -> Unavailable | None:
+        """Return what somebody is told whose commit would be refused now: the lane's database does not answer. Else None."""
+
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """Run `work` in one transaction and return its result after the commit is on the disk.
 
@@ -169,8 +177,8 @@ class LogStore(Protocol):
     async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         """Read entries just before or after a `seq`, oldest first, as they are now. A consistent snapshot."""
 
-    async def heads(self, user_id: str) -> list[RoomSummary]:
-        """Return the rooms of a user with `last_seq`, `read_seq`, `unread` and, for a direct room, the peer."""
+    async def heads(self, user_id: str) -> Rooms:
+        """Return the rooms of a user with `last_seq`, `read_seq`, `unread` and, for a direct room, the peer; what can be had."""
 
     async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
         """Return one room as `heads` does, whether the user is a member or not."""
@@ -181,23 +189,26 @@ class LogStore(Protocol):
     async def read_state(self, user_id: str, room_id: str) -> tuple[int, int]:
         """Return (`read_seq`, `unread`)."""
 
-    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
-        """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name."""
+    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> Rooms:
+        """Return public rooms whose folded name begins with `query` and comes after `after`, by folded name; what can be had."""
 
     async def lookup(self, user_id: str, name: str) -> list[str]:
         """Return the ids of the rooms that a name fits best, oldest first: more than one when nothing tells them apart.
 
         A name that fits exactly goes before one that fits without case, then a room that the user is in before a public one.
+
+        Raises:
+            Unavailable: There is none that can be had, and rooms that cannot be had now.
         """
 
     async def count_rooms(self, user_id: str) -> int:
-        """Return how many rooms a user is in."""
+        """Return how many rooms a user is in, without those that cannot be had now."""
 
     async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
-        """Return the newest `seq` of each of these rooms that exists. Everything committed before the call is in it."""
+        """Return the newest `seq` of each of these rooms that exists and can be had. What was committed before is in it."""
 
     async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
-        """Return the rooms of each of these users; who is in none is missing."""
+        """Return the rooms of each of these users that can be had (see `refusal`); who is in none is missing."""
 
     async def members(self, room_id: str, *, after: str = "", limit: int) -> list[tuple[User, RoomRole]]:
         """Return at most `limit` members of a room whose ids come after `after`, by id."""
@@ -209,6 +220,21 @@ class Account:
 
     user: User
     password_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A device, and whose it is.
+
+    Attributes:
+        device: The device.
+        user: Who has it.
+        blocked: Whom they blocked, by id, if that was asked for.
+    """
+
+    device: DeviceRecord
+    user: User
+    blocked: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +322,14 @@ class AccountStore(Protocol):
     async def device(self, device_id: str) -> DeviceRecord | None:
         """Find a device."""
 
-    async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
-        """Find a device by the hash of a bot's token."""
+    async def session(self, *, device_id: str = "", token_hash: str = "", blocks: bool = False) -> SessionRecord | None:
+        """Find a device, by its id or by the hash of a token, with whose it is: one look, for everybody comes by here.
+
+        Args:
+            device_id: Of the device; or
+            token_hash: of a bot's token or a personal one.
+            blocks: Whether it is to be told whom they blocked.
+        """
 
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """Find a device by the hash of what all its refresh tokens have in common."""
@@ -755,3 +787,35 @@ class Typing:
 
     room: str
     user: str
+
+
+class Spend(NamedTuple):
+    """Tokens that a server took from a bucket that all servers share.
+
+    Attributes:
+        what: The bucket's name.
+        who: Whose it is.
+        cost: How many.
+        burst: What it holds when it is full.
+        per_s: What comes back each second.
+    """
+
+    what: str
+    who: str
+    cost: float
+    burst: float
+    per_s: float
+
+
+class Failure(NamedTuple):
+    """A change of the number of failures in a row that all servers share.
+
+    Attributes:
+        what: What is throttled.
+        who: By what it is counted.
+        change: 1: one more; -1: it was none; 0: forget them all.
+    """
+
+    what: str
+    who: str
+    change: int

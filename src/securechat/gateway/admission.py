@@ -13,6 +13,7 @@ from typing import Final
 
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.errors import Unavailable
+from securechat.gateway.turns import Turns
 from securechat.protocol.handshake import ServerHandshake
 
 THREADS: Final = 2
@@ -32,8 +33,7 @@ class HandshakeAdmission:
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="handshake")
-        self._turn = asyncio.Semaphore(THREADS)
-        self._waiting = 0
+        self._turns = Turns(THREADS)
 
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """Compute the answer to a ClientHello that was read and judged.
@@ -44,20 +44,9 @@ class HandshakeAdmission:
             SessionRefused: See `ServerHandshake.answer`.
         """
         self._limiter.take(RATE, address, time.monotonic())
-        if self._waiting >= WAITING_MAX:
-            raise Unavailable("Too many handshakes.", retry_after_ms=1_000)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(WAIT_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise Unavailable("Too many handshakes.", retry_after_ms=1_000) from None
-        finally:
-            self._waiting -= 1
-        try:
+        refusal = Unavailable("Too many handshakes.", retry_after_ms=1_000)
+        async with self._turns.turn(refusal, waiting_max=WAITING_MAX, wait_s=WAIT_S):
             return await asyncio.get_running_loop().run_in_executor(self._pool, handshake.answer)
-        finally:
-            self._turn.release()
 
     def close(self) -> None:
         """End the threads."""

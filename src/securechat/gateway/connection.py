@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -96,6 +97,9 @@ class Session(Protocol):
     async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
         """Compute the answer to a ClientHello, in its turn; or raise `RateLimited` or `Unavailable`."""
 
+    def arrival(self) -> AbstractAsyncContextManager[None]:
+        """Give a turn to be let in; or raise `Unavailable` when too many come at once."""
+
     async def known(self, token: Secret) -> Principal:
         """Return who holds the token and may have one more connection."""
 
@@ -168,13 +172,14 @@ class ClientConnection(WSListener):
     Attributes:
         address: Where it comes from.
         principal: Who it is, once authenticated.
+        complete: Whether all of their rooms could be had when they came.
     """
 
     __slots__ = (
-        "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_expiring", "_form", "_fragments",
-        "_fragments_text", "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs",
-        "_patience", "_paused", "_pinged", "_protocol", "_queue", "_resuming", "_seal", "_session", "_socket", "_transport",
-        "_writable", "address", "principal",
+        "_after_ms", "_authenticating", "_blocked", "_catching_up", "_closing", "_counters", "_dirty", "_expiring", "_form",
+        "_fragments", "_fragments_text", "_greeted", "_handshake", "_held", "_in_flight", "_last_heard", "_opened_at", "_packs",
+        "_patience", "_paused", "_pinged", "_protocol", "_queue", "_resuming", "_retired", "_seal", "_session", "_socket",
+        "_transport", "_writable", "address", "complete", "principal",
     )  # fmt: skip
 
     def __init__(self, session: Session, address: str, handshake: ServerHandshake | None = None) -> None:
@@ -193,6 +198,9 @@ class ClientConnection(WSListener):
         self._transport: Any = None
         self._socket: Any = None
         self.principal: Principal | None = None
+        self.complete = True
+        self._after_ms = 0
+        self._retired = False
         self._authenticating = False
         self._expiring = False
         self._held: list[Any] = []
@@ -292,6 +300,7 @@ class ClientConnection(WSListener):
         try:
             received = self._open(bytes(payload), text=text) if self._packs else self._decode(payload, text=text)
         except ProtocolViolation as violation:
+            self._note(SessionRefused(f.CloseCode.PROTOCOL, violation.detail))
             self.close(f.CloseCode.PROTOCOL, violation.detail)
             return
         except SessionRefused as refused:
@@ -365,10 +374,14 @@ class ClientConnection(WSListener):
 
     def _refuse(self, refused: SessionRefused) -> None:
         """The reason is for our log; the peer gets one code, whatever it was."""
+        self._note(refused)
+        self.close(refused.code)
+
+    def _note(self, refused: SessionRefused) -> None:
+        """Have it logged, and remembered in the audit log, that a client is sent away for what it did."""
         self._counters.sessions_refused += 1
         log.warning("session refused", extra={"reason": refused.reason, "code": refused.code, "address": self.address})
         self._session.note_refusal(self.principal, self.address, refused)
-        self.close(refused.code)
 
     def _worn_out(self, refused: SessionRefused) -> None:
         """Nothing can be sealed any more: a client that slept did not answer in time. That is nobody's attack."""
@@ -438,7 +451,7 @@ class ClientConnection(WSListener):
 
     def _count_out(self) -> None:
         self._in_flight -= 1
-        if self._paused and self._in_flight <= LIMITS.in_flight // 2:
+        if self._paused and not self._retired and self._in_flight <= LIMITS.in_flight // 2:
             self._paused = False
             if not self._closing:
                 self._socket.resume_reading()
@@ -466,7 +479,7 @@ class ClientConnection(WSListener):
             frame = f.Reply(id=frame_id, data=result)
         self._put_frame(frame)
         if isinstance(result, RateLimited) and self._patience.ends():
-            log.info("closed: goes on after being told to wait", extra={"address": self.address})
+            self._note(SessionRefused(f.CloseCode.TOO_MANY, "goes on after being told to wait"))
             self.close(f.CloseCode.TOO_MANY, result.code)
 
     def _pong(self, frame_id: str) -> None:
@@ -497,6 +510,7 @@ class ClientConnection(WSListener):
         except ChatError as error:
             self._answer(frame_id, error)
             if self.principal is None:
+                self._after_ms = error.retry_after_ms or 0
                 self.close(_code_of(error), error.code)
         except Exception:
             log.exception("connection failed")
@@ -505,21 +519,24 @@ class ClientConnection(WSListener):
 
     async def _authenticate(self, frame: f.Auth) -> None:
         session = self._session
-        principal = await session.known(frame.token)
-        session.expect(self, principal.user_id, principal.device_id)
-        try:
-            for left in reversed(range(SNAPSHOTS)):
-                ready = await session.ready(principal)
-                if self._closing:
-                    return
-                try:
-                    arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
-                    break
-                except Outdated:
-                    if not left:
-                        raise Unavailable(retry_after_ms=1_000) from None
-        finally:
-            session.forget(self, principal.user_id)
+        async with session.arrival():
+            if self.ending:
+                return  # Who went while it waited costs nothing.
+            principal = await session.known(frame.token)
+            session.expect(self, principal.user_id, principal.device_id)
+            try:
+                for left in reversed(range(SNAPSHOTS)):
+                    ready = await session.ready(principal)
+                    if self._closing:
+                        return
+                    try:
+                        arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+                        break
+                    except Outdated:
+                        if not left:
+                            raise Unavailable(retry_after_ms=1_000) from None
+            finally:
+                session.forget(self, principal.user_id)
         # From here to `ready` nothing waits: what is delivered now is queued behind `ready` and what was missed.
         if arrival.role is not None:
             ready.user = msgspec.structs.replace(ready.user, role=arrival.role)
@@ -527,6 +544,7 @@ class ClientConnection(WSListener):
         self.principal = msgspec.structs.replace(principal, role=ready.user.role)
         if self._seal is not None:
             self._seal.authenticated = True
+        self.complete = ready.complete
         presence = session.online_in(room.id for room in ready.rooms)
         behind = []
         for room in ready.rooms:
@@ -663,7 +681,23 @@ class ClientConnection(WSListener):
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def close(self, code: int, reason: str = "", after_ms: int = 0) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was asked is answered."""
+        return self._closing or not (self._in_flight or self._authenticating)
+
+    def announce(self, after_ms: int, within_ms: int = 0) -> None:
+        """Tell the client that the connection will be closed within a time, and when to come back after that."""
+        self._after_ms = after_ms
+        self._put_frame(f.Drain(after_ms=after_ms, within_ms=within_ms))
+
+    def retire(self) -> None:
+        """Read nothing more."""
+        if not self._closing and self._transport is not None:
+            self._retired = True
+            self._socket.pause_reading()
+
+    def close(self, code: int, reason: str = "") -> None:
         """Write what waits if the socket takes it, then the close code, then end the connection."""
         if self._closing or self._transport is None:
             return
@@ -671,7 +705,7 @@ class ClientConnection(WSListener):
         if self.ending:
             return  # It could not be sealed, and that was refused.
         self._closing = True
-        if self._seal is not None and (goodbye := self._seal.close(code, after_ms)) and not self._blocked:
+        if self._seal is not None and (goodbye := self._seal.close(code, self._after_ms)) and not self._blocked:
             # While the client catches up nothing was flushed, and records have an order: the session's own go first.
             self._socket.write(b"".join(map(binary_message, [*self._seal.outgoing, goodbye])))
         self._writable.set()
@@ -681,11 +715,6 @@ class ClientConnection(WSListener):
         self._transport.send_close(code, reason.encode()[:120])
         self._socket.resume_reading()
         asyncio.get_running_loop().call_later(CLOSE_S, self._abort)
-
-    def drain(self, after_ms: int) -> None:
-        """Tell the client to come back later, and close."""
-        self._put_frame(f.Drain(after_ms=after_ms))
-        self.close(f.CloseCode.DRAIN, "drain", after_ms)
 
     def look_after(self, now: float, wall: float) -> None:
         """Called every few seconds: ping the silent, end the dead, the unauthenticated and the expired."""

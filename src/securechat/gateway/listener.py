@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -34,7 +35,8 @@ from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
-from securechat.errors import ChatError, RateLimited, SessionRefused, Unauthorized
+from securechat.errors import ChatError, RateLimited, SessionRefused, Unauthorized, Unavailable
+from securechat.gateway import draining
 from securechat.gateway.acceptor import Acceptor, TLSSource, once
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
@@ -42,6 +44,7 @@ from securechat.gateway.connection_limits import Connections, HttpConnections, P
 from securechat.gateway.hub import Hub
 from securechat.gateway.limited_http import LimitedHttp
 from securechat.gateway.session_layer import SessionLayer
+from securechat.gateway.turns import Turns
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
@@ -58,10 +61,14 @@ HTTP_CONNECTIONS: Final = 5_000
 LOOK_AFTER_S: Final = 1.5
 ENDED_MS: Final = 10_000
 """How far back it is looked for sessions that ended without our being told, beside what was not looked at."""
-ENTERING: Final = 4
-"""Connections that are let in at the same time; the others wait. So a storm of logins leaves the database to messages, too."""
+COMPLETE_MS: Final = 3_000
+"""Over so long those come again who did not get all of their rooms."""
 RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
+ARRIVALS_WAITING: Final = 1_000
+"""Who may wait to be let in: everybody of a full server, after a few tries."""
+ARRIVAL_S: Final = 4.0
+ARRIVAL_AGAIN_MS: Final = 3_000
 PATH: Final = b"/gateway"
 _READ_BYTES: Final = 4 * 1024
 
@@ -102,6 +109,7 @@ class Gateway:
         session_layer: The sealed sub-protocol.
         ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
         note: Hears of what the audit log should remember. Does not wait, and does not raise.
+        arrivals: How many are let in at a time: who comes back after an outage leaves the database to those who are there.
     """
 
     def __init__(
@@ -119,6 +127,7 @@ class Gateway:
         session_layer: SessionLayer,
         ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]],
         note: Callable[[AuditEvent], None],
+        arrivals: int = 4,
     ) -> None:
         self._hub = hub
         self.expect = hub.expect
@@ -134,6 +143,7 @@ class Gateway:
         self.charge = dispatcher.charge
         self._ended = ended
         self._note = note
+        self._arrivals = Turns(arrivals)
         self.counters = counters
         self.pending = pending
         self.server_name = server_name
@@ -144,7 +154,6 @@ class Gateway:
         self._limiter = limiter
         self.draining = False
         self._recheck = False
-        self._entering = asyncio.Semaphore(ENTERING)
         self._roles_stale = False
         self._knew_ended_at = time.monotonic()
 
@@ -175,11 +184,15 @@ class Gateway:
         policy.require_connection(principal)
         return principal
 
+    def arrival(self) -> AbstractAsyncContextManager[None]:
+        """See `Session.arrival`."""
+        refusal = Unavailable("Too many come at once.", retry_after_ms=ARRIVAL_AGAIN_MS)
+        return self._arrivals.turn(refusal, waiting_max=ARRIVALS_WAITING, wait_s=ARRIVAL_S)
+
     async def known(self, token: Secret) -> Principal:
         """See `Session.known`."""
         try:
-            async with self._entering:
-                principal = await self.who(token)
+            principal = await self.who(token)
         except Unauthorized:
             self.counters.auth_failures += 1
             raise
@@ -188,22 +201,19 @@ class Gateway:
 
     async def ready(self, principal: Principal) -> f.Ready:
         """See `Session.ready`."""
-        async with self._entering:
-            return await self._ready(principal)
-
-    async def _ready(self, principal: Principal) -> f.Ready:
         # Asked again: what ends a session from here on finds the connection among those that are expected.
-        device = await self._accounts.device(principal.device_id)
-        account = await self._accounts.account(user_id=principal.user_id)
-        if device is None or device.revoked or account is None or account.user.disabled:
+        found = await self._accounts.session(device_id=principal.device_id, blocks=True)
+        if found is None or found.device.revoked or found.user.disabled:
             raise Unauthorized("The session has ended.")
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
+        rooms = await self._log_store.heads(principal.user_id)
         return f.Ready(
-            user=account.user,
+            user=found.user,
             device=principal.device_id,
-            rooms=await self._log_store.heads(principal.user_id),
+            rooms=rooms.rooms,
+            complete=rooms.complete,
             resumed=True,
-            blocked=await self._accounts.blocks(principal.user_id),
+            blocked=found.blocked,
             expires_in=expires_in,
         )
 
@@ -258,8 +268,13 @@ class Gateway:
 
     async def missed(self, principal: Principal, room: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
         """See `Session.missed`."""
-        async for entries in self._history.missed(room, after, last_seq):
-            state = await self._log_store.room(room, user_id=principal.user_id)
+        pages = self._history.missed(room, after, last_seq)
+        while True:
+            async with self._arrivals.some_time():
+                entries = await anext(pages, None)
+                if entries is None:
+                    return
+                state = await self._log_store.room(room, user_id=principal.user_id)
             if state is None or not policy.may_read(state, principal.user_id):
                 return  # A page takes time to be read by the client: who was removed meanwhile gets no more.
             yield entries
@@ -269,6 +284,7 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             await self._close_ended()
+            self.complete()
             if self._roles_stale:
                 self._roles_stale = False
                 await self._read_roles()
@@ -317,17 +333,31 @@ class Gateway:
             self._recheck = True
             log.warning("who lacks a second factor is not known now", extra={"code": error.code})
 
-    def drain(self, spread_ms: int) -> None:
-        """Tell every client to come back, spread over a time, and close."""
+    async def drain(self, spread_s: float, window_s: float) -> None:
+        """Tell every client to come back, and let them go in batches within a time; see `gateway.draining`.
+
+        Without a window nobody is closed yet: what they sent is answered first.
+        """
         self.draining = True
         connections = self._connections()
-        for index, connection in enumerate(connections):
-            connection.drain(spread_ms * (index + 1) // len(connections))
+        window_s = draining.announce(connections, spread_s=spread_s, window_s=window_s)
+        if window_s:
+            await draining.let_go(connections, window_s)
+
+    def complete(self) -> None:
+        """Have those come again whose rooms could not all be had when they came, if now they can."""
+        if not self._log_store.whole:
+            return
+        lacking = [each for each in self._connections() if not each.complete]
+        for index, connection in enumerate(lacking):
+            connection.complete = True
+            connection.announce(COMPLETE_MS * (index + 1) // len(lacking))
+            connection.close(f.CloseCode.DRAIN, "drain")
 
     def abort(self) -> None:
         """End what is left."""
         for connection in self._connections():
-            connection.close(f.CloseCode.DRAIN)
+            connection.close(f.CloseCode.DRAIN, "drain")
 
     def _connections(self) -> list[ClientConnection]:
         return [each for each in self.connections if isinstance(each, ClientConnection)]

@@ -6,10 +6,13 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from securechat.domain.breaker import Breaker, BreakerState
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Counters:
     """Refused tokens and passwords."""
 
 
+_STATES: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 Gauges = dict[str, tuple[str, Callable[[], float]]]
 """name → (help, how to read it)."""
 Labelled = dict[str, tuple[str, str, Callable[[], Mapping[str, float]]]]
@@ -52,10 +56,19 @@ class MetricsCollector(Collector):
         gauges: Read at each scrape.
         version: Of this server.
         labelled: Counted by a label since the start.
+        breakers: Returns name → the breaker of each dependency.
     """
 
-    def __init__(self, counters: Counters, gauges: Gauges, version: str, labelled: Labelled | None = None) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        gauges: Gauges,
+        version: str,
+        labelled: Labelled | None = None,
+        breakers: Callable[[], Mapping[str, Breaker]] = dict,
+    ) -> None:
         self._counters = counters
+        self._breakers = breakers
         self._gauges = gauges
         self._version = version
         self._labelled = labelled or {}
@@ -78,10 +91,24 @@ class MetricsCollector(Collector):
             for value, count in sorted(read_all().items()):
                 family.add_metric([value], count)
             yield family
+        yield from self._of_breakers()
         for each in fields(self._counters):
             yield CounterMetricFamily(
                 f"securechat_{each.name}", each.name.replace("_", " "), value=getattr(self._counters, each.name)
             )
+
+    def _of_breakers(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "securechat_breaker_state", "0 when a dependency is asked, 1 while one looks whether it answers, 2 when nobody asks",
+            labels=["dependency"],
+        )  # fmt: skip
+        opens = CounterMetricFamily("securechat_breaker_opens", "Times that a dependency went away", labels=["dependency"])
+        refused = CounterMetricFamily("securechat_breaker_refused", "Requests refused meanwhile", labels=["dependency"])
+        for name, breaker in self._breakers().items():
+            state.add_metric([name], _STATES[breaker.state])
+            opens.add_metric([name], breaker.opens)
+            refused.add_metric([name], breaker.refused)
+        yield from (state, opens, refused)
 
     def text(self) -> bytes:
         """Return the Prometheus text format."""

@@ -105,6 +105,8 @@ class Ready(msgspec.Struct, tag_field="op", tag="ready", kw_only=True, omit_defa
 
     Attributes:
         resumed: Whether everything asked for by `resume` follows; else look at each room's `resumed`.
+        complete: Whether `rooms` are all; else a database does not answer, rooms that are not here may be there, and the server
+            ends the connection when it does.
     """
 
     id: str = ""
@@ -112,6 +114,7 @@ class Ready(msgspec.Struct, tag_field="op", tag="ready", kw_only=True, omit_defa
     device: str
     rooms: list[c.RoomSummary]
     resumed: bool
+    complete: bool = True
     blocked: list[str] = []
     expires_in: int | None = None
 
@@ -170,9 +173,13 @@ class Pong(msgspec.Struct, tag_field="op", tag="pong", kw_only=True):
 
 
 class Drain(msgspec.Struct, tag_field="op", tag="drain", kw_only=True):
-    """This server stops: the connection will be closed; reconnect after `after_ms`."""
+    """This server stops: it closes the connection within `within_ms`, now if that is 0; reconnect `after_ms` after that.
+
+    Until then everything works as before.
+    """
 
     after_ms: int
+    within_ms: int = 0
 
 
 SERVER_FRAMES: Final[tuple[type, ...]] = (Hello, Ready, Entry, SignalFrame, Reply, ErrorFrame, Pong, Drain)

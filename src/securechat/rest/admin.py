@@ -68,7 +68,7 @@ class AdminApp:
         return Response(b'{"alive":true}', media_type="application/json")
 
     async def _ready(self, _request: Request) -> Response:
-        readiness = await self._health.readiness()
+        readiness = await self._health.readiness(in_words=True)
         return Response(_encode(readiness), status_code=200 if readiness.ready else 503, media_type="application/json")
 
     async def _tell_settings(self, _request: Request) -> Response:

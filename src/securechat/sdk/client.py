@@ -452,6 +452,8 @@ class ChatClient(Commands):
                 self._seen[summary.id] = summary.last_seq
             elif not summary.resumed:
                 self._events_put_gap(summary.id)
+        if not ready.complete:  # Where a database does not answer: what is not told is not gone.
+            self.rooms |= {room_id: room for room_id, room in known.items() if room_id not in self.rooms}
         for gone in self._seen.keys() - self.rooms.keys():
             del self._seen[gone]
         self._transport = transport
@@ -487,6 +489,8 @@ class ChatClient(Commands):
                 raise Closed(f.CloseCode.UNAUTHORIZED, frame.detail)
             if frame.id == "auth" and frame.code == EnrolmentRequired.code:
                 raise LoginRequired(f"{frame.detail} Run: {program()} login, or open the web client.")
+            if frame.id == "auth" and frame.retryable and frame.retry_after_ms is not None:
+                raise Closed(f.CloseCode.OVERLOADED, frame.detail, wait_s=frame.retry_after_ms / 1_000)
             if frame.id.startswith("resume ") and frame.id not in self._answers:
                 self._asked.clear()
             answer = self._answers.get(frame.id)

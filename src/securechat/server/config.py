@@ -159,6 +159,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         reload=True,
     )
     drain_s: Annotated[float, Meta(ge=0.1, le=300)] = _setting(4.0, "Seconds to stop in: clients are told to come back within it.")
+    drain_window_s: Annotated[float, Meta(ge=0, le=60)] = _setting(
+        10.0, "Seconds besides, when other servers go on: people are sent to them in batches, 20 a second or faster."
+    )
     at_rest: Literal["on", "off"] = _setting(
         "off", "Encrypt the texts of messages in the database; a change converts what is there."
     )

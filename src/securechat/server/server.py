@@ -36,7 +36,6 @@ from securechat.gateway.listener import Listener, Proxies
 from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
-from securechat.ops.metrics import Gauges, MetricsCollector
 from securechat.program import program
 from securechat.rest.admin import AdminApp
 from securechat.rest.app import RestApp
@@ -48,6 +47,7 @@ from securechat.server.renewal import Renewal, in_daemon_thread
 from securechat.server.shared_files import SharedFiles
 from securechat.server.supervision import DEATHS_MAX, Supervisor
 from securechat.server.tls import TLSContext
+from securechat.server.watching import health_of, metrics_of
 from securechat.server.wiring import Parts, build, caps_of
 from securechat.store.old_secrets import OLD_KEY, take_over
 
@@ -143,7 +143,7 @@ class Server:
             loop.add_reader(sys.stdin.fileno(), self._parent_ended)
         parts = await build(lambda: self._config.settings, data, self.public_url)
         parts.tls.load()
-        health = self._health = Health({"store": parts.maintenance.ping}, _worries(parts))
+        health = self._health = health_of(parts)
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")
@@ -161,6 +161,9 @@ class Server:
             await parts.auditor.begin(AuditEvent(action="server.start", address="server", details={"version": __version__}))
             await parts.identity_audit.look()
             keeping = self._supervisor.supervise("audit log", parts.auditor.keep)
+            for name, pool in parts.pools.items():
+                self._supervisor.supervise(name, pool.watch)
+                pool.went_away = parts.room_log.give_back
             background: dict[str, Callable[[], Awaitable[object]]] = {
                 "connections": parts.gateway.look_after,
                 "loop lag": health.watch_lag,
@@ -206,9 +209,10 @@ class Server:
         """Begin to hear what other servers say, before anybody here can miss it."""
         if parts.locks is not None:
             self._supervisor.supervise("server locks", partial(self._hold, parts.locks))
-        if parts.redis is not None and parts.sequencer is not None and parts.shared_files is not None:
+        if parts.redis is not None and parts.sequencer and parts.shared_files and parts.sharing:
             self._supervisor.supervise("sequencer", parts.sequencer.run)
             self._supervisor.supervise("bus", parts.redis.run)
+            self._supervisor.supervise("limits", parts.sharing.run)
             self._supervisor.supervise("blocks", parts.accounts.keep_fresh)
             self._supervisor.supervise("shared files", partial(self._compare_files, parts.shared_files))
 
@@ -254,22 +258,7 @@ class Server:
             strict_for,
             self.public_url,
         )
-        metrics = MetricsCollector(
-            parts.counters,
-            {
-                "connections": ("WebSocket connections", lambda: len(parts.gateway.connections)),
-                "commits_waiting": ("Operations that wait for the next commit", lambda: parts.room_log.waiting),
-                "certificate_expiry_timestamp_seconds": ("When the TLS certificate ends, in Unix time", parts.tls.expiry),
-                "certificate_problem": ("1 when the TLS certificate needs care", lambda: float(bool(parts.desk.problem))),
-                "storage_job_problem": ("1 when a storage job waits or broke", lambda: float(bool(parts.storage.problem))),
-                "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
-                "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
-                **_webhook_gauges(parts),
-                **_cluster_gauges(parts),
-            },
-            __version__,
-            {"webhook_deliveries": ("Deliveries to targets of subscriptions", "result", lambda: parts.relay.figures.results)},
-        )
+        metrics = metrics_of(parts, health)
         public = Listener(rest.asgi, parts.gateway, origins, proxies)
         admin = Listener(AdminApp(parts.dispatcher, metrics, health, settings=self._config.told).asgi, None, origins, guarded=False)
         listeners = [public, admin]
@@ -372,21 +361,25 @@ class Server:
         )
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
-        """Stop within `drain_s`, whatever hangs."""
+        """Stop within `drain_s` and the window in which others take our people, whatever hangs."""
         log.info("server draining", extra={"connections": len(parts.gateway.connections)})
         health.draining = True
         for listener in listeners:
             listener.stop_accepting()
         budget = self.settings.drain_s
+        await parts.gateway.drain(budget, self.settings.drain_window_s if self._is_one_of_several(parts) else 0.0)
         try:
             async with asyncio.timeout(budget * 0.5):
                 await parts.dispatcher.drain()
         except TimeoutError:
             log.warning("commands were not answered in time")
-        parts.gateway.drain(int(budget * 1000))
         await self._end_deliveries(parts, budget * 0.1)
-        await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
         parts.gateway.abort()
+        await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
+
+    def _is_one_of_several(self, parts: Parts) -> bool:
+        """Return whether others are there who go on: workers of one machine stop together."""
+        return parts.redis is not None and parts.redis.peers > self._workers - 1
 
     async def _end_deliveries(self, parts: Parts, within_s: float) -> None:
         """Send nothing elsewhere any more, and store how far targets have it; what is not stored is sent again."""
@@ -479,60 +472,10 @@ class Server:
             await asyncio.sleep(ROTATION_POLL_S if parts.redis is None else RELOAD_POLL_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
-        parts.limiter.rates = settings.rates
+        parts.limiter.change(settings.rates)
         parts.gateway.pending.caps = caps_of(settings)
         parts.gateway.recheck()
         logger.set_level(settings.log_level)
-
-
-def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
-    """Return what is looked at besides the store: it takes no traffic away, and needs somebody's care."""
-    found = {
-        "tls": lambda: parts.desk.problem,
-        "identity": lambda: parts.identities.problem,
-        "storage": lambda: parts.storage.problem,
-        "webhooks": lambda: parts.relay.problem,
-    }
-    if parts.redis is not None and parts.shared_files is not None:
-        links, files = parts.redis.links, parts.shared_files
-        found |= {"redis": lambda: links.problem, "keys": lambda: files.problem}
-    return found
-
-
-def _webhook_gauges(parts: Parts) -> Gauges:
-    """Return what deliveries to targets of subscriptions are measured by; on the server that leads."""
-    relay = parts.relay
-    return {
-        "webhook_subscriptions": ("Subscriptions that are active", lambda: relay.figures.subscriptions),
-        "webhook_dead_letters": ("Entries that could not be delivered", lambda: relay.figures.dead_letters),
-        "webhook_queue_age_seconds": ("Age of the oldest entry that waits for its delivery", relay.queue_age_s),
-        "webhook_hosts_paused": ("Hosts that are left alone because they fail", relay.paused_hosts),
-    }
-
-
-def _cluster_gauges(parts: Parts) -> Gauges:
-    """Return what several servers are measured by."""
-    redis, sequencer = parts.redis, parts.sequencer
-    if redis is None or sequencer is None:
-        return {}
-    traffic, refusals, figures = redis.links.traffic, redis.refusals, sequencer.figures
-    return {
-        "bus_up": ("1 when all of Redis answers", lambda: float(not redis.links.problem)),
-        "bus_servers": ("Servers that are heard on the bus, this one included", lambda: redis.peers + 1),
-        "bus_leads": ("1 on the server that works on jobs", lambda: float(parts.locks is not None and parts.locks.leads)),
-        "bus_messages_sent": ("Messages sent to other servers", lambda: traffic.sent),
-        "bus_bytes_sent": ("Bytes of them", lambda: traffic.sent_bytes),
-        "bus_messages_received": ("Messages received, our own included", lambda: traffic.received),
-        "bus_messages_dropped": ("Messages that could not be sent", lambda: traffic.dropped),
-        "bus_losses": ("Times that a connection to Redis ended", lambda: traffic.losses),
-        "bus_messages_forged": ("Messages without a mark of our key", lambda: refusals.forged),
-        "bus_messages_repeated": ("Messages that came again, or too late", lambda: refusals.repeated),
-        "sequencer_rooms": ("Rooms that are followed", lambda: sequencer.followed),
-        "sequencer_entries_healed": ("Entries read from the log because they did not come", lambda: figures.healed),
-        "sequencer_entries_held": ("Entries that came before one that was to come first", lambda: figures.held),
-        "sequencer_entries_repeated": ("Entries that came again", lambda: figures.repeated),
-        "sequencer_memberships_healed": ("Memberships set right because the entry did not come", lambda: figures.memberships),
-    }
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -54,6 +54,7 @@ from securechat.server.config import Settings
 from securechat.server.datadir import AUDIT_KEY, DataDir
 from securechat.server.identity import IdentityKeys
 from securechat.server.identity_audit import IdentityAudit
+from securechat.server.limit_sharing import LimitSharing
 from securechat.server.server_desk import ServerDesk
 from securechat.server.shared_files import SharedFiles
 from securechat.server.tls import TLSContext
@@ -74,7 +75,7 @@ from securechat.store.factors import SqlFactors
 from securechat.store.keys import KeyStore
 from securechat.store.maintenance import SqlMaintenance
 from securechat.store.oauth import SqlOAuth
-from securechat.store.opening import open_database, open_log
+from securechat.store.opening import open_database, open_log, pools_of
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.storage_jobs import StorageJobs
 from securechat.store.subscriptions import SqlSubscriptions
@@ -85,6 +86,7 @@ from securechat.webhooks.signature import new_secret
 
 if TYPE_CHECKING:
     from securechat.bus.redis import RedisBus
+    from securechat.store.postgres_pool import PostgresPool
     from securechat.store.session_locks import ServerLocks
 
 
@@ -119,6 +121,9 @@ class Parts:
     """How this server knows of others on the same database; None where there can be none."""
     redis: RedisBus | None
     sequencer: Sequencer | None
+    pools: Mapping[str, PostgresPool]
+    """The connections to each PostgreSQL, by name."""
+    sharing: LimitSharing | None
     shared_files: SharedFiles | None
     """The keys that all servers have in common; None for one server."""
 
@@ -172,7 +177,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     passwords = Passwords()
     factor_store = SqlFactors(database, audit_store)
     oauth_store = SqlOAuth(database, audit_store)
-    throttle = Throttle(lambda: settings().rates)
+    throttle = Throttle(lambda: limiter.rates)
     second_factor = SecondFactor(factor_store, secrets, throttle, clock, lambda: settings().second_factor_roles)
     tokens = JWTHandler(data.keys / "access-tokens.json", now=clock.now_ms() / 1_000)
     auth = AuthManager(
@@ -252,7 +257,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
         lambda: accounts.server_name, session_layer, lambda age_ms: factor_store.ended_since(clock.now_ms() - age_ms),
-        auditor.note,
+        auditor.note, max(1, settings().database_connections // 2),
     )  # fmt: skip
     bus.on_stale(ROLES, gateway.recheck_roles)
     return Parts(
@@ -260,7 +265,8 @@ async def build(  # noqa: PLR0915 - a list of what there is
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
         secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
-        relay=relay, locks=locks, redis=redis, sequencer=sequencer,
+        relay=relay, locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database),
+        sharing=None if redis is None else LimitSharing(limiter, throttle, redis, clock),
         shared_files=None if redis is None else SharedFiles(_key_folders(settings(), data), account_store, leads),
     )  # fmt: skip
 

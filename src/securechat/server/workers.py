@@ -27,7 +27,7 @@ PAUSE_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
 """Who ran so long is started again at once."""
 GRACE_S: Final = 5.0
-"""More than `drain_s` that a worker has for its end."""
+"""More than `drain_s` and `drain_window_s` that a worker has for its end."""
 
 
 class Workers:
@@ -112,7 +112,7 @@ class Workers:
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 process.terminate()
-                await asyncio.wait({ended}, timeout=self._settings.drain_s + GRACE_S)
+                await asyncio.wait({ended}, timeout=self._settings.drain_s + self._settings.drain_window_s + GRACE_S)
             if not ended.done():
                 process.kill()
             return await ended

@@ -145,16 +145,31 @@ class RoomLog:
             done(Draining(retry_after_ms=1_000))
         elif self.waiting >= WAITING_MAX:
             done(Unavailable("Too many messages are waiting.", retry_after_ms=1_000))
+        elif (refusal := self._store.refusal(self._lane_of(operation.rooms[0]))) is not None:
+            done(refusal)
         else:
             self._put(operation)
+
+    def give_back(self) -> None:
+        """Refuse what waits for a store that does not answer: nothing of it was begun."""
+        for lane in self._lanes.values():
+            refusal = self._store.refusal(lane.number)
+            if refusal is not None:
+                waiting, lane.waiting = lane.waiting, []
+                for operation in waiting:
+                    operation.done(refusal)
+                self._leave(waiting)
+
+    def _lane_of(self, room: str) -> int:
+        busy = self._busy.get(room)
+        return self._store.lane(room) if busy is None else busy[0]
 
     def _put(self, operation: Operation) -> None:
         number = 0
         if self._store.lanes > 1:
             room = operation.rooms[0]
-            busy = self._busy.setdefault(room, [self._store.lane(room), 0])
-            busy[1] += 1
-            number = busy[0]
+            number = self._lane_of(room)
+            self._busy.setdefault(room, [number, 0])[1] += 1
         lane = self._lanes.get(number)
         if lane is None:
             lane = self._lanes[number] = _Lane(number)

@@ -15,7 +15,7 @@ from securechat.domain.ids import ALPHABET, ROOM
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import AccountStore, LogStore, LogTransaction
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import Ambiguous, Conflict, Forbidden, InvalidInput, NotFound
+from securechat.errors import Ambiguous, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from securechat.services.room_log import Operation, RoomLog
 
 AMBIGUOUS_SHOWN: Final = 10
@@ -235,17 +235,17 @@ class RoomService:
 
     async def list_own(self, who: Principal, _command: c.RoomList) -> c.Rooms:
         """List one's own rooms; the operator sees public ones with `room.browse`."""
-        return c.Rooms(rooms=await self._log_store.heads(who.user_id))
+        return await self._log_store.heads(who.user_id)
 
     async def browse(self, who: Principal, command: c.RoomBrowse) -> c.Rooms:
         """List public rooms."""
         policy.require(who, "room.browse")
-        rooms = await self._log_store.browse(
+        found = await self._log_store.browse(
             user_id=who.user_id, query=command.query.removeprefix("#"), after=command.cursor, limit=command.limit + 1
         )
-        more = len(rooms) > command.limit
-        rooms = rooms[: command.limit]
-        return c.Rooms(rooms=rooms, next_cursor=rooms[-1].name if more else None)
+        rooms = found.rooms[: command.limit]
+        more = len(found.rooms) > command.limit
+        return c.Rooms(rooms=rooms, next_cursor=rooms[-1].name if more else None, complete=found.complete)
 
     async def get(self, who: Principal, command: c.RoomGet) -> c.RoomSummary:
         """Get a room that one may see."""
@@ -293,10 +293,13 @@ class RoomService:
 
     async def _meet(self, one: str, other: str) -> bool:
         """Return whether two people are in a room together."""
-        for summary in await self._log_store.heads(one):
+        rooms = await self._log_store.heads(one)
+        for summary in rooms.rooms:
             room = await self._log_store.room(summary.id, user_id=other)
             if room is not None and other in room.members:
                 return True
+        if not rooms.complete:
+            raise Unavailable("A database in which they may meet does not answer.", retry_after_ms=1_000)
         return False
 
     async def _require_space(self, user_ids: list[str]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from securechat.domain.accounts import Device, Role, User, words_of
 from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import BotCommand, Invite
-from securechat.domain.ports import Account, DeviceRecord, LinkRecord
+from securechat.domain.ports import Account, DeviceRecord, LinkRecord, SessionRecord
 from securechat.errors import NameTaken
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database, Duplicate, Row, Transaction
@@ -158,9 +158,20 @@ class SqlAccounts:
         """See `AccountStore.device`."""
         return await self._find_device("id = ?", (device_id,))
 
-    async def device_by_token(self, token_hash: str) -> DeviceRecord | None:
-        """See `AccountStore.device_by_token`."""
-        return await self._find_device("token_hash = ?", (token_hash,))
+    async def session(self, *, device_id: str = "", token_hash: str = "", blocks: bool = False) -> SessionRecord | None:
+        """See `AccountStore.session`."""
+        blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = u.id") if blocks else ("NULL", "")
+        rows = await self._db.read(
+            f"SELECT {_of('d', _DEVICE)}, {_of('u', _USER)}, {blocked[0]} FROM devices d JOIN users u ON u.id = d.user_id"
+            f"{blocked[1]} WHERE d.{'id' if device_id else 'token_hash'} = ?",
+            (device_id or token_hash,),
+        )
+        if not rows:
+            return None
+        width = len(_DEVICE.split())
+        return SessionRecord(
+            _to_device(rows[0][:width]), to_user(rows[0][width:]), sorted(row[-1] for row in rows if row[-1] is not None)
+        )
 
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """See `AccountStore.device_by_family`."""
@@ -321,13 +332,20 @@ class SqlAccounts:
 
     async def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
         rows = await self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
-        if not rows:
-            return None
-        device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = rows[0]
-        return DeviceRecord(
-            device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
-            None if app is None else frozenset(str(scopes or "").split()), expires_at,
-        )  # fmt: skip
+        return _to_device(rows[0]) if rows else None
+
+
+def _of(table: str, columns: str) -> str:
+    """Return columns as those of a table."""
+    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
+
+
+def _to_device(row: Sequence[Any]) -> DeviceRecord:
+    device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = row
+    return DeviceRecord(
+        device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
+        None if app is None else frozenset(str(scopes or "").split()), expires_at,
+    )  # fmt: skip
 
 
 def _to_command(row: Row) -> BotCommand:

@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from securechat.domain.accounts import User
-from securechat.domain.commands import RoomSummary
+from securechat.domain.commands import Rooms, RoomSummary
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
+from securechat.errors import Unavailable
 from securechat.store.database import Database, Row
 from securechat.store.rows import name_key, permissions_of, to_user
 
@@ -48,6 +49,7 @@ class LogReads:
     """
 
     lanes = 1
+    whole = True
     _summary = _SUMMARY
 
     def __init__(self, database: Database) -> None:
@@ -59,6 +61,10 @@ class LogReads:
 
     def hear(self, _batches: Sequence[RoomBatch], /) -> None:
         """See `LogStore.hear`. One server commits everything."""
+
+    def refusal(self, _lane: int, /) -> Unavailable | None:
+        """See `LogStore.refusal`."""
+        return None
 
     async def room(self, room_id: str, *, user_id: str) -> RoomState | None:
         """See `LogStore.room`."""
@@ -74,14 +80,15 @@ class LogReads:
         members = {user_id: RoomRole(role)} if role else {}
         return RoomState(room_id, RoomKind(kind), name, topic, last_seq, members, permissions_of(permissions))
 
-    async def heads(self, user_id: str) -> list[RoomSummary]:
+    async def heads(self, user_id: str) -> Rooms:
         """See `LogStore.heads`."""
-        return await self._summaries(
+        rooms = await self._summaries(
             f"{self._summary} JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id ORDER BY r.name_key",
             (user_id, user_id),
             user_id,
         )
+        return Rooms(rooms=rooms)
 
     async def head(self, user_id: str, room_id: str) -> RoomSummary | None:
         """See `LogStore.head`."""
@@ -93,10 +100,10 @@ class LogReads:
         )
         return found[0] if found else None
 
-    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
+    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> Rooms:
         """See `LogStore.browse`."""
         prefix = name_key(query)
-        return await self._summaries(
+        rooms = await self._summaries(
             f"{self._summary} LEFT JOIN members m ON m.room_id = r.id AND m.user_id = ?"
             " LEFT JOIN reads d ON d.user_id = ? AND d.room_id = r.id"
             " WHERE r.kind = 'public' AND r.name_key >= ? AND substr(r.name_key, 1, ?) = ? AND r.name_key > ?"
@@ -104,6 +111,7 @@ class LogReads:
             (user_id, user_id, prefix, len(prefix), prefix, name_key(after), limit),
             user_id,
         )
+        return Rooms(rooms=rooms)
 
     async def lookup(self, user_id: str, name: str) -> list[str]:
         """See `LogStore.lookup`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from securechat.domain.ports import LogStore
 from securechat.errors import Shutdown
@@ -17,6 +17,11 @@ from securechat.store.migrate import migrate
 from securechat.store.sealing import Sealing
 from securechat.store.sqlite import SqliteDatabase
 
+if TYPE_CHECKING:
+    from securechat.store.postgres_pool import PostgresPool
+
+HOME_DEPENDENCY: Final = "database"
+"""What the first database is called where dependencies are listed."""
 MARK: Final = "database-elsewhere"
 """File in the data folder that says so: nobody shall begin anew in SQLite because a setting was forgotten."""
 
@@ -55,6 +60,21 @@ def _require_one(url: str, path: Path) -> None:
         raise Shutdown(f"{mark} says that the data is in PostgreSQL: give database_url, or SECURECHAT_DATABASE_URL.")
     if url and path.exists() and not mark.exists():
         raise Shutdown(f"database_url is set, and {path} is there too. Copy it ({program()} db copy), then move it away.")
+
+
+def pools_of(database: Database) -> dict[str, PostgresPool]:
+    """Return the connections to each PostgreSQL, by what an operator calls it: home is `database`."""
+    if isinstance(database, SqliteDatabase):
+        return {}
+    from securechat.store.postgres import PostgresDatabase  # noqa: PLC0415
+    from securechat.store.shards import ShardedDatabase  # noqa: PLC0415
+
+    if isinstance(database, ShardedDatabase):
+        names = [HOME_DEPENDENCY, *(f"database {name}" for name in database.names[1:])]
+        return {name: part.pool for name, part in zip(names, database.parts, strict=True)}
+    if not isinstance(database, PostgresDatabase):
+        raise TypeError(database)
+    return {HOME_DEPENDENCY: database.pool}
 
 
 def open_log(database: Database, audit: SqlAudit, sealing: Sealing) -> LogStore:

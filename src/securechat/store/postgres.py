@@ -1,7 +1,6 @@
-"""PostgresDatabase: a pool of connections with limits and deadlines; what the driver raises becomes what the store knows.
+"""PostgresDatabase: statements and transactions; what the driver raises becomes what the store knows.
 
-A connection that may be in the middle of something (its command was cancelled, timed out, or the other end is gone) is ended, and
-never goes back to the pool. How a statement is written is translated once: `?` becomes `$1`, `$2`, and the connection prepares it.
+How a statement is written is translated once: `?` becomes `$1`, `$2`, and the connection prepares it.
 """
 
 from __future__ import annotations
@@ -10,29 +9,22 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
-from securechat.errors import Conflict, Shutdown, Unavailable
+from securechat.errors import Conflict, Shutdown
 from securechat.store.database import Dialect, Duplicate, Row
 from securechat.store.migrate import HEAD, SERVES, require_known, statements
+from securechat.store.postgres_pool import CONNECT_S, GONE, NOT_NOW, OPTIONS, AnswerLost, PostgresPool, TryAgain, unavailable
 
 log = logging.getLogger(__name__)
 
-CONNECT_S: Final = 3.0
-"""A connection, or one of the pool, is there within this time."""
-STATEMENT_MS: Final = 5_000
-IDLE_IN_TRANSACTION_MS: Final = 10_000
-COMMAND_S: Final = 7.0
-"""Longer than a statement may take: only a server that does not answer at all is given up by us."""
 BESIDE_S: Final = 300.0
 """What `read_beside` may take: it counts whole tables."""
-CLOSE_S: Final = 5.0
-RETRY_MS: Final = 1_000
 MIGRATING: Final = 0x5EC_C4A7
 """Key of the advisory lock under which a schema is changed."""
 MIGRATE_LOCK_MS: Final = 2_000
@@ -42,40 +34,6 @@ MIGRATE_PAUSE_S: Final = 1.0
 
 _TELLS_ROWS: Final = {"SELECT", "WITH P", "WITH L"}
 _VALUE: Final = re.compile(r"'[^']*'|\?")
-NOT_NOW: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-"""What passes: the same may succeed later."""
-_GONE: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-"""After these nobody knows what became of the last command."""
-
-
-class AnswerLost(Exception):
-    """The connection was lost while it committed: it may be stored or not."""
-
-
-class TryAgain(Exception):
-    """Somebody else was in the way, or the connection was lost before the commit. Nothing is stored."""
 
 
 @lru_cache(maxsize=1_000)
@@ -154,7 +112,7 @@ class PostgresDatabase:
 
     dialect = Dialect.POSTGRESQL
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: PostgresPool) -> None:
         self.pool = pool
 
     @property
@@ -173,21 +131,21 @@ class PostgresDatabase:
     async def read_beside(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """See `Database.read_beside`."""
         try:
-            async with self._connection() as connection, connection.transaction(readonly=True):
+            async with self.pool.connection() as connection, connection.transaction(readonly=True):
                 await connection.execute(f"SET LOCAL statement_timeout = {int(BESIDE_S * 1_000)}")
                 return [tuple(row) for row in await connection.fetch(translated(sql), *values, timeout=BESIDE_S + 2)]
         except (AnswerLost, TryAgain) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     async def fetch(self, sql: str, *values: object) -> list[Row]:
         """Return the rows of a query in PostgreSQL's own words."""
         for last in (False, True):
             try:
-                async with self._connection() as connection:
+                async with self.pool.connection() as connection:
                     return [tuple(row) for row in await connection.fetch(sql, *values)]
             except (AnswerLost, TryAgain) as error:
                 if last:
-                    raise _unavailable(error) from error
+                    raise unavailable(error) from error
         raise AssertionError
 
     async def call(self, sql: str, *values: object) -> None:
@@ -199,7 +157,7 @@ class PostgresDatabase:
             Unavailable: Nothing is stored.
             asyncpg.PostgresError: The server refused it; nothing is stored.
         """
-        async with self._connection() as connection:
+        async with self.pool.connection() as connection:
             await connection.fetch(sql, *values)
 
     @asynccontextmanager
@@ -209,7 +167,7 @@ class PostgresDatabase:
             async with self.attempt() as transaction:
                 yield transaction
         except (AnswerLost, TryAgain) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[PostgresTransaction]:
@@ -222,11 +180,11 @@ class PostgresDatabase:
         """
         committing = False
         try:
-            async with self._connection() as connection:
+            async with self.pool.connection() as connection:
                 await connection.execute("BEGIN")
                 try:
                     yield PostgresTransaction(connection)
-                except _GONE:
+                except GONE:
                     raise
                 except Exception:
                     await connection.execute("ROLLBACK")
@@ -253,55 +211,7 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """See `Database.close`. Waits for what is under way, but not for long."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self.pool.close()
-        except TimeoutError:
-            self.pool.terminate()
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        """Lend a connection. What the server refuses for a reason that stays is raised as the driver does.
-
-        Raises:
-            AnswerLost: It was lost in use.
-            TryAgain: Somebody else was in the way.
-            Unavailable: There is none, or the server does not do it now.
-        """
-        try:
-            connection = await self.pool.acquire(timeout=CONNECT_S)
-        except NOT_NOW as error:
-            raise _unavailable(error) from error
-        try:
-            yield connection
-        except _GONE as error:
-            _end(connection)
-            raise AnswerLost from error
-        except asyncpg.TransactionRollbackError as error:
-            raise TryAgain from error
-        except NOT_NOW as error:
-            raise _unavailable(error) from error
-        except asyncio.CancelledError:
-            _end(connection)  # It is in the middle of something.
-            raise
-        finally:
-            with suppress(*NOT_NOW):
-                await self.pool.release(connection, timeout=1)
-
-
-def _end(connection: Any) -> None:
-    """End a connection; one whose other end is gone has left the pool by itself."""
-    with suppress(asyncpg.InterfaceError):
-        connection.terminate()
-
-
-def _unavailable(error: BaseException) -> Unavailable:
-    log.warning("the database refuses", extra={"error": type(error).__name__, "text": str(error)})
-    return Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS)
-
-
-async def _leave(_connection: Any) -> None:
-    """Do nothing when a connection comes back: our statements leave nothing behind, and a reset costs a round trip."""
+        await self.pool.close()
 
 
 async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
@@ -317,21 +227,19 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
     return PostgresDatabase(await open_pool(url, connections=connections))
 
 
-async def open_pool(url: str, *, connections: int, migrates: bool = True) -> Any:
+async def open_pool(url: str, *, connections: int) -> PostgresPool:
     """Give a pool of connections to a database whose schema is that of this version.
 
     Args:
         url: Where it is.
         connections: How many there may be; at least 5.
-        migrates: Whether the schema is brought to this version; else the database need not answer yet.
 
     Raises:
         Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
     try:
-        if migrates:
-            await migrate_postgres(url)
-        return await asyncpg.create_pool(url, min_size=0, max_size=max(5, connections), reset=_leave, **OPTIONS)
+        await migrate_postgres(url)
+        return PostgresPool(url, max(5, connections))
     except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
 
@@ -437,16 +345,5 @@ def _reason(error: BaseException) -> str:
 
 
 _DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
-OPTIONS: Final[dict[str, Any]] = {
-    "timeout": CONNECT_S,
-    "command_timeout": COMMAND_S,
-    "statement_cache_size": 300,
-    "server_settings": {
-        "application_name": "securechat",
-        "statement_timeout": str(STATEMENT_MS),
-        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
-        "jit": "off",  # Our statements are short; compiling them costs more than running them.
-    },
-}
 COPY_OPTIONS: Final[dict[str, Any]] = {"timeout": CONNECT_S, "server_settings": {"application_name": "securechat-copy"}}
 """Of the connection that copies a whole database: it takes as long as it takes."""

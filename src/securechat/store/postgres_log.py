@@ -31,7 +31,8 @@ from securechat.store.database import Duplicate, Row
 from securechat.store.lanes import SIMPLE, Lane, keys_of
 from securechat.store.log_reads import UNREAD_WINDOW, LogReads, by_user
 from securechat.store.log_work import LogWork
-from securechat.store.postgres import RETRY_MS, AnswerLost, PostgresDatabase, PostgresTransaction, TryAgain
+from securechat.store.postgres import PostgresDatabase, PostgresTransaction
+from securechat.store.postgres_pool import RETRY_MS, AnswerLost, TryAgain
 from securechat.store.projections import mark_reads, project
 from securechat.store.rows import (
     INSERTED,
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 
 LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
-DECIDE_S: Final = 12.0
+DECIDE_S: Final = 8.0
 """How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
 TRIES: Final = 4
 """With the rooms locked, only a deadlock or a name that was taken a moment ago is a reason to try again."""
@@ -159,6 +160,15 @@ class PostgresLog(LogReads):
     def lane(self, room_id: str, /) -> int:
         """See `LogStore.lane`. Always the same for a room."""
         return zlib.crc32(room_id.encode()) % self.lanes
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]  # that of the other kind of database never changes
+        """See `LogStore.whole`."""
+        return self._postgres.pool.breaker.closed
+
+    def refusal(self, _lane: int = 0, /) -> Unavailable | None:
+        """See `LogStore.refusal`."""
+        return self._postgres.pool.refusal()
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """See `LogStore.commit`."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from securechat.errors import Conflict, Shutdown
-from securechat.store.postgres import NOT_NOW, OPTIONS
+from securechat.store.postgres_pool import NOT_NOW, OPTIONS
 
 log = logging.getLogger(__name__)
 

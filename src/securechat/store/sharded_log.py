@@ -20,7 +20,7 @@ import msgspec
 
 from securechat.domain.accounts import User
 from securechat.domain.audit import AuditEvent
-from securechat.domain.commands import RoomSummary
+from securechat.domain.commands import Rooms, RoomSummary
 from securechat.domain.entries import EntryType, Page
 from securechat.domain.ids import new_id
 from securechat.domain.ports import LogTransaction, Moved, RoomBatch
@@ -31,8 +31,9 @@ from securechat.store.buckets import BUCKETS, GONE, Elsewhere, bucket_of
 from securechat.store.database import Duplicate, Row
 from securechat.store.log_reads import by_user
 from securechat.store.names import claim_free
-from securechat.store.postgres import RETRY_MS, PostgresTransaction
+from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_log import SUMMARY, Locked, PostgresLog
+from securechat.store.postgres_pool import RETRY_MS
 from securechat.store.rows import name_key, permissions_of, to_user
 from securechat.store.sealing import Sealing
 from securechat.store.shards import ShardedDatabase
@@ -221,6 +222,15 @@ class ShardedLog:
         """See `LogStore.lane`."""
         return self._shards.place(room_id)
 
+    @property
+    def whole(self) -> bool:
+        """See `LogStore.whole`."""
+        return all(part.whole for part in self._logs)
+
+    def refusal(self, lane: int, /) -> Unavailable | None:
+        """See `LogStore.refusal`."""
+        return self._logs[lane].refusal()
+
     async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """See `LogStore.commit`. Waits while a bucket is being handed over."""
         part = self._logs[lane]
@@ -251,10 +261,13 @@ class ShardedLog:
         return result
 
     async def _relay(self) -> None:
-        try:
-            for part in self._logs:
+        again = False
+        for part in self._logs:
+            try:
                 await part.relay()
-        except Unavailable:
+            except Unavailable:
+                again = True
+        if again:
             log.warning("the audit log does not take it yet")
             if self._relaying is None or self._relaying.done():
                 self._relaying = asyncio.create_task(self._relay_later(), name="audit-relay")
@@ -320,55 +333,71 @@ class ShardedLog:
 
     # ── reading rooms of all databases ───────────────────────────────────────────────────────────────────────────────
 
-    async def heads(self, user_id: str) -> list[RoomSummary]:
+    async def heads(self, user_id: str) -> Rooms:
         """See `LogStore.heads`."""
-        found = await self._told(await self._everywhere(_HEADS, user_id))
-        return sorted(found, key=lambda each: name_key(each.name))
+        rows, complete = await self._everywhere(_HEADS, user_id)
+        return Rooms(rooms=sorted(await self._told(rows), key=lambda each: name_key(each.name)), complete=complete)
 
-    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> list[RoomSummary]:
+    async def browse(self, *, user_id: str, query: str, after: str, limit: int) -> Rooms:
         """See `LogStore.browse`."""
         prefix = name_key(query)
-        rows = await self._everywhere(_BROWSE, user_id, prefix, len(prefix), name_key(after), limit)
-        return sorted(await self._told(rows), key=lambda each: name_key(each.name))[:limit]
+        rows, complete = await self._everywhere(_BROWSE, user_id, prefix, len(prefix), name_key(after), limit)
+        found = sorted(await self._told(rows), key=lambda each: name_key(each.name))
+        return Rooms(rooms=found[:limit], complete=complete)
 
     async def lookup(self, user_id: str, name: str) -> list[str]:
         """See `LogStore.lookup`."""
-        rows = sorted(await self._everywhere(_LOOKUP, user_id, name, name_key(name)), key=lambda row: (*row[1:4], row[0]))
+        found, complete = await self._everywhere(_LOOKUP, user_id, name, name_key(name))
+        if not found and not complete:
+            raise Unavailable("A database in which the room may be does not answer.", retry_after_ms=RETRY_MS)
+        rows = sorted(found, key=lambda row: (*row[1:4], row[0]))
         return [str(row[0]) for row in rows if row[1:3] == rows[0][1:3]]
 
     async def count_rooms(self, user_id: str) -> int:
         """See `LogStore.count_rooms`."""
-        return len(await self._everywhere(_ROOMS_OF, user_id))
+        return len((await self._everywhere(_ROOMS_OF, user_id))[0])
 
     async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
         """See `LogStore.newest`."""
-        return {row[0]: row[4] for row in await self._everywhere(_NEWEST, list(room_ids))}
+        return {row[0]: row[4] for row in (await self._everywhere(_NEWEST, list(room_ids)))[0]}
 
     async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
         """See `LogStore.rooms_of`."""
-        rows = await self._everywhere(_MEMBERS_OF, list(user_ids))
+        rows, _ = await self._everywhere(_MEMBERS_OF, list(user_ids))
         return by_user([(user_id, room_id) for room_id, members in rows for user_id in members])
 
-    async def _everywhere(self, sql: str, *values: object) -> list[Row]:
-        """Return the rows of a query, which begin with the room, from whichever database has the room.
+    async def _everywhere(self, sql: str, *values: object) -> tuple[list[Row], bool]:
+        """Return the rows of a query, which begin with the room, from whichever database has the room; and whether these are all.
+
+        They are not all when a database does not answer: who has rooms elsewhere has them all the same.
 
         The databases are not asked at the same moment. A bucket that none said to have was on its way from one that was asked
         late to one that was asked early: then all are asked again. Of one that two had, the newer is right.
         """
         until = asyncio.get_running_loop().time() + WAIT_S
         while True:
-            answers = await asyncio.gather(*(part.fetch(_EVERYWHERE.replace("QUERY", sql), *values) for part in self._shards.parts))
+            answers = await asyncio.gather(*(self._rows(part, sql, values) for part in self._shards.parts))
+            silent = {place for place, rows in enumerate(answers) if rows is None}
             found: dict[str, Row] = {}
-            missing = set(range(BUCKETS))
+            missing = {bucket for bucket in range(BUCKETS) if self._shards.place_of(bucket) not in silent}
             for rows in answers:
+                if rows is None:
+                    continue
                 gone = set(rows[0][0])
                 missing &= gone
                 for row in rows:
                     if row[1] is not None and bucket_of(row[1]) not in gone:
                         found[row[1]] = max(found.get(row[1], row[1:]), row[1:], key=_newest)
             if not missing:
-                return list(found.values())
+                return list(found.values()), not silent
             await self._again(until)
+
+    @staticmethod
+    async def _rows(part: PostgresDatabase, sql: str, values: Sequence[object]) -> list[Row] | None:
+        try:
+            return await part.fetch(_EVERYWHERE.replace("QUERY", sql), *values)
+        except Unavailable:
+            return None
 
     async def _told(self, rows: Sequence[Row]) -> list[RoomSummary]:
         peers = await self._users([row[10] for row in rows if row[10] is not None])

@@ -18,7 +18,9 @@ from securechat.domain.ids import new_id
 from securechat.errors import Conflict, Shutdown, Unavailable
 from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
 from securechat.store.database import Row
-from securechat.store.postgres import RETRY_MS, PostgresDatabase, open_pool
+from securechat.store.migrate import HEAD
+from securechat.store.postgres import PostgresDatabase, current_postgres, open_pool, read_all
+from securechat.store.postgres_pool import RETRY_MS, PostgresPool
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class ShardedDatabase(PostgresDatabase):
         others: The other databases, by name.
     """
 
-    def __init__(self, pool: object, others: Mapping[str, PostgresDatabase]) -> None:
+    def __init__(self, pool: PostgresPool, others: Mapping[str, PostgresDatabase]) -> None:
         super().__init__(pool)
         self.home = PostgresDatabase(pool)
         self.names = [HOME, *others]
@@ -65,7 +67,11 @@ class ShardedDatabase(PostgresDatabase):
 
     def place(self, room_id: str) -> int:
         """Return the number of the part that a room lives in, as far as is known."""
-        return self._places[bucket_of(room_id)]
+        return self.place_of(bucket_of(room_id))
+
+    def place_of(self, bucket: int) -> int:
+        """Return the number of the part that a bucket is in, as far as is known."""
+        return self._places[bucket]
 
     def for_room(self, room_id: str, /) -> PostgresDatabase:
         """See `Database.for_room`."""
@@ -186,6 +192,26 @@ async def _require_own(part: PostgresDatabase, store: str, name: str) -> None:
     rows = await part.fetch("SELECT value FROM settings WHERE key = $1", SHARD)
     if not rows or msgspec.json.decode(rows[0][0]) != [store, name]:
         raise Shutdown(f"database_shards: what is at the address of {name} is not that shard of this installation.")
+
+
+async def problem_of(url: str, name: str, known: Registered | None) -> str:
+    """Return what is wrong with a shard, for a program that is no server; nothing when it can be used.
+
+    Args:
+        url: Where it is said to be.
+        name: What it is called.
+        known: What home knows; None when it does not answer.
+    """
+    try:
+        there = await current_postgres(url)
+        if there != HEAD:
+            return f"schema {there}, code {HEAD}"
+        rows = await read_all(url, "SELECT value FROM settings WHERE key = 'shard'")
+    except (Shutdown, ValueError) as error:
+        return str(error)
+    if known is not None and (not rows or msgspec.json.decode(rows[0][0]) != [known.store, name]):
+        return "what is there is not this shard of this installation"
+    return ""
 
 
 async def add(home: PostgresDatabase, name: str, url: str) -> None:

@@ -24,6 +24,8 @@ const READY_MS = 15_000;
 const PROTOCOL_TWICE_MS = 60_000;
 /** After a refusal that nobody proved: long enough that a forger gains nothing by repeating it. */
 const HINT_MS = 60_000;
+/** The code of a connection that merely ended. */
+const LOST_CODE = 1006;
 /** A character is at most three bytes of UTF-8 in a UTF-16 string, and the server takes 67,584 bytes. */
 const BATCH_CHARS = 20_000;
 const BATCH_FRAMES = 200;
@@ -329,16 +331,16 @@ export class Connection {
         this.set({ phase: "stopped", reason: "downgraded", known: end.known });
         return;
       case "lost":
-        this.waitAndRetry(this.jitter());
+        this.follow(LOST_CODE, 0, drainMs);
         return;
       case "hint":
         this.heed(end.code);
         return;
       case "closed":
-        this.follow(end.code, end.afterMs || (drainMs ?? 0));
+        this.follow(end.code, end.afterMs, drainMs);
         return;
       case "refused":
-        this.follow(end.code, 0);
+        this.follow(end.code, 0, null);
     }
   }
 
@@ -355,8 +357,10 @@ export class Connection {
   }
 
   /** What a close code asks for that the server or this side gave. */
-  private follow(code: number, afterMs: number): void {
-    const next = nextAfter(code);
+  private follow(code: number, afterMs: number, drainMs: number | null): void {
+    const told = nextAfter(code);
+    // A server that said `drain` may be gone before it says goodbye.
+    const next = told === "network" && drainMs !== null ? "drain" : told;
     switch (next) {
       case "replaced":
       case "wrong_host":
@@ -379,7 +383,7 @@ export class Connection {
         } else this.waitAndRetry(this.jitter());
         return;
       case "drain":
-        this.waitAndRetry(afterMs + Math.round(this.ports.random() * 1_000), true);
+        this.waitAndRetry((afterMs || (drainMs ?? 0)) + Math.round(this.ports.random() * 1_000), true);
         return;
       default:
         this.waitAndRetry(this.isSealed ? afterMs + this.jitter() : this.jitter());

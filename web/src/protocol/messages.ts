@@ -92,6 +92,8 @@ export interface ReadyFrame {
   device: string;
   rooms: RoomSummary[];
   resumed: boolean;
+  /** False: a database does not answer, and rooms that are not told may be there. */
+  complete?: boolean;
   blocked?: string[];
   expires_in?: number;
 }
@@ -138,6 +140,8 @@ export interface PongFrame {
 
 export interface DrainFrame {
   op: "drain";
+  /** The connection is closed within so long. */
+  within_ms?: number;
   after_ms: number;
 }
 

@@ -67,6 +67,8 @@ export class Chat implements Listener {
   /** Since when there is no connection, in milliseconds since 1970, or null. */
   readonly offlineSince: Signal<number | null> = signal(null);
   readonly isLoaded = signal(false);
+  /** Whether the server could tell all rooms; else the others are those that were known before. */
+  readonly isComplete = signal(true);
   readonly rooms: Signal<Rooms> = signal(new Map());
   readonly blocked: Signal<ReadonlySet<string>> = signal(new Set());
   readonly pending: Signal<readonly OutboxItem[]> = signal([]);
@@ -208,8 +210,12 @@ export class Chat implements Listener {
       this.me.value = frame.user;
       this.blocked.value = new Set(frame.blocked);
       this.expected = new Map(frame.rooms.map((room) => [room.id, room.last_seq ?? 0]));
-      this.timelines.ready(frame.rooms);
-      this.rooms.value = roomsOf(frame.rooms);
+      const isComplete = frame.complete !== false;
+      this.isComplete.value = isComplete;
+      this.timelines.ready(frame.rooms, isComplete);
+      const told = roomsOf(frame.rooms);
+      // Where a database does not answer: what is not told is not gone.
+      this.rooms.value = isComplete ? told : new Map([...this.rooms.value, ...told]);
       this.isLoaded.value = true;
     });
     const peers = frame.rooms.flatMap((room) => (room.peer ? [room.peer] : []));

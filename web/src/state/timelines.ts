@@ -76,12 +76,13 @@ export class Timelines {
   }
 
   /** A new connection: forget what the server did not take up again. */
-  ready(rooms: readonly RoomSummary[]): void {
+  ready(rooms: readonly RoomSummary[], isComplete: boolean): void {
     const summaries = new Map(rooms.map((room) => [room.id, room]));
     for (const [id, timeline] of [...this.timelines]) {
       const summary = summaries.get(id);
-      if (!summary) this.forget(id);
-      else if (timeline.log.value) this.resumed(timeline, summary.resumed !== false);
+      if (!summary) {
+        if (isComplete) this.forget(id);
+      } else if (timeline.log.value) this.resumed(timeline, summary.resumed !== false);
       timeline.busy.value = null;
     }
   }

@@ -146,10 +146,15 @@ class RoomSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Rooms(msgspec.Struct, kw_only=True):
-    """Rooms, and where to go on."""
+    """Rooms, and where to go on.
+
+    Attributes:
+        complete: Whether these are all; else one of the databases does not answer, and rooms that are not here may be there.
+    """
 
     rooms: list[RoomSummary]
     next_cursor: str | None = None
+    complete: bool = True
 
 
 class Member(msgspec.Struct, kw_only=True):

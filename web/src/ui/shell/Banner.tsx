@@ -13,7 +13,14 @@ const REFUSED = {
 };
 
 /** Return what the banner says, or null for none. */
-export function bannerText(link: Link, offlineMs: number, now: number, isCatchingUp: boolean, isNetworkOff: boolean) {
+export function bannerText(
+  link: Link,
+  offlineMs: number,
+  now: number,
+  isCatchingUp: boolean,
+  isNetworkOff: boolean,
+  isComplete = true,
+) {
   if (link.phase === "stopped") {
     if (link.reason === "replaced") return "SecureChat was opened in another place, so it stopped here.";
     if (link.reason === "protocol") {
@@ -24,7 +31,10 @@ export function bannerText(link: Link, offlineMs: number, now: number, isCatchin
   }
   // The browser knows at once; the connection notices only when nothing comes any more.
   if (isNetworkOff) return "You are offline. Messages are sent when you are back.";
-  if (link.phase === "online") return isCatchingUp ? "Back online - catching up…" : null;
+  if (link.phase === "online") {
+    if (isCatchingUp) return "Back online - catching up…";
+    return isComplete ? null : "Some rooms cannot be reached right now. The others work.";
+  }
   if (offlineMs < SILENT_MS) return null;
   if (link.phase === "waiting") {
     const seconds = Math.max(0, Math.ceil((link.retryAt - now) / 1_000));
@@ -66,7 +76,14 @@ export function Banner() {
   }, [since]);
   void tick.value;
   const now = Date.now();
-  const text = bannerText(link, since === null ? 0 : now - since, now, chat.isCatchingUp.value, isNetworkOff.value);
+  const text = bannerText(
+    link,
+    since === null ? 0 : now - since,
+    now,
+    chat.isCatchingUp.value,
+    isNetworkOff.value,
+    chat.isComplete.value,
+  );
   return (
     <div class="banner-slot" role="status" aria-label="Connection">
       {text && (

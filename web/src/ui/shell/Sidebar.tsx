@@ -52,7 +52,7 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
       </button>
       <nav class="room-list" aria-label="Rooms">
         {!chat.isLoaded.value && <RoomSkeletons />}
-        {chat.isLoaded.value && rooms.size === 0 && <NoRooms />}
+        {chat.isLoaded.value && chat.isComplete.value && rooms.size === 0 && <NoRooms />}
         {rooms.size > 0 && (
           <>
             <Section title="Unread" rooms={sections.unread} />
