@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help run test test-faults test-long check fix web generate bench audit clean
+.PHONY: help run test test-faults test-long check fix web generate bench bench-cluster audit clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: .venv/server.stamp web ## Set up what is missing and start the server with the web client
 	@exec $(BIN)/securechat serve $(ARGS)
@@ -31,7 +31,7 @@ check: .venv/dev.stamp ## The quick checks: format, lint, types, import contract
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not alone" tests/unit tests/contract
+	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not alone and not slow" tests/unit tests/contract
 
 fix: .venv/dev.stamp ## Format, and repair what can be repaired
 	@$(BIN)/ruff check -q --fix . || true
@@ -44,6 +44,9 @@ generate: .venv/dev.stamp ## Write what is made from the code: schemas, OpenAPI,
 
 bench: .venv/server.stamp ## Measure this machine
 	@$(BIN)/securechat bench $(ARGS)
+
+bench-cluster: .venv/server.stamp ## Measure several servers on PostgreSQL and Redis against one by itself
+	@tools/services && $(BIN)/securechat bench --cluster $(ARGS)
 
 audit: ## Look for known weaknesses, and write what SecureChat is made of (CycloneDX)
 	@tools/audit-env && tools/sbom && tools/audit

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from benchmarks import world as w
 
 from securechat.cli.output import say
+
+KINDS: Final = ("errors", "gaps", "closed", "unanswered", "missing", "storm_missing")
+"""Of what must not be in a result."""
 
 Rooms = Sequence[tuple[str, list[str]]]
 
@@ -41,10 +45,11 @@ def connections(rooms: Rooms, senders: int, outstanding: int) -> Callable[[bool]
     def make(is_bare: bool) -> list[w.Connection]:  # noqa: FBT001 - called by position only
         found = []
         for place in range(max(len(tokens) for _, tokens in rooms)):
-            for room, tokens in rooms:
+            for number, (room, tokens) in enumerate(rooms):
                 if place < len(tokens):
                     token = room if is_bare else tokens[place]
-                    found.append(w.Connection(token, room, outstanding) if place < senders else w.Connection(token))
+                    where, many = (room, outstanding) if place < senders else (None, 0)
+                    found.append(w.Connection(token, where, many, place + number))
         return found
 
     return make
@@ -74,3 +79,26 @@ def print_aligned(lines: Sequence[Sequence[str]], left: set[int]) -> None:
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         say("  ".join(cells).rstrip())
+
+
+def trouble(result: w.Result) -> str:
+    """Say what must not be in a result; nothing if all is well."""
+    if not result.faults:
+        return ""
+    found = [f"{getattr(result, kind)} {kind}" for kind in KINDS if getattr(result, kind)]
+    return f"   FAULTS: {', '.join(found + result.violations[:3])}"
+
+
+def verdict(sides: Sequence[w.Result]) -> str:
+    """Say what the comparison of all runs with what is stored has found."""
+    checked = sum(side.checked for side in sides)
+    faults = sum(side.faults for side in sides)
+    deliveries = sum(side.total_deliveries for side in sides)
+    text = (
+        f"{checked:,} acknowledged messages compared with the database, row and body; {deliveries:,} deliveries, each the next seq"
+    )
+    if not faults:
+        return f"verification OK: {text}; nothing missing, nothing twice, no errors"
+    found = [f"{total} {kind}" for kind in KINDS if (total := sum(getattr(side, kind) for side in sides))]
+    violations = [violation for side in sides for violation in side.violations]
+    return f"verification FAILED: {text}\n  " + "\n  ".join([", ".join(found), *violations[:10]])

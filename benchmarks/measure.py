@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import ssl
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -14,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import apsw
 import msgspec
 from benchmarks import sealed
 from benchmarks import world as w
-from benchmarks.cases import Case, Figure, connections, number, print_aligned, rate, shares
+from benchmarks.cases import Case, Figure, connections, number, print_aligned, rate, shares, trouble, verdict
+from benchmarks.machine import default_path, describe, filesystem
 
 from securechat import __version__
 from securechat.cli.output import note, say
 from securechat.errors import Shutdown
 
 LETTERS: Final = "abcdefgrs"
+SECONDS: Final = 5.0
 BARE_SECONDS: Final = 3.0
 """Longest window of the bare server: it has no disk whose pauses would have to even out."""
 SETTLE_S: Final = 0.8
@@ -87,13 +85,13 @@ class Row:
         return found
 
 
-def run(only: str | None, seconds: float, json_path: Path | None) -> None:
+def run(only: str | None, seconds: float | None, json_path: Path | None) -> None:
     """Measure, print the table, write the JSON.
 
     Args:
         only: Letters of `abcdefgrs`; None for all. The comparison with the bare server (h) belongs to all but `r`, which compares
             encryption at rest with none, and `s`, which compares the sealed sub-protocol with the clear one.
-        seconds: Length of each measured window.
+        seconds: Length of each measured window; None for the usual one.
         json_path: None for `benchmarks/results/<time>.json`.
 
     Raises:
@@ -103,22 +101,23 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
     unknown = set(letters) - set(LETTERS)
     if unknown:
         raise Shutdown(f"--only takes letters of {LETTERS}, not {''.join(sorted(unknown))}.")
+    seconds = seconds or SECONDS
     cores = w.Cores.choose()
     os.sched_setaffinity(0, {cores.load})
     began = time.time()
-    machine = _machine(cores)
+    machine = describe(cores)
     rows: list[Row] = []
     sealed_rows: list[sealed.SealedRow] = []
     results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="securechat-bench-") as name:
         scratch = Path(name)
-        machine["filesystem"] = _filesystem(scratch)
+        machine["filesystem"] = filesystem(scratch)
         worlds: dict[str, w.World] = {}
         for group in ("abcdefs", "g", "r"):
             wanted = "".join(letter for letter in letters if letter in group)
             if wanted:
                 note(f"creating accounts and rooms for {wanted}" + (" and 1,000,000 entries" if wanted == "g" else ""))
-                world = w.create_world(scratch / f"data-{group}", wanted, "on" if group == "r" else "off")
+                world = w.create_world(scratch / f"data-{group}", wanted, at_rest="on" if group == "r" else "off")
                 worlds |= dict.fromkeys(wanted, world)
         if "r" in letters:
             worlds["r off"] = w.create_world(scratch / "data-r-off", "r")
@@ -142,8 +141,8 @@ def run(only: str | None, seconds: float, json_path: Path | None) -> None:
     if sealed_rows:
         sealed.print_rows(sealed_rows)
     say("")
-    say(_verdict(results))
-    path = json_path or _default_path(began)
+    say(verdict(_results(results)))
+    path = json_path or default_path(began)
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)), "took_s": round(time.time() - began, 1), "seconds": seconds,
@@ -178,16 +177,8 @@ def _measure(
             result = w.drive(target, cores, scratch, case.mode, case.connections(is_bare), **job)
             results.append(result)
             shown = "   ".join(f"{name} {number(take(result))} {unit}" for name, unit, take, _ in case.figures)
-            note(f"  {label:<11} {case.letter}   {shown}" + _trouble(result))
+            note(f"  {label:<11} {case.letter}   {shown}" + trouble(result))
     return results
-
-
-def _trouble(result: w.Result) -> str:
-    if not result.faults:
-        return ""
-    kinds = ("errors", "gaps", "closed", "unanswered", "missing")
-    found = [f"{getattr(result, kind)} {kind}" for kind in kinds if getattr(result, kind)]
-    return f"   FAULTS: {', '.join(found + result.violations[:3])}"
 
 
 # ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -329,61 +320,3 @@ def _doubt(result: w.Result) -> str:
 def _raised() -> str:
     rates = ", ".join(f"rate `{name}` to {rate['per_s']:g}/s" for name, rate in w.RAISED["rates"].items())
     return f"{rates}, max_connections to {w.RAISED['max_connections']:,}"
-
-
-def _verdict(results: list[dict[str, object]]) -> str:
-    sides = _results(results)
-    checked = sum(side.checked for side in sides)
-    faults = sum(side.faults for side in sides)
-    deliveries = sum(side.total_deliveries for side in sides)
-    text = (
-        f"{checked:,} acknowledged messages compared with the database, row and body; {deliveries:,} deliveries, each the next seq"
-    )
-    if not faults:
-        return f"verification OK: {text}; nothing missing, nothing twice, no errors"
-    kinds = ("errors", "gaps", "closed", "unanswered", "missing")
-    found = [f"{total} {kind}" for kind in kinds if (total := sum(getattr(side, kind) for side in sides))]
-    violations = [violation for side in sides for violation in side.violations]
-    return f"verification FAILED: {text}\n  " + "\n  ".join([", ".join(found), *violations[:10]])
-
-
-# ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _machine(cores: w.Cores) -> dict[str, Any]:
-    return {
-        "cpu": _cpu_model(), "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
-        "openssl": ssl.OPENSSL_VERSION, "sqlite": apsw.sqlite_lib_version(), "commit": _commit(), "server_core": cores.server,
-        "load_core": cores.load, "load_average": os.getloadavg()[0],
-    }  # fmt: skip
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(w.HERE), "describe", "--always", "--dirty", "--abbrev=10"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "no commit"
-
-
-def _filesystem(path: Path) -> str:
-    """Return the type of the file system that holds a path: on tmpfs a commit costs nothing and proves nothing."""
-    best, kind = "", "unknown"
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, mount, found, *_ = line.split()
-        inside = str(path.resolve()).startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, found
-    return kind
-
-
-def _default_path(began: float) -> Path:
-    return w.HERE / "results" / time.strftime("%Y-%m-%d-%H%M%S.json", time.localtime(began))

@@ -1,7 +1,4 @@
-"""What the measurements stand on: accounts and rooms, the servers' processes, the load client.
-
-And the comparison of what was acknowledged with what is stored.
-"""
+"""What the measurements stand on: accounts and rooms, the servers' processes, the load client."""
 
 from __future__ import annotations
 
@@ -15,30 +12,25 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from benchmarks.verification import Stored, in_sqlite, verify
 
 from securechat.cli.output import note
-from securechat.crypto.key_provider import FileKeys
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import LogTransaction
 from securechat.errors import Shutdown
-from securechat.server.clock import SystemClock
 from securechat.server.config import ConfigManager
 from securechat.server.datadir import DataDir
 from securechat.server.wiring import Parts, build
-from securechat.store.keys import KeyStore
 from securechat.store.log import SqliteLog
-from securechat.store.rows import to_entry
-from securechat.store.sealing import COLUMNS, Sealing
-from securechat.store.sqlite import SqliteDatabase
 
 HERE: Final = Path(__file__).parent
 BODY_BYTES: Final = 200
@@ -49,6 +41,8 @@ BIG: Final = 500
 ROOMS: Final = 10
 ROOM: Final = 100
 READERS: Final = 16
+BYSTANDER: Final = "bystander"
+"""Word of a server that nobody is connected to: on the servers' core."""
 RAISED: Final[dict[str, Any]] = {
     "rates": {
         name: {"burst": 1e9, "per_s": 1e9}
@@ -71,11 +65,13 @@ class Connection:
         token: A bot's token; for the bare server a room id.
         room: Where it sends, or None.
         outstanding: How many messages it may have unacknowledged.
+        place: Where there are several servers, those with neighbouring numbers go to different ones.
     """
 
     token: str
     room: str | None = None
     outstanding: int = 0
+    place: int = 0
 
 
 @dataclass
@@ -106,7 +102,7 @@ class World:
         big: The room of 500.
         tens: Ten rooms of 100.
         history: The room with a long history, where there is one.
-        at_rest: Setting of its server.
+        settings: Of its servers.
     """
 
     data: Path
@@ -114,7 +110,7 @@ class World:
     big: tuple[str, list[str]] = ("", [])
     tens: list[tuple[str, list[str]]] = field(default_factory=list)
     history: tuple[str, list[str]] = ("", [])
-    at_rest: str = "off"
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ca(self) -> Path:
@@ -122,19 +118,20 @@ class World:
         return DataDir(self.data).tls / "ca.crt"
 
 
-def create_world(folder: Path, letters: str, at_rest: str = "off") -> World:
+def create_world(folder: Path, letters: str, **settings: Any) -> World:
     """Create what these measurements need: bots, rooms, and for `g` and `r` a long history.
 
     Args:
         folder: A new data folder.
         letters: Of the measurements.
-        at_rest: Whether texts are sealed: `on` or `off`.
+        settings: Of the servers that will be measured: whether texts are sealed (`at_rest`), which database holds them.
     """
-    return asyncio.run(_create_world(folder, letters, at_rest))
+    return asyncio.run(_create_world(folder, letters, {"at_rest": "off", **settings}))
 
 
-async def _create_world(folder: Path, letters: str, at_rest: str) -> World:
-    settings = ConfigManager(None, {"data_dir": str(folder)}, {}).settings
+async def _create_world(folder: Path, letters: str, given: dict[str, Any]) -> World:
+    database = {name: value for name, value in given.items() if name == "database_url"}
+    settings = ConfigManager(None, {"data_dir": str(folder), **database}, {}).settings
     data = DataDir(folder)
     data.open()
     parts = await build(lambda: settings, data, lambda: "https://localhost")
@@ -148,9 +145,9 @@ async def _create_world(folder: Path, letters: str, at_rest: str) -> World:
             tokens.append(bot.token)
         return summary.id, tokens
 
-    world = World(folder, at_rest=at_rest)
+    world = World(folder, settings=given)
     try:
-        await parts.storage.start(on=at_rest == "on")
+        await parts.storage.start(on=given["at_rest"] == "on")
         if set("ars") & set(letters):
             world.pairs = [await room_of(2, f"pair {number}") for number in range(PAIRS)]
         if set("bs") & set(letters):
@@ -163,6 +160,8 @@ async def _create_world(folder: Path, letters: str, at_rest: str) -> World:
             await _say_history(parts, world.history[0])
     finally:
         await parts.storage.stop()
+        if parts.locks is not None:
+            await parts.locks.leave()
         await parts.database.close()
         parts.passwords.close()
         data.close()
@@ -221,32 +220,45 @@ def body_of(cmid: str) -> str:
 # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass
+@dataclass(frozen=True)
 class Target:
-    """A server that is measured.
+    """A server that is measured, or several that are one.
 
     Attributes:
-        port: With TLS.
-        pid: Its process.
-        stored: Its database, or None where nothing is stored.
+        ports: With TLS; connections are spread over them by their places.
+        pids: The servers' processes.
+        ca: Whom its certificate is signed by.
+        stored: How to read what it stores, or None where nothing is stored.
+        name: In its certificate.
+        beside: Word → another process that works for it, on the load's core.
+        sources: From how many addresses connections come; 0 for one.
     """
 
-    port: int
-    pid: int
+    ports: tuple[int, ...]
+    pids: tuple[int, ...]
     ca: Path
-    stored: Path | None
+    stored: Stored | None
+    name: str = "localhost"
+    beside: Mapping[str, int] = field(default_factory=dict)
+    sources: int = 0
 
 
 @contextlib.contextmanager
 def secure_chat(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
     """Run the real server, as its own process, on its core."""
-    config = scratch / "config.json"
+    with serving(world.data, world.settings, cores, scratch) as (port, pid):
+        yield Target((port,), (pid,), world.ca, in_sqlite(DataDir(world.data).database))
+
+
+@contextlib.contextmanager
+def serving(data: Path, more: Mapping[str, Any], cores: Cores, scratch: Path) -> Iterator[tuple[int, int]]:
+    """Run the real server on a data folder, with further settings; give its port and its process."""
+    config = scratch / f"{data.name}.json"
     quiet = {"log_level": "WARN", "log_file": False, "port": 0, "http_port": 0}
-    settings = {**RAISED, **quiet, "at_rest": world.at_rest, "session_layer": "preferred"}
-    config.write_bytes(msgspec.json.encode(settings))
-    command = [sys.executable, "-m", "securechat", "serve", "--config", str(config), "--data", str(world.data)]
-    with _process(command, cores.server, scratch / "server.log", r"https://localhost:(\d+)") as (port, pid):
-        yield Target(port, pid, world.ca, DataDir(world.data).database)
+    config.write_bytes(msgspec.json.encode({**RAISED, **quiet, "session_layer": "preferred", **more}))
+    command = [sys.executable, "-m", "securechat", "serve", "--config", str(config), "--data", str(data)]
+    with _process(command, cores.server, scratch / f"{data.name}.log", r"https://localhost:(\d+)") as found:
+        yield found
 
 
 @contextlib.contextmanager
@@ -254,7 +266,7 @@ def bare(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
     """Run the bare server with the same certificate on the same core."""
     command = [sys.executable, str(HERE / "bare_server.py"), str(DataDir(world.data).tls)]
     with _process(command, cores.server, scratch / "bare.log", r"bare (\d+)") as (port, pid):
-        yield Target(port, pid, world.ca, None)
+        yield Target((port,), (pid,), world.ca, None)
 
 
 @contextlib.contextmanager
@@ -303,8 +315,13 @@ class Result(msgspec.Struct):
 
     Attributes:
         own_cpu_s: Of the load client's process.
-        server_cpu_s: Of the server's process, all threads, with the work of the network stack that it causes.
+        server_cpu_s: Of the servers' processes, all threads, with the work of the network stack that they cause.
+        beside_cpu_s: Of what works beside them, on the load's core; and of a bystander.
         server_core_s: How long the server's core worked, for whomever; `load_core_s` the load client's.
+        latency_us: Of deliveries, answers or connections; `elsewhere_us` of deliveries on another port than that of the sender.
+        storm_s: How long it took until those of a storm were back.
+        storm_missing: How many were not.
+        storm_retries: How often one was turned away and tried again.
         violations: What the comparison with the database found.
         checked: Acknowledged messages that were compared.
     """
@@ -317,11 +334,16 @@ class Result(msgspec.Struct):
     bytes_in: int
     own_cpu_s: float
     server_cpu_s: float
+    beside_cpu_s: dict[str, float]
     server_core_s: float
     load_core_s: float
     rss_before_kib: int
     rss_after_kib: int
     latency_us: Latency
+    elsewhere_us: Latency
+    storm_s: float
+    storm_missing: int
+    storm_retries: int
     total_acked: int
     total_deliveries: int
     signals: int
@@ -336,13 +358,21 @@ class Result(msgspec.Struct):
     @property
     def strangers(self) -> float:
         """Per cent of a core that other programs took, on the core where they took more."""
-        server, load = self.server_core_s - self.server_cpu_s, self.load_core_s - self.own_cpu_s
+        bystander = self.beside_cpu_s.get(BYSTANDER, 0.0)
+        server = self.server_core_s - self.server_cpu_s - bystander
+        load = self.load_core_s - self.own_cpu_s - sum(self.beside_cpu_s.values()) + bystander
         return max(0.0, 100 * max(server, load) / self.elapsed_s)
+
+    @property
+    def bystander_share(self) -> float:
+        """Per cent of a core that a server took that nobody is connected to."""
+        return 100 * self.beside_cpu_s.get(BYSTANDER, 0.0) / self.elapsed_s
 
     @property
     def faults(self) -> int:
         """Everything that must not be."""
-        return self.errors + self.gaps + self.closed + self.unanswered + self.missing + len(self.violations)
+        found = self.errors + self.gaps + self.closed + self.unanswered + self.missing + self.storm_missing
+        return found + len(self.violations)
 
 
 _runs: Final = itertools.count(1)
@@ -365,12 +395,14 @@ def drive(target: Target, cores: Cores, scratch: Path, mode: str, connections: S
     tag = f"r{next(_runs)}"
     acked = scratch / f"{tag}.acked"
     job = {
-        "host": "127.0.0.1", "port": target.port, "name": "localhost", "ca": target.ca, "mode": mode, "tag": tag,
-        "body": BODY_BYTES, "pid": target.pid, "acked": acked,
+        "host": "127.0.0.1", "port": target.ports[0], "name": target.name, "ca": target.ca, "mode": mode, "tag": tag,
+        "body": BODY_BYTES, "acked": acked, "sources": target.sources,
         "server_core": cores.server, "load_core": cores.load, **more,
     }  # fmt: skip
     lines = [f"{key} {value}" for key, value in job.items()]
-    lines += [f"conn {each.token} {each.room or '-'} {each.outstanding}" for each in connections]
+    lines += [f"pid {pid}" for pid in target.pids] + [f"beside {word} {pid}" for word, pid in target.beside.items()]
+    ports = target.ports
+    lines += [f"conn {each.token} {each.room or '-'} {each.outstanding} {ports[each.place % len(ports)]}" for each in connections]
     client = subprocess.run(
         [str(HERE / "load" / "load")],
         input="\n".join(lines) + "\n",
@@ -385,57 +417,6 @@ def drive(target: Target, cores: Cores, scratch: Path, mode: str, connections: S
         raise Shutdown(f"The load client failed: {(client.stderr.strip().splitlines() or ['no reason given'])[0]}")
     result = msgspec.json.decode(client.stdout, type=Result)
     if target.stored is not None and mode in {"closed", "open"}:
-        result.checked, result.violations = verify(target.stored, acked, tag)
+        result.checked, result.violations = verify(target.stored(tag), acked, body_of)
     acked.unlink(missing_ok=True)
     return result
-
-
-def verify(database: Path, acked: Path, tag: str) -> tuple[int, list[str]]:
-    """Compare the rows of a run with what was acknowledged.
-
-    Returns:
-        How many acknowledgements were compared, and a line for each thing that is not as it must be: an acknowledged message
-        without its row, another cmid or body in it, a message stored twice, a row that nobody sent.
-    """
-    found: list[str] = []
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        rows = db.execute(
-            "SELECT room_id, seq, cmid, body FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")
-        ).fetchall()
-    if any(row[3] is None for row in rows):
-        rows = _open_texts(database, tag)
-    stored = {(room, seq): (cmid, body) for room, seq, cmid, body in rows}
-    by_cmid = {cmid: (room, seq) for room, seq, cmid, _ in rows}
-    if len(by_cmid) != len(rows):
-        found.append(f"{len(rows) - len(by_cmid)} messages are stored twice")
-    found += [f"wrong body at {room} {seq}" for room, seq, cmid, body in rows if body != body_of(cmid)]
-    checked = 0
-    tried: set[str] = set()
-    for line in acked.read_text().splitlines():
-        room, seq, cmid = line.split()
-        tried.add(cmid)
-        if seq == "0":
-            continue
-        checked += 1
-        row = stored.get((room, int(seq)))
-        if row is None or row[0] != cmid:
-            found.append(f"acknowledged and not stored: {line}")
-    found += [f"stored and never sent: {cmid}" for cmid in by_cmid.keys() - tried]
-    return checked, found
-
-
-def _open_texts(database: Path, tag: str) -> list[tuple[str, int, str, str | None]]:
-    """Return room, `seq`, cmid and text of sealed rows."""
-    db = SqliteDatabase(database)
-    sealing = Sealing(KeyStore(db, FileKeys(database.parent / "keys"), SystemClock()))
-    return asyncio.run(_opened(db, sealing, tag))
-
-
-async def _opened(db: SqliteDatabase, sealing: Sealing, tag: str) -> list[tuple[str, int, str, str | None]]:
-    found = []
-    for row in await db.read(f"SELECT {COLUMNS}, room_id FROM entries WHERE cmid >= ? AND cmid < ?", (f"{tag}-", f"{tag}.")):
-        entry = to_entry(row[-1], row)
-        await sealing.open([entry], [row[:-1]])
-        found.append((entry.room, entry.seq, entry.cmid or "", entry.body))
-    await db.close()
-    return found

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from support.receiver import Receiver
 from support.running import RunningServer
 
 
@@ -20,3 +21,11 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     running = RunningServer(tmp_path_factory.mktemp("shared") / "data").start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A target of webhooks."""
+    found = Receiver()
+    yield found
+    found.close()

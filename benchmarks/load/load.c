@@ -17,13 +17,18 @@
  *     parallel 32         connections that are being opened at a time
  *     sealed 0            1: the sealed sub-protocol with P-256, 2: with X25519; 0: the clear one
  *     verify 1            0: take the server's signatures without checking them
- *     pid 123             process of the server: its CPU and memory are read at the ends of the window
+ *     pid 123             process of the server: its CPU and memory are read at the ends of the window; several are summed
+ *     beside WORD 124     another process, with its children: its CPU is read, too, and told under this word; several are summed
  *     server_core 0       core of the server, and load_core of this client: how busy they are in the window
  *     acked FILE          gets a line `room seq cmid` for each message that was tried; seq 0: no acknowledgement came
- *     conn TOKEN ROOM N   a connection; it sends to ROOM with N outstanding messages (`-` and 0: it only listens)
+ *     sources 100         the connections come from so many addresses, 127.0.1.1 and following ones; 0: from the kernel's choice
+ *     storm 1000          open: at the begin of the window the last 1000 connections end at once, and come back
+ *     conn TOKEN ROOM N P a connection; it sends to ROOM with N outstanding messages (`-` and 0: it only listens), by way of port P
+ *                         (without: the one of the job)
  *
  * closed   a sender sends its next message when one is acknowledged
- * open     messages go out at scheduled times, round robin over the senders; latency counts from the schedule
+ * open     messages go out at scheduled times, round robin over the senders; latency counts from the schedule, apart for those who
+ *          hear it on another port than it was sent on; those who end in a storm are not counted
  * idle     nothing is sent; the memory of the server before the first connection and at the end is what counts
  * connect  connect, TLS handshake, upgrade, the handshake of the sealed session, `auth`, `ready`, close, again
  * fetch    pages of history; N outstanding requests per connection
@@ -55,6 +60,7 @@
 #include <unistd.h>
 
 enum { ROOMS = 8, ID = 32, READ = 256 * 1024, PLAIN = 4 * 1024 * 1024, SHOWN = 5, FAULTS_MAX = 1000, BODY_MAX = 16384,
+       PIDS = 8, BESIDE = 8,
        RECORD = 32 * 1024, RECORD_MESSAGES = 256 };
 enum mode { CLOSED, OPEN, IDLE, CONNECT, FETCH };
 enum state { UNUSED, CONNECTING, HANDSHAKE, UPGRADE, SEALING, HELLO, AUTH, READY, CLOSING, DEAD };
@@ -80,9 +86,13 @@ static uint64_t now_ns(void) {
 
 /* ── histogram: 128 steps per power of two ──────────────────────────────────────────────────────────────────────────── */
 
-static uint64_t hist[64 * 128], hist_count, hist_max;
+struct histogram {
+    uint64_t steps[64 * 128], count, max;
+};
 
-static void hist_add(uint64_t ns) {
+static struct histogram here, elsewhere; /* elsewhere: on another port than the sender's */
+
+static void hist_add(struct histogram *hist, uint64_t ns) {
     unsigned index;
     if (ns < 128) {
         index = (unsigned)ns;
@@ -90,25 +100,31 @@ static void hist_add(uint64_t ns) {
         unsigned shift = 63u - (unsigned)__builtin_clzll(ns) - 7u;
         index = (shift + 1) * 128 + (unsigned)(ns >> shift) - 128;
     }
-    hist[index]++;
-    hist_count++;
-    if (ns > hist_max) hist_max = ns;
+    hist->steps[index]++;
+    hist->count++;
+    if (ns > hist->max) hist->max = ns;
 }
 
-static double hist_us(double share) {
-    uint64_t wanted = (uint64_t)(share * (double)hist_count), seen = 0;
-    for (unsigned index = 0; index < sizeof hist / sizeof *hist; index++) {
-        seen += hist[index];
-        if (hist[index] && seen > wanted) { /* the upper end of the step */
+static double hist_us(const struct histogram *hist, double share) {
+    uint64_t wanted = (uint64_t)(share * (double)hist->count), seen = 0;
+    for (unsigned index = 0; index < sizeof hist->steps / sizeof *hist->steps; index++) {
+        seen += hist->steps[index];
+        if (hist->steps[index] && seen > wanted) { /* the upper end of the step */
             uint64_t value = index;
             if (index >= 128) {
                 unsigned shift = index / 128 - 1;
                 value = ((uint64_t)(index % 128 + 129) << shift) - 1;
             }
-            return (double)(value < hist_max ? value : hist_max) / 1000.0;
+            return (double)(value < hist->max ? value : hist->max) / 1000.0;
         }
     }
-    return (double)hist_max / 1000.0;
+    return (double)hist->max / 1000.0;
+}
+
+static void hist_print(const char *word, const struct histogram *hist) {
+    printf(
+        "\"%s\":{\"count\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"max\":%.1f},", word, (unsigned long long)hist->count,
+        hist_us(hist, 0.5), hist_us(hist, 0.9), hist_us(hist, 0.99), (double)hist->max / 1000.0);
 }
 
 /* ── what is known ──────────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -127,9 +143,9 @@ struct seen { /* a room as one connection sees it */
 struct connection {
     SSL *ssl;
     struct sealed *sealed; /* NULL on the clear sub-protocol; outlives the connection until the next one */
-    int fd, index;
+    int fd, index, port;
     enum state state;
-    bool want_write;
+    bool want_write, storms;
     const char *token, *room; /* room: where it sends, NULL if it only listens */
     unsigned outstanding;     /* how many it may have */
     unsigned due;             /* how many it may send now */
@@ -146,7 +162,12 @@ struct connection {
 };
 
 static char host[64] = "127.0.0.1", name[128] = "localhost", ca[4096], acked_path[4096], tag[32] = "t";
-static int port, pid, server_core = -1, load_core = -1, parallel = 32, sealed, verify = 1;
+static int port, pids[PIDS], pid_count, server_core = -1, load_core = -1, parallel = 32, sealed, verify = 1, sources, storm;
+static struct {
+    char word[16];
+    int pid;
+} beside[BESIDE];
+static int beside_count;
 static unsigned body_size = 200;
 static double seconds = 5, warmup = 0.5, settle = 0.8, rate = 100;
 static uint64_t first = 51, last = 51;
@@ -160,7 +181,9 @@ static BIO_METHOD *method;
 
 static uint64_t acked, deliveries, pages, errors, gaps, closed, connects, bytes_in, signals;
 static bool sending, counting; /* counting: inside the measured window */
-static uint64_t window_from, window_to;
+static uint64_t window_from, window_to, storm_ended;
+static unsigned retries;
+static int storming; /* how many of the storm are not back */
 
 static const char *input; /* cipher text just read, for the connection at hand */
 static size_t input_size;
@@ -220,11 +243,14 @@ static void watch(struct connection *c, bool write) {
 
 static void end(struct connection *c, const char *why) {
     if (c->state == DEAD) return;
-    if (why) {
+    if (why && c->storms && c->state < READY) {
+        retries++; /* turned away: it tries again */
+    } else if (why) {
         closed++;
         show("connection ended", why, strlen(why));
     }
     if (c->state < READY && c->state != UNUSED) opening--;
+    if (c->state == READY) ready_count--;
     c->state = DEAD;
     close(c->fd);
     SSL_free(c->ssl);
@@ -519,7 +545,8 @@ static void on_event(struct connection *c, const struct fields *f) {
         uint64_t count = number((struct span){dash + 1, (size_t)(sender.at + sender.size - dash - 1)});
         if (which >= (uint64_t)connection_count || count >= connections[which].sent) return;
         uint64_t when = connections[which].times[count];
-        if (when >= window_from && when < window_to) hist_add(now_ns() - when);
+        if (when >= window_from && when < window_to && !c->storms)
+            hist_add(connections[which].port == c->port ? &here : &elsewhere, now_ns() - when);
     }
 }
 
@@ -593,7 +620,7 @@ static void on_reply(struct connection *c, const struct fields *f) {
         c->seqs[which] = number(data.seq);
         acked++;
     }
-    if (counting && mode != OPEN) hist_add(now_ns() - c->times[which]);
+    if (counting && mode != OPEN) hist_add(&here, now_ns() - c->times[which]);
     if (sending && mode != OPEN) c->due++;
 }
 
@@ -614,9 +641,10 @@ static void on_ready(struct connection *c, const char *text, size_t size) {
     c->state = READY;
     opening--;
     ready_count++;
+    if (storming && c->storms && !--storming) storm_ended = now_ns();
     if (mode == CONNECT) {
         connects++;
-        if (counting) hist_add(now_ns() - c->opened);
+        if (counting) hist_add(&here, now_ns() - c->opened);
         write_close(c);
         if (c->state != DEAD) c->state = CLOSING;
     }
@@ -654,6 +682,10 @@ static void on_text(struct connection *c, const char *text, size_t size) {
         } else if (is(f.op, "ready")) {
             on_ready(c, from, (size_t)(p - from));
         } else {
+            if (c->storms && c->state == AUTH) { /* too many at once: it comes again */
+                end(c, "refused");
+                return;
+            }
             complain("refused", from, (size_t)(p - from));
             if (c->state == READY && f.id.size) {
                 c->answered++;
@@ -705,7 +737,7 @@ static size_t on_plain(struct connection *c, char *data, size_t size) {
         c->state = HELLO;
         if (sealed) {
             char dialled[160];
-            snprintf(dialled, sizeof dialled, "%s:%d", name, port);
+            snprintf(dialled, sizeof dialled, "%s:%d", name, c->port);
             c->state = SEALING;
             sealed_hello(c->sealed, dialled);
             if (c->state == DEAD) return size;
@@ -763,7 +795,7 @@ static void handshake(struct connection *c) {
         int size = snprintf(
             request, sizeof request,
             "GET /gateway HTTP/1.1\r\nHost: %s:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: c2VjdXJlY2hhdCBsb2FkIQ==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", name, port,
+            "Sec-WebSocket-Key: c2VjdXJlY2hhdCBsb2FkIQ==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", name, c->port,
             sealed ? "securechat.v1" : "securechat.v1.clear");
         c->state = UPGRADE;
         write_plain(c, request, (size_t)size);
@@ -819,13 +851,18 @@ static void on_readable(struct connection *c) {
 /* ── the run ────────────────────────────────────────────────────────────────────────────────────────────────────────── */
 
 static void start(struct connection *c) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)c->port)};
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = c};
     int on = 1;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0) die("socket");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (inet_pton(AF_INET, host, &address.sin_addr) != 1) die("host is no IPv4 address");
+    if (sources) {
+        struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000101u + (unsigned)(c->index % sources))};
+        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+        if (bind(c->fd, (struct sockaddr *)&source, sizeof source)) die("bind");
+    }
     c->opened = now_ns();
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS) die("connect");
     c->state = CONNECTING;
@@ -879,30 +916,50 @@ static int ms_until(uint64_t when) {
     return when <= now ? 0 : (int)((when - now) / 1000000u) + 1;
 }
 
-static double server_cpu(void) { /* seconds of all its threads */
+static double process_cpu(int pid, bool with_children) { /* seconds of all its threads; 0 if it has ended */
     char path[64], text[1024];
-    if (!pid) return 0;
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     FILE *file = fopen(path, "r");
-    if (!file || !fgets(text, sizeof text, file)) die("the server's /proc/PID/stat cannot be read");
+    if (!file) return 0;
+    char *line = fgets(text, sizeof text, file);
     fclose(file);
+    if (!line) return 0;
     unsigned long user = 0, kernel = 0;
+    long children_user = 0, children_kernel = 0; /* of those that have ended */
     const char *p = strrchr(text, ')');
-    if (!p || sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel) != 2) die("/proc/PID/stat");
-    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+    if (!p || sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %ld %ld", &user, &kernel, &children_user,
+                     &children_kernel) != 4)
+        die("/proc/PID/stat");
+    double found = (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+    if (!with_children) return found;
+    found += (double)(children_user + children_kernel) / (double)sysconf(_SC_CLK_TCK);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, pid);
+    file = fopen(path, "r");
+    for (int child; file && fscanf(file, "%d", &child) == 1;) found += process_cpu(child, true);
+    if (file) fclose(file);
+    return found;
+}
+
+static double server_cpu(void) {
+    double found = 0;
+    for (int index = 0; index < pid_count; index++) found += process_cpu(pids[index], false);
+    return found;
 }
 
 static long server_rss(void) { /* KiB */
-    char path[64], text[256];
-    long rss = 0;
-    if (!pid) return 0;
-    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
-    FILE *file = fopen(path, "r");
-    if (!file) die("the server's memory cannot be read");
-    while (fgets(text, sizeof text, file))
-        if (sscanf(text, "Rss: %ld", &rss) == 1) break;
-    fclose(file);
-    return rss;
+    long sum = 0;
+    for (int index = 0; index < pid_count; index++) {
+        char path[64], text[256];
+        long rss = 0;
+        snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pids[index]);
+        FILE *file = fopen(path, "r");
+        if (!file) die("the server's memory cannot be read");
+        while (fgets(text, sizeof text, file))
+            if (sscanf(text, "Rss: %ld", &rss) == 1) break;
+        fclose(file);
+        sum += rss;
+    }
+    return sum;
 }
 
 static double own_cpu(void) {
@@ -928,12 +985,14 @@ static double core_time(int which) { /* seconds that a core worked, for whomever
 
 struct snapshot {
     uint64_t at, acked, deliveries, pages, connects, bytes;
-    double own, server, server_core, load_core;
+    double own, server, server_core, load_core, beside[BESIDE];
 };
 
 static struct snapshot snapshot(void) {
-    return (struct snapshot){now_ns(), acked, deliveries, pages, connects, bytes_in, own_cpu(), server_cpu(), core_time(server_core),
-                             core_time(load_core)};
+    struct snapshot found = {now_ns(), acked, deliveries, pages, connects, bytes_in, own_cpu(), server_cpu(), core_time(server_core),
+                             core_time(load_core), {0}};
+    for (int index = 0; index < beside_count; index++) found.beside[index] = process_cpu(beside[index].pid, true);
+    return found;
 }
 
 static bool all_answered(void) {
@@ -992,6 +1051,7 @@ static void read_job(void) {
     int space = 0;
     while (getline(&line, &room_size, stdin) > 0) {
         unsigned outstanding;
+        int by_port = 0;
         if (sscanf(line, "%15s %4095s", key, word) != 2) continue;
         if (!strcmp(key, "host")) snprintf(host, sizeof host, "%.63s", word);
         else if (!strcmp(key, "name")) snprintf(name, sizeof name, "%.127s", word);
@@ -999,7 +1059,16 @@ static void read_job(void) {
         else if (!strcmp(key, "acked")) snprintf(acked_path, sizeof acked_path, "%s", word);
         else if (!strcmp(key, "tag")) snprintf(tag, sizeof tag, "%.31s", word);
         else if (!strcmp(key, "port")) port = atoi(word);
-        else if (!strcmp(key, "pid")) pid = atoi(word);
+        else if (!strcmp(key, "sources")) sources = atoi(word);
+        else if (!strcmp(key, "storm")) storm = atoi(word);
+        else if (!strcmp(key, "pid")) {
+            if (pid_count == PIDS) die("too many servers");
+            pids[pid_count++] = atoi(word);
+        } else if (!strcmp(key, "beside")) {
+            if (beside_count == BESIDE) die("too much beside");
+            snprintf(beside[beside_count].word, sizeof beside->word, "%.15s", word);
+            if (sscanf(line, "%*s %*s %d", &beside[beside_count++].pid) != 1) die("beside WORD PID");
+        }
         else if (!strcmp(key, "server_core")) server_core = atoi(word);
         else if (!strcmp(key, "load_core")) load_core = atoi(word);
         else if (!strcmp(key, "parallel")) parallel = atoi(word);
@@ -1018,7 +1087,7 @@ static void read_job(void) {
             if (found == 5) die("unknown mode");
             mode = (enum mode)found;
         } else if (!strcmp(key, "conn")) {
-            if (sscanf(line, "%*s %*s %63s %u", room, &outstanding) != 2) die("conn TOKEN ROOM N");
+            if (sscanf(line, "%*s %*s %63s %u %d", room, &outstanding, &by_port) < 2) die("conn TOKEN ROOM N PORT");
             if (connection_count == space) {
                 space = space ? space * 2 : 256;
                 connections = need(realloc(connections, (size_t)space * sizeof *connections));
@@ -1029,17 +1098,21 @@ static void read_job(void) {
             c->token = need(strdup(word));
             c->room = strcmp(room, "-") ? need(strdup(room)) : NULL;
             c->outstanding = outstanding;
+            c->port = by_port;
         } else {
             die("unknown word in the job");
         }
     }
     free(line);
-    if (!connection_count || !port || body_size > BODY_MAX || last < first || first < 51 || sealed < 0 || sealed > 2)
+    if (!connection_count || !port || body_size > BODY_MAX || last < first || first < 51 || sealed < 0 || sealed > 2 ||
+        storm > connection_count || sources > 65000)
         die("the job is not complete");
     senders = need(calloc((size_t)connection_count, sizeof *senders));
     tokens = need(calloc((size_t)connection_count, sizeof *tokens));
     for (int index = 0; index < connection_count; index++) {
         tokens[index] = connections[index].token;
+        if (!connections[index].port) connections[index].port = port;
+        connections[index].storms = index >= connection_count - storm;
         if (connections[index].room) senders[sender_count++] = &connections[index];
     }
 }
@@ -1087,6 +1160,17 @@ static void run_closed(struct snapshot *before, struct snapshot *after) {
     counting = sending = false;
 }
 
+/* Have those end that do, and all of them come back at once; who is turned away tries again, a second later. */
+static void begin_storm(void) {
+    for (int index = 0; index < connection_count; index++) {
+        struct connection *c = &connections[index];
+        if (!c->storms) continue;
+        if (c->state != DEAD) end(c, NULL);
+        storming++;
+    }
+    for (int index = connection_count - storm; index < connection_count; index++) start(&connections[index]);
+}
+
 static void run_open(struct snapshot *before, struct snapshot *after) {
     int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
@@ -1100,6 +1184,7 @@ static void run_open(struct snapshot *before, struct snapshot *after) {
         if (!started && now >= window_from) {
             *before = snapshot();
             started = true;
+            if (storm) begin_storm();
         }
         while ((when = begin + (uint64_t)((double)sent * 1e9 / rate)) <= now && when < window_to) {
             struct connection *c = senders[sent++ % (uint64_t)sender_count];
@@ -1109,6 +1194,8 @@ static void run_open(struct snapshot *before, struct snapshot *after) {
             push(c);
         }
         if (now >= window_to) break;
+        for (int index = storming ? connection_count - storm : connection_count; index < connection_count; index++)
+            if (connections[index].state == DEAD && now - connections[index].opened > 1000000000u) start(&connections[index]);
         if (when > window_to) when = window_to;
         struct itimerspec at = {.it_value = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)}};
         timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
@@ -1180,17 +1267,23 @@ int main(void) {
     printf(
         "{\"elapsed_s\":%.6f,\"acked\":%llu,\"deliveries\":%llu,\"pages\":%llu,\"connects\":%llu,\"bytes_in\":%llu,"
         "\"own_cpu_s\":%.4f,\"server_cpu_s\":%.4f,"
-        "\"server_core_s\":%.4f,\"load_core_s\":%.4f,\"rss_before_kib\":%ld,\"rss_after_kib\":%ld,"
-        "\"latency_us\":{\"count\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"max\":%.1f},"
-        "\"total_acked\":%llu,\"total_deliveries\":%llu,\"signals\":%llu,"
-        "\"errors\":%llu,\"gaps\":%llu,\"closed\":%llu,\"unanswered\":%llu,\"missing\":%llu}\n",
+        "\"server_core_s\":%.4f,\"load_core_s\":%.4f,\"rss_before_kib\":%ld,\"rss_after_kib\":%ld,\"beside_cpu_s\":{",
         (double)(after.at - before.at) / 1e9, (unsigned long long)(after.acked - before.acked),
         (unsigned long long)(after.deliveries - before.deliveries), (unsigned long long)(after.pages - before.pages),
         (unsigned long long)(after.connects - before.connects), (unsigned long long)(after.bytes - before.bytes),
         after.own - before.own, after.server - before.server, after.server_core - before.server_core,
-        after.load_core - before.load_core, rss_before, rss_after, (unsigned long long)hist_count, hist_us(0.5),
-        hist_us(0.9), hist_us(0.99), (double)hist_max / 1000.0, (unsigned long long)acked, (unsigned long long)deliveries,
-        (unsigned long long)signals, (unsigned long long)errors, (unsigned long long)gaps, (unsigned long long)closed,
-        (unsigned long long)unanswered, (unsigned long long)lost);
+        after.load_core - before.load_core, rss_before, rss_after);
+    for (int index = 0; index < beside_count; index++)
+        printf("%s\"%s\":%.4f", index ? "," : "", beside[index].word, after.beside[index] - before.beside[index]);
+    printf("},");
+    hist_print("latency_us", &here);
+    hist_print("elsewhere_us", &elsewhere);
+    printf(
+        "\"storm_s\":%.3f,\"storm_missing\":%d,\"storm_retries\":%u,"
+        "\"total_acked\":%llu,\"total_deliveries\":%llu,\"signals\":%llu,"
+        "\"errors\":%llu,\"gaps\":%llu,\"closed\":%llu,\"unanswered\":%llu,\"missing\":%llu}\n",
+        storm_ended ? (double)(storm_ended - before.at) / 1e9 : 0.0, storming, retries, (unsigned long long)acked,
+        (unsigned long long)deliveries, (unsigned long long)signals, (unsigned long long)errors, (unsigned long long)gaps,
+        (unsigned long long)closed, (unsigned long long)unanswered, (unsigned long long)lost);
     return 0;
 }

@@ -28,6 +28,7 @@ ADMINISTRATION = {c.PolicyExplain, c.AuditList, c.StorageShred}
 ABOUT_A_ROOM = [command for command in COMMANDS if "room" in command.__struct_fields__ and command not in ADMINISTRATION]
 FILLED: dict[str, Any] = {
     "body": "x", "seq": 1, "cmid": "x1", "emoji": "👍", "topic": "x", "action": "message.send", "role": "member",
+    "url": "https://192.0.2.1/", "subscription": "sub_x",
 }  # fmt: skip
 
 

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from securechat.bus import redis as redis_module
-from securechat.bus.envelope import Stale, seal
+from securechat.bus.envelope import Batch, Bye, Disconnect, Sign, Stale, seal
 from securechat.bus.links import Links, look
 from securechat.bus.local import LocalBus
 from securechat.bus.redis import RedisBus
@@ -40,6 +41,9 @@ class Receiver:
         return True
 
     def deliver(self, batches: Sequence[RoomBatch]) -> None:
+        self.got += batches
+
+    def receive(self, batches: Sequence[RoomBatch]) -> None:
         self.got += batches
 
     def show(self, signal: Signal) -> None:
@@ -215,6 +219,58 @@ class TestRedis:
             assert two.refusals.repeated == before + 1, what
         assert [key for key in heard if key] == ["usr_ana"]
 
+    async def test_what_a_server_said_is_not_taken_again_when_it_is_gone(self, sites: list[Site], url: str) -> None:
+        """Nor is what it said before it was silent; what it says after that is."""
+        two = sites[1]
+        channel = two.redis._channels[0]
+        now = SystemClock().now_ms()
+        heard: list[str] = []
+        two.bus.on_stale(BLOCKS, heard.append)
+        for sender, silent in ((b"12345678", False), (b"23456789", True)):
+            said = [seal(KEY, channel, sender, number, now, [Stale(BLOCKS, f"usr_{number}")]) for number in (1, 2, 3, 4)]
+            two.redis._received(channel, said[0])
+            two.redis._received(channel, said[1])
+            if silent:
+                two.redis._peers[sender].heard_at = float("-inf")
+            else:
+                two.redis._received(channel, seal(KEY, channel, sender, 3, now, [Bye()]))
+            await until(lambda sender=sender: sender not in two.redis._peers)  # type: ignore[misc]
+            heard.clear()
+            before = two.redis.refusals.repeated
+            two.redis._received(channel, said[0])
+            two.redis._received(channel, said[1])
+            assert two.redis.refusals.repeated == before + 2
+            assert [key for key in heard if key] == []
+            two.redis._received(channel, said[3])
+            assert [key for key in heard if key] == ["usr_4"]
+
+    async def test_what_memory_keeps_is_read_again_when_a_server_vanishes(self, sites: list[Site], url: str) -> None:
+        """It may have changed something, and ended before it could say so."""
+        two = sites[1]
+        heard: list[str] = []
+        channel = two.redis._channels[0]
+        two.redis._received(channel, seal(KEY, channel, b"12345678", 1, SystemClock().now_ms(), []))
+        two.bus.on_stale(BLOCKS, heard.append)
+        two.redis._peers[b"12345678"].heard_at = float("-inf")
+        await until(lambda: b"12345678" not in two.redis._peers)
+        assert heard == [""]
+
+    async def test_what_this_version_does_not_know_ends_no_connection(self, sites: list[Site], url: str) -> None:
+        """A server of a newer version may say it; what it says beside it is taken, and what was lost is looked for."""
+        one, two = sites
+        channel = two.redis._channels[0]
+        unknown = Sign("poll", msgspec.Raw(msgspec.msgpack.encode({})), "rm_1", "", "", ephemeral=False)
+        newer = Batch("rm_1", [], msgspec.Raw(msgspec.msgpack.encode([{"type": "poll.begun"}])), msgspec.Raw(b"\x80"))
+        losses, suspected = two.redis.links.traffic.losses, two.receiver.suspected
+        now = SystemClock().now_ms()
+        message_ = seal(KEY, channel, b"12345678", 1, now, [unknown, newer, Disconnect("usr_ana", None, 4401)])
+        one.redis.links.put(channel, message_)
+        await until(lambda: two.receiver.got)
+        assert two.receiver.got == [("usr_ana", None, 4401)]
+        assert two.redis.links.traffic.losses == losses
+        assert two.receiver.suspected > suspected
+        assert two.redis.refusals.unknown == 2
+
     async def test_a_message_that_is_missing_is_suspected(self, sites: list[Site], url: str) -> None:
         one, two = sites
         for channel in one.redis._numbers:
@@ -222,6 +278,38 @@ class TestRedis:
         before = two.receiver.suspected
         one.bus.publish([RoomBatch("rm_1", [message("rm_1", 1)])])
         await until(lambda: two.receiver.suspected > before)
+
+    async def test_who_is_online_is_told_in_pieces_and_taken_over_as_a_whole(
+        self, sites: list[Site], url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = sites
+        monkeypatch.setattr(redis_module, "PIECE", 3)
+        monkeypatch.setattr(redis_module, "ASK_S", 0.0)
+        roster = {f"rm_{room}": {f"usr_{user}": True for user in range(room)} for room in range(1, 9)}
+        told: list[tuple[Mapping[str, Mapping[str, bool]], bool]] = []
+
+        class Elsewhere:
+            def present(self, _server: bytes, rooms: Mapping[str, Mapping[str, bool]], *, first: bool) -> None:
+                told.append(({room: dict(people) for room, people in rooms.items()}, first))
+
+            def gone(self, server: bytes) -> None:
+                pass
+
+            def roster(self) -> Mapping[str, Mapping[str, bool]]:
+                return roster
+
+        one.redis.elsewhere = Elsewhere()
+        two.redis.elsewhere = Elsewhere()
+        told.clear()
+        before = one.redis._numbers[one.redis._channels[0]]
+        one.redis._asked = True
+        one.redis._answer()
+        assert one.redis._numbers[one.redis._channels[0]] - before == 12
+        await until(lambda: told)
+        assert told[0] == (roster, True)
+        one.redis.show_presence({"rm_1": {"usr_9": True}})
+        await until(lambda: len(told) > 1)
+        assert told[1] == ({"rm_1": {"usr_9": True}}, False)
 
     async def test_a_server_that_ends_says_so_and_one_that_is_silent_is_gone(
         self, sites: list[Site], url: str, monkeypatch: pytest.MonkeyPatch
@@ -304,6 +392,45 @@ async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nod
     assert await look(nodes.url) == 3
     with pytest.raises(ConnectionError):
         await look(f"redis://127.0.0.1:{free_port()}")
+
+
+async def test_a_channel_that_no_node_has_is_a_problem() -> None:
+    """What is published there goes nowhere, and no connection fails."""
+    changes = 0
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    links = Links("redis+cluster://127.0.0.1:1", [b"a", b"b"], lambda _channel, _message: None, changed)
+    links.problem = ""
+    links._arrange({("127.0.0.1", 1): [b"a"]})
+    for task in links._tasks.values():
+        task.cancel()
+    assert "no node" in links.problem
+    assert changes == 1
+
+
+async def test_a_cancellation_that_the_library_loses_ends_the_links_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does when the answer comes in the same turn."""
+    asked = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def placed() -> AsyncIterator[Mapping[tuple[str, int], list[bytes]]]:
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield {}
+
+    links = Links("redis+cluster://127.0.0.1:1", [b"0"], lambda _channel, _message: None, lambda: None)
+    monkeypatch.setattr(links, "placed", placed)
+    running = asyncio.create_task(links.run())
+    await asked.wait()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=5)
+
+    assert done
+    assert running.cancelled()
 
 
 async def test_a_transport_that_was_just_closed_is_a_lost_connection_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ async def store(place: Place) -> AsyncIterator[StoreUnderTest]:
     await found.database.close()
 
 
+@pytest.mark.slow
 async def test_a_commit_that_is_cancelled_at_any_moment_is_stored_once_or_not_at_all(store: StoreUnderTest) -> None:
     answered = {}
     for number in range(60):

@@ -119,6 +119,7 @@ async def test_what_was_said_under_the_oldest_schema_is_there(tmp_path: Path) ->
         await found.database.close()
 
 
+@pytest.mark.slow
 async def test_a_migration_lets_others_pass_while_it_waits(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_module, "MIGRATE_LOCK_MS", 50)
     monkeypatch.setattr(postgres_module, "MIGRATE_PAUSE_S", 0.05)
@@ -151,6 +152,7 @@ async def test_a_migration_lets_others_pass_while_it_waits(postgres: Postgres, m
         await other.close()
 
 
+@pytest.mark.slow
 async def test_a_server_of_before_goes_on_with_a_newer_schema_that_serves_it(postgres: Postgres) -> None:
     name = await asyncio.to_thread(postgres.new_database)
     url = postgres.url(name)

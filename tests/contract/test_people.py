@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
+from securechat.auth.accounts import AccountService
+from securechat.bus.local import LocalBus
 from securechat.domain.accounts import User, fits
+from securechat.domain.ids import new_id
 from support.stores import Place, StoreUnderTest
 
 PEOPLE = [
@@ -75,3 +79,23 @@ async def test_everybody_is_listed_page_by_page(stores: StoreUnderTest, limit: i
         names += [user.username for user in page]
 
     assert names == sorted(name for name, _ in PEOPLE)
+
+
+async def test_blocks_that_other_servers_changed_are_read_again_also_those_that_ended(stores: StoreUnderTest) -> None:
+    await make_people(stores)
+    for user, blocked in (("usr_ana", "usr_bob"), ("usr_ana", "usr_carol"), ("usr_bob", "usr_ana")):
+        await stores.accounts.set_block(user, blocked, on=True)
+    here, anything = LocalBus(), cast("Any", None)
+    service = AccountService(
+        stores.accounts, anything, anything, here, anything, new_id, anything, str, lambda: False, anything
+    )  # fmt: skip
+    await service.load()
+    assert service.is_blocked("usr_ana", "usr_bob")
+    assert service.is_blocked("usr_bob", "usr_ana")
+    await stores.accounts.set_block("usr_bob", "usr_ana", on=False)
+    await stores.accounts.set_block("usr_ana", "usr_bob", on=False)
+    await service.load()
+
+    assert not service.is_blocked("usr_ana", "usr_bob")
+    assert not service.is_blocked("usr_bob", "usr_ana")
+    assert service.is_blocked("usr_ana", "usr_carol")

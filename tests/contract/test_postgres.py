@@ -16,7 +16,7 @@ from securechat.crypto.key_provider import FileKeys
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent
 from securechat.domain.entries import Entry, EntryType
-from securechat.domain.ports import AuditQuery, LogTransaction
+from securechat.domain.ports import AuditQuery, LogTransaction, RoomBatch
 from securechat.domain.rooms import RoomRole
 from securechat.errors import Shutdown, Unavailable
 from securechat.store import postgres_log, postgres_pool
@@ -77,7 +77,7 @@ async def write(store: StoreUnderTest, *entries: Entry) -> None:
         for each in entries:
             tx.append(each)
 
-    await store.log.commit(work)
+    await store.log.commit(work, store.log.lane(entries[0].room))
 
 
 async def say(store: StoreUnderTest, *cmids: str, room: str = ROOM, runs: list[int] | None = None) -> list[int]:
@@ -100,7 +100,7 @@ async def say(store: StoreUnderTest, *cmids: str, room: str = ROOM, runs: list[i
             found.append(seq)
         return found
 
-    return await store.log.commit(work)
+    return await store.log.commit(work, store.log.lane(room))
 
 
 async def texts(store: StoreUnderTest, room: str = ROOM) -> list[str]:
@@ -208,6 +208,72 @@ async def test_what_another_server_appended_is_seen_before_the_next_decision(one
 
     assert len(runs) == 2  # The first decision was on the room without b.
     assert await texts(one) == ["text a", "text b", "text c"]
+
+
+async def test_what_was_heard_of_another_server_needs_no_second_decision(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    await say(one, "a")
+    await say(other, "b", "c")
+    page = await other.log.page(ROOM, after=3, limit=10)
+    runs: list[int] = []
+
+    one.log.hear([RoomBatch(ROOM, page.entries[:1]), RoomBatch(ROOM, page.entries[1:])])
+
+    assert await say(one, "d", runs=runs) == [6]
+    assert len(runs) == 1
+    assert await texts(one) == ["text a", "text b", "text c", "text d"]
+
+
+async def test_a_removal_that_was_heard_is_read_from_the_database(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    await write(one, made(ROOM, 3, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
+    await say(other, "a")  # Now both have the room in memory.
+    removal = made(ROOM, 5, EntryType.MEMBER_REMOVED, member="usr_bob")
+    await write(one, removal)
+    found: list[object] = []
+
+    async def members(tx: LogTransaction) -> None:
+        await tx.load([ROOM], [], [])
+        state = tx.room(ROOM)
+        assert state is not None
+        found.append(dict(state.members))
+
+    other.log.hear([RoomBatch(ROOM, [removal])])
+
+    await other.log.commit(members, other.log.lane(ROOM))
+    assert found == [{"usr_ana": RoomRole.OWNER}]
+
+
+async def test_what_is_heard_while_a_commit_is_under_way_counts_after_it(one: StoreUnderTest, other: StoreUnderTest) -> None:
+    joined = made(ROOM, 5, EntryType.MEMBER_JOINED, member="usr_bob", role="member")
+    await say(one, "a")
+
+    async def hears(tx: LogTransaction) -> None:
+        await tx.load([ROOM], [], [])
+        tx.append(made(ROOM, 4, EntryType.MESSAGE_SENT, device="dev_1", cmid="b", body="text b"))
+        one.log.hear([RoomBatch(ROOM, [joined])])
+
+    async def members(tx: LogTransaction) -> list[str]:
+        await tx.load([ROOM], [], [])
+        state = tx.room(ROOM)
+        assert state is not None
+        return sorted(state.members)
+
+    await one.log.commit(hears, one.log.lane(ROOM))
+    await write(other, joined)
+
+    assert await one.log.commit(members, one.log.lane(ROOM)) == ["usr_ana", "usr_bob"]
+
+
+async def test_rooms_of_two_lanes_do_not_wait_for_each_other(one: StoreUnderTest) -> None:
+    rooms = [f"rm_{number}" for number in range(2, 20)]
+    second = next(room for room in rooms if one.log.lane(room) != one.log.lane(ROOM))
+    await create(one, second)
+
+    async def waits(tx: LogTransaction) -> list[int]:
+        await tx.load([ROOM], [], [])
+        return await say(one, "a", room=second)
+
+    async with asyncio.timeout(10):
+        assert await one.log.commit(waits, one.log.lane(ROOM)) == [3]
 
 
 async def test_servers_that_write_to_the_same_rooms_at_once_make_one_order(one: StoreUnderTest, other: StoreUnderTest) -> None:
@@ -418,6 +484,7 @@ async def test_a_commit_that_was_not_made_is_made_once(one: StoreUnderTest, plac
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])  # Fast as `pg_ctl restart`, immediate, killed.
+@pytest.mark.slow
 async def test_under_restarts_of_the_server_everything_acknowledged_is_there_once(
     one: StoreUnderTest, postgres: Postgres, number: int
 ) -> None:
@@ -582,7 +649,9 @@ USER_OWNED = {
     "users": "id", "devices": "user_id", "blocks": "user_id", "commands": "user_id", "reads": "user_id", "totp": "user_id",
     "passkeys": "user_id", "recovery_codes": "user_id", "externals": "user_id",
 }  # fmt: skip
-BY_KEY = {"names": "key", "invites": "code", "links": "token_hash", "codes": "hash"}
+BY_KEY = {
+    "names": "key", "invites": "code", "links": "token_hash", "codes": "hash", "subscriptions": "id", "dead_letters": "subscription_id",
+}  # fmt: skip
 NOT_SPREAD = {
     "settings", "audit", "org_keys", "storage_jobs", "apps", "alembic_version", "buckets", "audit_pending", "audit_taken",
 }  # fmt: skip

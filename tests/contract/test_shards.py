@@ -21,12 +21,16 @@ from securechat.domain.ports import AuditQuery, LogTransaction
 from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
 from securechat.store import moving as moving_module
 from securechat.store import sharded_log
-from securechat.store.buckets import BUCKETS, bucket_of
+from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
 from securechat.store.moving import move
-from securechat.store.postgres import open_postgres, read_all
+from securechat.store.postgres import PostgresTransaction, open_postgres, read_all
+from securechat.store.session_locks import ServerLocks
+from securechat.store.sharded_log import ShardedLog
 from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_sharded
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
+
+pytestmark = pytest.mark.slow
 
 DEATHS = 30
 ROOM, AT_HOME = "rm_1", "rm_2"
@@ -184,6 +188,88 @@ async def test_two_rooms_that_exchange_names_in_one_batch_are_told_and_wait_for_
     assert await one.value("SELECT count(*) FROM names WHERE kind = 'room'") == 2
 
 
+async def test_two_rooms_in_two_databases_that_exchange_names_hold_nobody_up_for_long(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other, and no database sees both: everybody else who commits would wait with them."""
+    at_home = next(f"rm_n{number}" for number in range(9) if bucket_of(f"rm_n{number}") % 2)
+    in_shard = next(f"rm_n{number}" for number in range(9) if not bucket_of(f"rm_n{number}") % 2)
+    await create(one, at_home, "Ops", "public")
+    await create(one, in_shard, "Dev", "public")
+    claim, both = sharded_log.ShardLog._claim, asyncio.Barrier(2)
+
+    async def together(self: Any, *arguments: Any) -> None:
+        with suppress(asyncio.BrokenBarrierError):  # Broken: this is not the first time.
+            await both.wait()
+        await both.abort()
+        await claim(self, *arguments)
+
+    monkeypatch.setattr(sharded_log.ShardLog, "_claim", together)
+    began = asyncio.get_running_loop().time()
+    done = await asyncio.gather(
+        write(one, made(at_home, 3, EntryType.ROOM_UPDATED, name="Dev")),
+        write(other, made(in_shard, 3, EntryType.ROOM_UPDATED, name="Ops")),
+        return_exceptions=True,
+    )
+    assert asyncio.get_running_loop().time() - began < 3
+    assert all(each is None or isinstance(each, (NameTaken, Unavailable)) for each in done), done
+
+
+async def test_who_is_late_to_give_back_old_names_leaves_the_one_that_the_room_has_now(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(one, ROOM + "p", "Zoo", "public")
+    is_stored, go_on = asyncio.Event(), asyncio.Event()
+    ended = sharded_log.ShardLog._ended
+
+    async def slowly(self: Any, tried: Any, *, stored: bool) -> None:
+        if "dev" in {key for key, _ in tried.claimed}:
+            is_stored.set()
+            await go_on.wait()
+        await ended(self, tried, stored=stored)
+
+    monkeypatch.setattr(sharded_log.ShardLog, "_ended", slowly)
+    late = asyncio.create_task(write(one, made(ROOM + "p", 3, EntryType.ROOM_UPDATED, name="Dev")))
+    await is_stored.wait()
+    await write(other, made(ROOM + "p", 4, EntryType.ROOM_UPDATED, name="Ops"))
+    go_on.set()
+    await late
+
+    with pytest.raises(NameTaken):
+        await create(one, "rm_n1", "Ops", "public")
+    await create(one, "rm_n2", "Dev", "public")
+
+
+async def test_a_name_is_not_taken_from_a_room_that_is_about_to_have_it(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim was in vain once; it wants the name again while another one finds out that it has not got it."""
+    await create(one, "rm_3", "Dev", "public")
+    await one.database.parts[0].read("INSERT INTO names (kind, key, owner) VALUES ('room', 'ops', 'rm_3') RETURNING 1")
+    found_out, go_on = asyncio.Event(), asyncio.Event()
+    fetch = PostgresTransaction.fetch
+
+    async def slowly(self: PostgresTransaction, sql: str, *values: object) -> list[Any]:
+        if sql.startswith("DELETE FROM names") and not found_out.is_set():
+            found_out.set()
+            await go_on.wait()
+        return await fetch(self, sql, *values)
+
+    monkeypatch.setattr(PostgresTransaction, "fetch", slowly)
+    wants = asyncio.create_task(create(one, ROOM + "p", "Ops", "public"))
+    await found_out.wait()
+    again = asyncio.create_task(write(other, made("rm_3", 3, EntryType.ROOM_UPDATED, name="Ops")))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while not again.done() and not any([(await part.read(waits))[0][0] for part in one.database.parts]):
+            await asyncio.sleep(0.01)
+    go_on.set()
+    done = await asyncio.gather(wants, again, return_exceptions=True)
+
+    assert sorted(type(each) is NameTaken for each in done) == [False, True], done
+    assert len(await one.log.lookup("usr_bob", "ops")) == 1
+
+
 async def test_what_is_remembered_of_a_room_is_in_the_audit_log_at_home_once(
     one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +286,40 @@ async def test_what_is_remembered_of_a_room_is_in_the_audit_log_at_home_once(
 
         assert [each.action for each in await again.audit.page(AuditQuery(after=0), limit=9)] == ["a", "b"]
         assert await again.value("SELECT count(*) FROM audit_pending") == await again.value("SELECT count(*) FROM audit_taken") == 0
+
+
+async def test_what_waits_for_the_audit_log_is_taken_once_also_by_two_who_see_it_at_the_same_time(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(one.log, ShardedLog)
+    assert isinstance(other.log, ShardedLog)
+
+    async def later(_: object) -> None:
+        pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardedLog, "_relay", later)
+        joined = made(ROOM, 3, EntryType.MEMBER_JOINED, member="usr_bob", role="member")
+        await write(one, joined, event=AuditEvent(action="a"))
+    seen, go_on = asyncio.Event(), asyncio.Event()
+    slow = other.log._logs[1]
+    fetch = slow.database.fetch
+
+    async def paused(sql: str, *values: object) -> list[Any]:
+        rows = await fetch(sql, *values)
+        seen.set()
+        await go_on.wait()
+        return rows
+
+    monkeypatch.setattr(slow.database, "fetch", paused)
+    behind = asyncio.create_task(slow.relay())
+    await seen.wait()
+    await one.log._logs[1].relay()
+    go_on.set()
+    await behind
+
+    assert [each.action for each in await one.audit.page(AuditQuery(after=0), limit=9)] == ["a"]
+    assert await one.value("SELECT count(*) FROM audit_pending") == await one.value("SELECT count(*) FROM audit_taken") == 0
 
 
 async def test_lists_are_of_all_databases(one: StoreUnderTest) -> None:
@@ -589,6 +709,90 @@ async def test_two_do_not_move_one_bucket_and_jobs_rest_meanwhile(
     await one.jobs.rotate(messages=False)
     with pytest.raises(Conflict, match="storage job"):
         await move(urls(place), bucket_of(ROOM), "shard1")
+
+
+async def test_nothing_moves_while_somebody_serves_who_would_not_find_it(one: StoreUnderTest, place: Place) -> None:
+    """They would tell people that they are in no such room."""
+    server = ServerLocks(urls(place)[HOME], shared=True)
+    await server.enter()
+    try:
+        with pytest.raises(Conflict, match="1 of the servers"):
+            await move(urls(place), bucket_of(ROOM), HOME)
+        await server.knows(1)
+        await move(urls(place), bucket_of(ROOM), HOME)
+        await server._end()
+        assert await server._try()
+        await move(urls(place), bucket_of(ROOM), "shard1")
+    finally:
+        await server.leave()
+
+
+async def test_a_job_that_began_while_a_move_prepared_goes_first(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the target it may be past the rooms that come: they would stay as they are."""
+    index = moving_module._index
+
+    async def slowly(connection: Any) -> None:
+        await index(connection)
+        await one.jobs.rotate(messages=False)
+
+    monkeypatch.setattr(moving_module, "_index", slowly)
+    with pytest.raises(Conflict, match="storage job"):
+        await move(urls(place), bucket_of(ROOM), HOME)
+    await say(one, ROOM, "a")
+
+
+async def test_keys_are_not_rotated_when_a_move_begins_meanwhile(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared already would change in silence."""
+    await say(one, ROOM, "a")
+    create_key, fence = one.keys.provider.create, moving_module.BucketMove._fence
+    copied, rotated = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slowly() -> int:
+        asyncio.run_coroutine_threadsafe(copied.wait(), loop).result()
+        return create_key()
+
+    async def looked(self: Any) -> None:
+        copied.set()
+        await rotated.wait()
+        await fence(self)
+
+    monkeypatch.setattr(one.keys.provider, "create", slowly)
+    monkeypatch.setattr(moving_module.BucketMove, "_fence", looked)
+    rotation = asyncio.create_task(one.jobs.rotate(messages=False))
+    moving = asyncio.create_task(move(urls(place), bucket_of(ROOM), HOME))
+    try:
+        with pytest.raises(Conflict, match="being moved"):
+            await rotation
+    finally:
+        rotated.set()
+    await moving
+
+
+async def test_who_read_long_ago_where_a_bucket_was_going_does_not_let_it_arrive_again(
+    place: Place, one: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went there and came back meanwhile. In two databases, it would be written to in both."""
+    bucket = bucket_of(AT_HOME)
+    assert isinstance(one.database, ShardedDatabase)
+    await move(urls(place), bucket, "shard1")
+    await move(urls(place), bucket, HOME)
+    not_plain = ShardedDatabase._not_plain
+    old = {HOME: (AWAY, "shard1"), "shard1": (ABSENT, "")}
+
+    async def slowly(part: Any) -> dict[int, tuple[str, str]]:
+        return {**await not_plain(part), bucket: old.pop(HOME if part is one.database else "shard1")}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardedDatabase, "_not_plain", staticmethod(slowly))
+        await one.database.refresh()
+    await one.database.refresh()
+    assert bucket in one.database.buckets(HOME)
+    await say(one, AT_HOME, "c1")
 
 
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────────────

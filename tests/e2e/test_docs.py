@@ -32,6 +32,8 @@ GROUPS = {
     "app",
     "token",
     "grant",
+    "subscription",
+    "dead-letters",
 }
 RUN = [path for path in PAGES if "<!-- run -->" in path.read_text()]
 

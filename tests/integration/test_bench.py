@@ -1,4 +1,8 @@
-"""`make bench` starts: one small figure of every group: commands, history, encryption at rest, sealed; and of the bare server."""
+"""The benches start, and measure something.
+
+`make bench`: one small figure of every group: commands, history, encryption at rest, sealed; and of the bare server. `make bench-cluster`: everything
+small, with two servers.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,21 @@ measure.run("agrs", 0.2, Path(sys.argv[1]))
 """
 
 
+SMALL_CLUSTER = """
+import sys
+from pathlib import Path
+from securechat.cli.bench import run_bench
+sys.path[:0] = [".", "tests"]
+from benchmarks import cluster, world
+
+world.PAIRS, world.ROOMS, world.ROOM = 4, 2, 6
+cluster.SERVERS, cluster.SETTLE_S, cluster.WARMUP_S, cluster.STORM_S = (2,), 0.1, 0.1, 1.0
+doors = cluster._doors
+cluster._doors = lambda letter: doors(letter) if letter == "a" else doors(letter)[:2]
+run_bench(None, 0.2, Path(sys.argv[1]), cluster=True)
+"""
+
+
 def test_every_group_of_the_bench_measures_something(tmp_path: Path) -> None:
     build_client()
     found = tmp_path / "figures.json"
@@ -41,3 +60,25 @@ def test_every_group_of_the_bench_measures_something(tmp_path: Path) -> None:
         assert row["bare"] > 0, row
     assert [row for row in rows if row["letter"] == "s"]
     assert "ratio" in done.stdout
+
+
+def test_the_bench_of_a_cluster_measures_every_figure(tmp_path: Path) -> None:
+    found = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_CLUSTER, str(found)], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4_000:]
+    document = json.loads(found.read_bytes())
+
+    assert {row["letter"] for row in document["rows"]} == set("adlsb")
+    assert {row["door"] for row in document["rows"]} == {"embedded", "direct", "HAProxy"}
+    for row in document["rows"]:
+        assert row["accepted_per_s"] > 0, row
+        if row["door"] == "embedded":
+            continue
+        elsewhere = row["figures"].get("another one")
+        assert elsewhere is None or elsewhere["value"] > 0, "nobody heard anything by way of the other server"
+        assert row["accepted_per_bus_message"] > 0, "nothing went over the bus"
+    assert [run["result"]["storm_s"] for run in document["runs"] if "back" in run["case"]][-1] > 0
+    assert document["stored_bytes_per_message"] > 200
+    assert document["gates"], "nothing was compared"

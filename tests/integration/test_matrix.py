@@ -111,6 +111,16 @@ ATTEMPTS: dict[str, Callable[[Case], c.Command]] = {
     "member.add": lambda at: c.MemberAdd(room=at.room, user=at.people.newcomer),
     "member.remove": lambda at: c.MemberRemove(room=at.room, user=at.somebody),
     "member.role": lambda at: c.MemberRole(room=at.room, user=at.somebody, role="guest"),
+    "subscription.create": lambda at: c.SubscriptionCreate(room=at.room, url=f"https://192.0.2.1/{CANARY}"),
+    "subscription.list": lambda at: c.SubscriptionList(room=at.room),
+    "subscription.overview": lambda _: c.SubscriptionOverview(),
+    "subscription.delete": lambda at: c.SubscriptionDelete(room=at.room, subscription="sub_x"),
+    "subscription.pause": lambda at: c.SubscriptionPause(room=at.room, subscription="sub_x"),
+    "subscription.resume": lambda at: c.SubscriptionResume(room=at.room, subscription="sub_x"),
+    "subscription.rotate": lambda at: c.SubscriptionRotate(room=at.room, subscription="sub_x"),
+    "dead.letter.list": lambda at: c.DeadLetterList(room=at.room, subscription="sub_x"),
+    "dead.letter.replay": lambda at: c.DeadLetterReplay(room=at.room, subscription="sub_x"),
+    "dead.letter.drop": lambda at: c.DeadLetterDrop(room=at.room, subscription="sub_x"),
     "user.me": lambda _: c.Me(),
     "user.get": lambda at: c.UserGet(users=[at.somebody]),
     "user.find": lambda _: c.UserFind(query="some"),
@@ -201,7 +211,9 @@ UNMET: dict[str, set[int]] = {
     "recovery.create": {404, 409}, "provider.begin": {404}, "provider.finish": {403}, "session.provider": {403},
     "account.provider": {403}, "external.begin": {404}, "external.add": {403}, "external.remove": {404}, "oauth.token": {400},
     "oauth.device": {400}, "oauth.revoke": {400}, "consent.get": {404}, "consent.give": {404}, "grant.revoke": {404},
-    "token.revoke": {404}, "app.delete": {404},
+    "token.revoke": {404}, "app.delete": {404}, "subscription.create": {400}, "subscription.delete": {404},
+    "subscription.pause": {404}, "subscription.resume": {404}, "subscription.rotate": {404}, "dead.letter.list": {404},
+    "dead.letter.replay": {404}, "dead.letter.drop": {404},
 }  # fmt: skip
 """What somebody who may is answered to an attempt that lacks more than permission: a ticket, a factor."""
 

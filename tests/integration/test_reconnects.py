@@ -42,9 +42,8 @@ async def test_a_client_that_comes_back_costs_the_database_three_queries_however
                     await asyncio.gather(*(each.authenticate(token) for each, token in zip(everybody, tokens, strict=True)))
                     took, spent = time.monotonic() - began, proxy.turns - turns
                     await asyncio.gather(*(leave(each) for each in everybody))
-                beside = 4 * (took + 1)  # It looks whether the database answers, and for sessions that ended.
                 print(f"{spent} round trips for {PEOPLE} clients in {took:.2f} s")
-                assert spent <= QUERIES * PEOPLE + beside
+                assert spent < (QUERIES + 0.5) * PEOPLE  # It looks besides whether the database answers, and for ended sessions.
                 await leave(there)
             finally:
                 await asyncio.to_thread(server.stop)

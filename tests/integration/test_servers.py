@@ -291,7 +291,7 @@ async def test_whatever_redis_does_everything_arrives_once_within_two_seconds(wo
         await until(lambda: _degraded(world.two) == [] == _degraded(world.one))
         await goes_on()
         await until(lambda: _metric(world.two, "limits_shared") == 1)
-        world.account()  # Whose signing in is told at once.
+        world.one.post("/sessions", {"username": "owner", "password": "wrong one"}, status=401)  # That is told at once.
         await until(lambda: world.redis.ask("KEYS", "{securechat:*}:limit:*"))
         await asyncio.to_thread(world.redis.pause)
         await goes_on(10)

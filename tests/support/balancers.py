@@ -57,7 +57,7 @@ class Balancer:
     Args:
         kind: One of `KINDS`.
         files: Certificates.
-        servers: Ports of the servers.
+        servers: Ports of the servers; there may be fewer than in the file.
     """
 
     def __init__(self, kind: str, files: Files, servers: Sequence[int]) -> None:
@@ -70,6 +70,7 @@ class Balancer:
         text = source.read_text()
         for number, port in enumerate(servers, 1):
             text = text.replace(f"chat{number}.internal:8443", f"127.0.0.1:{port}")
+        text = re.sub(r"^.*\bchat\d\.internal:8443.*\n", "", text, flags=re.MULTILINE)
         text = re.sub(r"^(\s*(?:bind|listen)) \S*443\b", rf"\g<1> 127.0.0.1:{self.port}", text, flags=re.MULTILINE)
         text = re.sub(r"/etc/(?:haproxy|nginx)/(?=[a-z-]+\.(?:crt|key|pem))", f"{files.folder}/", text)
         text = text.replace("/run/", f"{files.folder}/")
@@ -86,6 +87,12 @@ class Balancer:
     def url(self) -> str:
         """Where people come."""
         return f"https://localhost:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def log(self) -> str:

@@ -69,6 +69,11 @@ class Postgres:
         """Return where a database is."""
         return f"postgresql://securechat@127.0.0.1:{port or self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """The process whose children do the work."""
+        return int((self.folder / "data/postmaster.pid").read_text().split()[0])
+
     def new_database(self) -> str:
         """Make an empty database and return its name."""
         self._databases += 1
@@ -141,10 +146,9 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _pids(self) -> list[int]:
-        """Return the postmaster's process id, and those of its children."""
-        postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
-        children = (Path(f"/proc/{postmaster}/task/{postmaster}/children")).read_text().split()
-        return [postmaster, *map(int, children)]
+        """Return its process id, and those of its children."""
+        children = (Path(f"/proc/{self.pid}/task/{self.pid}/children")).read_text().split()
+        return [self.pid, *map(int, children)]
 
     def _answers(self) -> bool:
         return (

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,35 +17,55 @@ from support.running import wait_until
 class RedisNode:
     """One Redis.
 
+    Args:
+        cluster: It will be part of one.
+        tls: Files for TLS instead of clear text: (authority, certificate, key).
+        options: Further ones.
+
     Attributes:
         port: On loopback.
     """
 
-    def __init__(self, *, cluster: bool = False) -> None:
+    def __init__(self, *, cluster: bool = False, tls: tuple[Path, Path, Path] | None = None, options: Sequence[str] = ()) -> None:
         assert shutil.which("redis-server"), "Redis is missing: run tools/services"
         self.folder = Path(tempfile.mkdtemp(prefix="sc-redis-"))
         self.port = free_port()
         self._cluster = ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000"]
         if not cluster:
             self._cluster = []
+        self._options = list(options)
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"rediss://localhost:{self.port}?ssl_ca_certs={self._tls[0]}" if self._tls else f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self.folder), *self._options]
+        if self._tls is None:
+            options += ["--port", str(self.port)]
+        else:
+            names = ("--tls-ca-cert-file", "--tls-cert-file", "--tls-key-file")
+            options += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            options += [part for name, path in zip(names, self._tls, strict=True) for part in (name, str(path))]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(["redis-server", *options, *self._cluster], stdout=log, stderr=log)
         wait_until(lambda: self.ask("PING", check=False) == "PONG", "Redis answers")
 
     def ask(self, *command: str, check: bool = True) -> str:
         """Execute a command from outside and return what it prints."""
-        done = subprocess.run(["redis-cli", "-p", str(self.port), *command], capture_output=True, text=True, check=check)
+        tls = ["--tls", "--cacert", str(self._tls[0])] if self._tls else []
+        done = subprocess.run(["redis-cli", "-p", str(self.port), *tls, *command], capture_output=True, text=True, check=check)
         return done.stdout.strip()
 
     def pause(self) -> None:
@@ -72,15 +92,19 @@ class RedisNode:
 
 
 class RedisCluster:
-    """Three nodes, each with a third of the slots."""
+    """Three nodes, each with a third of the slots; with `replicas`, three more that take over when one of them ends."""
 
-    def __init__(self) -> None:
-        self.nodes = [RedisNode(cluster=True) for _ in range(3)]
+    def __init__(self, *, replicas: bool = False) -> None:
+        self.nodes = [RedisNode(cluster=True) for _ in range(6 if replicas else 3)]
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
-        command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
+        command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", str(int(replicas)), "--cluster-yes"]
         subprocess.run(command, check=True, capture_output=True)
         wait_until(
             lambda: all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes), "the cluster is ready", 30
+        )
+        copies = self.nodes[3:]
+        wait_until(
+            lambda: all("master_link_status:up" in each.ask("INFO", "replication") for each in copies), "replicas follow", 30
         )
 
     @property
@@ -118,9 +142,9 @@ def one_node() -> Iterator[RedisNode]:
 
 
 @contextmanager
-def cluster() -> Iterator[RedisCluster]:
-    """Run three as one."""
-    found = RedisCluster()
+def cluster(*, replicas: bool = False) -> Iterator[RedisCluster]:
+    """Run three as one, or three with a replica each."""
+    found = RedisCluster(replicas=replicas)
     try:
         yield found
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import shutil
 import sqlite3
 from pathlib import Path
@@ -23,13 +25,26 @@ COLUMNS = ["chain", "n", "at", "action", "actor", "device", "address", "subject"
 DAY_S = 86_400
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ManualClock]:
+    """Twenty records, with checkpoints at 5, 10, 15 and 20: the folder of a log for each test to copy, and its time."""
+
+    async def write() -> ManualClock:
+        folder = AuditFolder(above / "data").open()
+        await folder.write(20)
+        await folder.close()
+        return folder.clock
+
+    above = tmp_path_factory.mktemp("written")
+    return above, asyncio.run(write())
+
+
 @pytest.fixture
-async def log(tmp_path: Path) -> AuditFolder:
-    """Twenty records, with checkpoints at 5, 10, 15 and 20, and the server stopped."""
-    folder = AuditFolder(tmp_path / "data").open()
-    await folder.write(20)
-    await folder.close()
-    return folder
+def log(tmp_path: Path, written: tuple[Path, ManualClock]) -> AuditFolder:
+    """The log that was written, and the server stopped."""
+    above, clock = written
+    shutil.copytree(above, tmp_path, dirs_exist_ok=True)
+    return AuditFolder(tmp_path / "data", copy.copy(clock))
 
 
 def records(log: AuditFolder) -> list[AuditRecord]:

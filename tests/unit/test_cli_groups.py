@@ -34,6 +34,7 @@ def test_a_command_of_its_own_needs_no_group(arguments: tuple[str, ...]) -> None
     assert not {"securechat.cli.operator", "securechat.sdk.client", "securechat.store.postgres"} & set(modules)
 
 
+@pytest.mark.slow
 def test_a_group_is_loaded_alone_and_all_for_the_help_text() -> None:
     assert loaded("room", "list")[0] == ["room"]
     assert loaded()[0] == loaded("--help")[0] == loaded("no-such-command")[0] == list(GROUPS)

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from securechat.crypto.identity import IdentityKey
 from securechat.crypto.key_exchange import Suite
+from securechat.domain.accounts import Principal, Role
+from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized, Unavailable
 from securechat.gateway.connection import AUTH_S, ClientConnection
 from securechat.ops.metrics import Counters
+from securechat.protocol import frames as f
 from securechat.protocol.codec import Encoding
 from support import session_vectors as v
+from support.fakes import principal
 
 CASE: Final = json.loads(Path(v.PATH).read_text())["cases"][0]
 
@@ -120,3 +125,19 @@ async def test_only_a_bad_token_is_called_one(error: ChatError, code: int) -> No
 
     await connection._guard(authenticate(), "auth")
     assert socket.closed_with == code
+
+
+async def test_a_role_that_changed_while_a_token_was_looked_at_stays() -> None:
+    """Whoever goes on sending tokens does not keep what was taken from them."""
+    connection, _ = connected()
+    before = msgspec.structs.replace(principal("ana"), role=Role.ADMIN)
+    connection.principal = before
+
+    async def who(_token: Secret) -> Principal:
+        found = msgspec.structs.replace(before, expires_at=99)
+        connection.principal = msgspec.structs.replace(before, role=Role.MEMBER)  # As the hub does.
+        return found
+
+    connection._session.who = who  # type: ignore[method-assign, assignment]
+    await connection._extend(before, f.Auth(id="c1", token=Secret("t")))
+    assert (connection.principal.role, connection.principal.expires_at) == (Role.MEMBER, 99)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
+from unittest.mock import MagicMock
 
+import msgspec
 import pytest
 
 from securechat.domain.accounts import Role, User
@@ -16,7 +18,9 @@ from securechat.errors import Unauthorized
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
+from securechat.gateway.listener import Gateway
 from securechat.gateway.message_queue import MessageQueue
+from securechat.gateway.roster import Presence, Roster
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block, Form
@@ -342,3 +346,63 @@ async def test_a_role_that_changes_changes_on_open_connections(hub: Hub) -> None
 
     assert (ana.principal.role, bob.principal.role) == (Role.ADMIN, Role.MEMBER)
     assert ana.told == ["user.updated"]
+
+
+async def test_other_servers_are_told_of_memberships_that_were_set_right(hub: Hub) -> None:
+    told: list[Presence] = []
+    hub.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
+    attach(hub, "ana")
+    hub.admit("usr_ana", RoomSummary(id="rm_1", kind="private", last_seq=3))
+    hub.admit("usr_ana", RoomSummary(id="rm_1", kind="private", last_seq=3))
+    hub.expel("usr_ana", "rm_1")
+    hub.expel("usr_ana", "rm_1")
+    assert told == [{"rm_1": {"usr_ana": True}}, {"rm_1": {"usr_ana": False}}]
+
+
+async def test_other_servers_are_told_what_changed_while_somebody_was_away_for_a_moment(hub: Hub) -> None:
+    told: list[Presence] = []
+    hub.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
+    ana = attach(hub, "ana", "rm_1", "rm_2")
+    hub._show_presence()
+    hub.detach(cast("ClientConnection", ana), "usr_ana")
+    attach(hub, "ana", "rm_2", "rm_3")
+    assert told == [
+        {"rm_1": {"usr_ana": True}, "rm_2": {"usr_ana": True}},
+        {"rm_1": {"usr_ana": False}, "rm_3": {"usr_ana": True}},
+    ]
+
+
+async def test_a_role_that_was_read_does_not_undo_one_that_came_meanwhile(hub: Hub) -> None:
+    """Which of the two is newer nobody knows: so it is read again."""
+    ana = attach(hub, "ana", "rm_1")
+    user = User(id="usr_ana", username="ana", display_name="Ana", role=Role.ADMIN)
+    hub.show(Signal(user, room="rm_1", ephemeral=False))
+    reads = 0
+
+    class Accounts:
+        async def users(self, _ids: list[str]) -> list[User]:
+            nonlocal reads
+            reads += 1
+            if reads == 1:
+                hub.show(Signal(msgspec.structs.replace(user, role=Role.MEMBER), room="rm_1", ephemeral=False))
+                return [user]
+            return [msgspec.structs.replace(user, role=Role.MEMBER)]
+
+    nothing = cast("Any", MagicMock())
+    gateway = Gateway(
+        hub,
+        nothing,
+        cast("Any", Accounts()),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+    )
+    await gateway._read_roles()
+    assert (ana.principal.role, reads) == (Role.MEMBER, 2)

@@ -130,7 +130,7 @@ def test_what_is_made_from_the_code_is_fresh() -> None:
 def test_every_command_has_a_reply_and_a_door() -> None:
     operator_only = {
         c.SetupLink, c.BackupCreate, c.ServerStatus, c.CertificateGet, c.CertificateRenew, c.AuditPrune, c.StorageStatus,
-        c.StorageRotate, c.StorageShred, c.TokenKeyList, c.TokenKeyRotate,
+        c.StorageRotate, c.StorageShred, c.TokenKeyList, c.TokenKeyRotate, c.SubscriptionOverview,
     }  # fmt: skip
 
     assert set(COMMANDS) == set(c.REPLIES)
@@ -226,6 +226,30 @@ def test_a_full_log_queue_drops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # ── health, folders, certificates ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_however_many_ask_at_once_whether_it_is_ready_the_store_is_asked_once() -> None:
+    asked = 0
+    answer = asyncio.Event()
+
+    async def check() -> None:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+
+    health = Health({"store": check})
+    health.started = True
+    waiting = [asyncio.create_task(health.readiness()) for _ in range(100)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    health.draining = True
+    answer.set()
+    found = await asyncio.gather(*waiting[1:])
+    assert asked == 1
+    assert {each.checks["server"] for each in found} == {"draining"}
+    await health.readiness()
+    assert asked == 2
 
 
 async def test_readiness_says_which_dependency_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -143,6 +144,26 @@ async def test_while_the_store_does_not_answer_nothing_waits_for_it(world: World
     assert [entry.cmid for entry in world.store.entries] == ["1", "2"]
 
 
+async def test_what_is_stored_is_told_also_if_the_store_does_not_say_which_room_somebody_joined(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def head(_user_id: str, _room_id: str) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(world.store, "head", head)
+
+    def join(transaction: LogTransaction, at: int) -> str:
+        entry = Entry(type=EntryType.MEMBER_JOINED, room="rm_a", seq=2, at=at, user="usr_ana", member="usr_eve", role="member")
+        transaction.append(entry)
+        return "done"
+
+    world.log.submit(Operation(join, ["rm_a"]), lambda result: world.answers.__setitem__("join", result))
+    world.send(ANA, "rm_b", "1")
+    await world.settle()
+    assert world.answers["join"] == "done"
+    assert [batch.room for batch in world.bus.batches] == ["rm_a", "rm_b"]
+
+
 async def test_nothing_is_answered_or_told_before_the_commit(world: World) -> None:
     world.store.gate.clear()
     world.send(ANA, "rm_a", "1")
@@ -168,6 +189,52 @@ async def test_what_comes_while_a_commit_runs_is_one_next_batch(world: World) ->
     assert world.store.commits == 2
     assert [[e.seq for e in batch.entries] for batch in world.bus.batches] == [[2], list(range(3, 28)), list(range(2, 27))]
     assert world.store.loads[1] == ["rm_a", "rm_b"]  # In the order of their ids: no two servers can wait for each other.
+
+
+def _note(order: list[str], what: str, _result: object) -> None:
+    order.append(what)
+
+
+async def test_a_batch_is_told_while_the_next_one_is_being_stored(world: World) -> None:
+    order: list[str] = []
+    load = world.store.commit
+
+    async def commit(work: Callable[[LogTransaction], Awaitable[Any]], lane: int = 0, /) -> Any:
+        order.append(f"store {len(order)}")
+        return await load(work, lane)
+
+    world.store.commit = commit  # type: ignore[method-assign]
+    world.store.gate.clear()
+    for cmid in ("one", "two"):
+        operation = world.messaging.send(ANA, MessageSend(room="rm_a", cmid=cmid, body="text"))
+        world.log.submit(operation, partial(_note, order, cmid))
+        await asyncio.sleep(0)
+    world.store.gate.set()
+    await world.settle()
+
+    assert order == ["store 0", "store 1", "one", "two"]
+
+
+async def test_a_batch_that_takes_long_to_tell_is_told_before_the_next_one(world: World) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def head(user_id: str, room_id: str) -> None:
+        begun.set()
+        await go_on.wait()
+
+    world.store.head = head  # type: ignore[method-assign]
+
+    def joins(transaction: LogTransaction, now: int) -> None:
+        transaction.append(Entry(type=EntryType.MEMBER_JOINED, room="rm_a", seq=2, at=now, user="usr_eve", member="usr_eve"))
+
+    world.log.submit(Operation(joins, ("rm_a",)), lambda _result: None)
+    await asyncio.sleep(0)
+    world.send(ANA, "rm_a", "one")
+    await begun.wait()
+    go_on.set()
+    await world.settle()
+
+    assert [[entry.seq for entry in batch.entries] for batch in world.bus.batches] == [[2], [3]]
 
 
 async def test_a_refused_operation_does_not_touch_its_batch_mates(world: World) -> None:

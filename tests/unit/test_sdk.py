@@ -32,7 +32,7 @@ from securechat.sdk.profile import Profile, ProfileToken, load_profile, save_pro
 from securechat.sdk.room import Room
 from securechat.sdk.transport import Closed, Transport
 
-ROOM, ANA, BOB, DEVICE = "rm_0", "usr_ana", "usr_bob", "dev_0"
+ROOM, ANA, BOB, DEVICE, SUB = "rm_0", "usr_ana", "usr_bob", "dev_0", "sub_0"
 PEOPLE = [User(id=BOB, username="bob", display_name="Bob")]
 SUMMARY = c.RoomSummary(id=ROOM, kind="public", name="ops")
 SESSION = c.Session(user=PEOPLE[0], device=DEVICE, access_token="a", expires_in=600, refresh_token="r")
@@ -76,6 +76,29 @@ REPLIES: dict[type, Any] = {
     c.AppCreated: c.AppCreated(
         app=c.App(id="app_0", name="N", redirect_uris=[], scopes=[], confidential=False, device_flow=True, created_at=1)
     ),
+    c.Subscriptions: c.Subscriptions(subscriptions=[]),
+    c.SubscriptionCreated: c.SubscriptionCreated(
+        subscription=c.Subscription(
+            id=SUB,
+            room=ROOM,
+            url="u",
+            types=[],
+            state="active",
+            reason="",
+            cursor=1,
+            behind=0,
+            dead_letters=0,
+            attempts=0,
+            next_at=0,
+            failing_since=0,
+            delivered_at=0,
+            created_by=ANA,
+            created_at=1,
+        ),
+        secret="s",
+    ),
+    c.DeadLetters: c.DeadLetters(letters=[]),
+    c.DeadLettersTaken: c.DeadLettersTaken(count=1),
     c.Done: c.Done(),
 }
 
@@ -113,6 +136,18 @@ CASES: list[tuple[c.Command, Method]] = [
     (c.MemberRemove(room=ROOM, user=BOB), lambda x: x.room.remove(BOB)),
     (c.MemberRole(room=ROOM, user=BOB, role="guest"), lambda x: x.room.set_role(BOB, "guest")),
     (c.RoomPermit(room=ROOM, action="message.send", role="owner"), lambda x: x.room.permit("message.send", "owner")),
+    (
+        c.SubscriptionCreate(room=ROOM, url="https://x", types=["message.sent"]),
+        lambda x: x.room.subscribe("https://x", types=["message.sent"]),
+    ),
+    (c.SubscriptionList(room=ROOM), lambda x: x.room.subscriptions()),
+    (c.SubscriptionDelete(room=ROOM, subscription=SUB), lambda x: x.room.unsubscribe(SUB)),
+    (c.SubscriptionPause(room=ROOM, subscription=SUB), lambda x: x.room.pause_subscription(SUB)),
+    (c.SubscriptionResume(room=ROOM, subscription=SUB), lambda x: x.room.resume_subscription(SUB)),
+    (c.SubscriptionRotate(room=ROOM, subscription=SUB, keep_hours=3), lambda x: x.room.rotate_subscription(SUB, keep_hours=3)),
+    (c.DeadLetterList(room=ROOM, subscription=SUB, after=2, limit=3), lambda x: x.room.dead_letters(SUB, after=2, limit=3)),
+    (c.DeadLetterReplay(room=ROOM, subscription=SUB, seq=3), lambda x: x.room.replay_dead_letters(SUB, 3)),
+    (c.DeadLetterDrop(room=ROOM, subscription=SUB), lambda x: x.room.drop_dead_letters(SUB)),
     (c.CommandList(room=ROOM), lambda x: x.room.commands()),
     (
         c.RoomCreate(name="ops", kind="public", topic="t", members=[BOB]),
@@ -231,6 +266,7 @@ OPERATORS = {
     "storage.shred",
     "token.key.list",
     "token.key.rotate",
+    "subscription.overview",
 }
 
 

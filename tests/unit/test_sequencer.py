@@ -15,6 +15,7 @@ from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType, Page
 from securechat.domain.ports import LogStore, RoomBatch
 from securechat.errors import Unavailable
+from securechat.gateway.arrival import Outdated
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
 from securechat.ops.metrics import Counters
@@ -144,8 +145,11 @@ class Server:
         connection = cast("ClientConnection", listener)
         self.hub.expect(connection, user, listener.principal.device_id)
         try:
-            heads = await self.log.heads(user)
-            arrival = self.hub.attach(connection, user, {head.id: head.last_seq for head in heads})
+            while True:
+                heads = await self.log.heads(user)
+                with contextlib.suppress(Outdated):
+                    arrival = self.hub.attach(connection, user, {head.id: head.last_seq for head in heads})
+                    break
         finally:
             self.hub.forget(connection, user)
         for head in heads:
@@ -279,6 +283,72 @@ async def test_who_comes_in_while_a_gap_is_read_is_told_which_room_they_joined(m
         monkeypatch.setattr(log, "head", late)
         server.sequencer.deliver([log.append("rm_0")])
         await until(lambda: ana.at.get("rm_0") == eve.at.get("rm_0") == 4, server)
+
+
+async def test_who_is_let_in_after_a_gap_was_read_hears_the_room_that_they_joined_meanwhile() -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_bob")
+    async with servers(log, 1) as (server,):
+        bob = await server.connect("usr_bob")
+        ana = Listener(log, "usr_ana")
+        connection = cast("ClientConnection", ana)
+        server.hub.expect(connection, "usr_ana", ana.principal.device_id)
+        late = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+        server.sequencer.deliver([log.append("rm_0")])
+        await until(lambda: bob.at["rm_0"] == 3, server)
+        server.sequencer.deliver([late])
+        arrival = server.hub.attach(connection, "usr_ana", {})  # Her snapshot is older than the join.
+        assert [(summary.id, arrival.missed) for summary in arrival.opened] == [("rm_0", [("rm_0", 1, 3)])]
+
+
+async def test_who_was_removed_behind_what_was_heard_first_is_not_let_in_with_an_older_snapshot() -> None:
+    """The removal is not here yet, and what follows it is delivered: nobody would hear of the removal in time."""
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+    async with servers(log, 1) as (server,):
+        ana = Listener(log, "usr_ana")
+        connection = cast("ClientConnection", ana)
+        server.hub.expect(connection, "usr_ana", ana.principal.device_id)
+        older = {head.id: head.last_seq for head in await log.heads("usr_ana")}
+        log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_ana")
+        server.sequencer.deliver([log.append("rm_0")])
+        with pytest.raises(Outdated):
+            server.hub.attach(connection, "usr_ana", older)
+        assert server.hub.is_expected("usr_ana")
+        server.hub.attach(connection, "usr_ana", {head.id: head.last_seq for head in await log.heads("usr_ana")})
+        server.sequencer.deliver([log.append("rm_0")])  # She would say so.
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+async def test_a_join_that_comes_after_a_snapshot_told_of_it_is_known_to_who_is_let_in_later(devices: int) -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_bob")
+    async with servers(log, 1) as (server,):
+        ana = Listener(log, "usr_ana")
+        connection = cast("ClientConnection", ana)
+        server.hub.expect(connection, "usr_ana", ana.principal.device_id)
+        late = log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+        await server.connect("usr_bob")
+        if devices == 2:
+            await server.connect("usr_ana")
+        server.sequencer.deliver([late])
+        server.hub.attach(connection, "usr_ana", {})  # Her snapshot is older than the join.
+        server.listeners.append(ana)
+        await until(lambda: ana.at == {"rm_0": -1}, server)
+
+
+async def test_a_join_that_waits_for_what_comes_before_it_is_not_forgotten_with_a_room_that_nobody_hears() -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+    async with servers(log, 1) as (server,):
+        await server.connect("usr_ana")
+        eve = await server.connect("usr_eve")
+        server.sequencer.deliver([log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_ana")])
+        message = log.append("rm_0")
+        server.sequencer.deliver([log.append("rm_0", EntryType.MEMBER_JOINED, "usr_eve")])
+        server.sequencer.settle()  # Somebody came in.
+        server.sequencer.deliver([message])
+        assert eve.at == {"rm_0": 4}
 
 
 async def test_a_gap_is_held_until_what_is_missing_comes() -> None:

@@ -68,6 +68,7 @@ async def test_what_breaks_again_and_again_is_given_up_and_what_breaks_seldom_is
     assert (runs, given_up) == (DEATHS_MAX, ["often"])
 
 
+@pytest.mark.slow
 def test_the_process_ends_when_work_is_given_up(tmp_path: Path) -> None:
     script = f"""
 import asyncio

@@ -394,10 +394,7 @@ class AccountService:
     async def load(self) -> None:
         """Read at start what is asked for without waiting: the server's name and every block. `keep_fresh` hears of changes."""
         self.server_name = await self._accounts.setting(SERVER_NAME) or DEFAULT_NAME
-        for user in await self._accounts.find_users(limit=1_000_000):
-            found = await self._accounts.blocks(user.id)
-            if found:
-                self._blocks[user.id] = frozenset(found)
+        self._blocks = {user_id: frozenset(blocked) for user_id, blocked in (await self._accounts.every_block()).items()}
 
     async def keep_fresh(self) -> None:
         """Read again what other servers changed, for ever. What cannot be read now stays as it was, and is read later."""

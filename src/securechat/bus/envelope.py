@@ -31,6 +31,10 @@ class Forged(Exception):
     """The message was not made with our key, or is not for this channel, or is no message at all."""
 
 
+class Unknown(Exception):
+    """An item holds what this version does not know."""
+
+
 class Batch(msgspec.Struct, array_like=True, frozen=True, tag="b"):
     """What one commit added to one room.
 
@@ -46,8 +50,15 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag="b"):
     opened: msgspec.Raw
 
     def open(self) -> RoomBatch:
-        """Return what it holds."""
-        return RoomBatch(self.room, _entries.decode(self.entries), _opened.decode(self.opened))
+        """Return what it holds.
+
+        Raises:
+            Unknown: See there.
+        """
+        try:
+            return RoomBatch(self.room, _entries.decode(self.entries), _opened.decode(self.opened))
+        except msgspec.DecodeError as error:
+            raise Unknown from error
 
 
 class Sign(msgspec.Struct, array_like=True, frozen=True, tag="s"):
@@ -61,8 +72,15 @@ class Sign(msgspec.Struct, array_like=True, frozen=True, tag="s"):
     ephemeral: bool
 
     def open(self) -> Signal:
-        """Return what it holds."""
-        payload = msgspec.msgpack.decode(self.payload, type=_PAYLOADS[self.kind])
+        """Return what it holds.
+
+        Raises:
+            Unknown: See there.
+        """
+        try:
+            payload = msgspec.msgpack.decode(self.payload, type=_PAYLOADS[self.kind])
+        except (KeyError, msgspec.DecodeError) as error:
+            raise Unknown from error
         return Signal(payload, self.room, self.user, self.ephemeral, self.except_user)
 
 
@@ -75,10 +93,17 @@ class Disconnect(msgspec.Struct, array_like=True, frozen=True, tag="d"):
 
 
 class Present(msgspec.Struct, array_like=True, frozen=True, tag="p"):
-    """Who is online at the sender: by room, user → whether they are. `first` means that nothing said before counts."""
+    """Who is online at the sender: by room, user → whether they are.
+
+    Attributes:
+        rooms: Some, or all.
+        first: Nothing said before counts.
+        more: The next one belongs to it: it is taken over when all of it is there.
+    """
 
     rooms: dict[str, dict[str, bool]]
     first: bool
+    more: bool = False
 
 
 class Stale(msgspec.Struct, array_like=True, frozen=True, tag="i"):

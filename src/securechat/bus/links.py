@@ -55,6 +55,20 @@ class Traffic:
     """Times that a connection to a node ended."""
 
 
+def end_if_cancelled() -> None:
+    """End the task if it was cancelled while it waited for Redis.
+
+    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
+    loops around its calls would go on for ever.
+
+    Raises:
+        CancelledError: It was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def key_beside(channel: bytes, name: bytes) -> bytes:
     """Return a key that lives on the node of a channel: of a key with braces only what they enclose says where it is."""
     return b"{" + channel + b"}:" + name
@@ -132,6 +146,7 @@ class _Link:
             for _ in self.channels:
                 if await subscription.get_message(timeout=ANSWER_S) is None:
                     raise TimeoutError("no answer to a subscription")
+            end_if_cancelled()
             self.up = True
             came_up()
             async with asyncio.TaskGroup() as group_of_two:
@@ -153,6 +168,7 @@ class _Link:
     async def _listen(self, subscription: Any) -> None:
         while True:
             message = await subscription.get_message(timeout=SILENCE_S)
+            end_if_cancelled()
             if message is None:
                 raise TimeoutError("nothing comes, not even what we sent")
             if message["type"] == "smessage":
@@ -177,6 +193,7 @@ class _Link:
                 except BaseException:
                     self._traffic.dropped += len(some)
                     raise
+                end_if_cancelled()
                 self._traffic.sent += len(some)
                 self._traffic.sent_bytes += size
             self.empty.set()
@@ -285,6 +302,7 @@ class Links:
                 try:
                     async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
                         self._arrange(placed)
+                    end_if_cancelled()
                 except _FAILURES as error:
                     placing.failed(now(), _word(error))
                     self._down(error)
@@ -333,6 +351,8 @@ class Links:
                 self._links[address] = link
                 self._tasks[address] = asyncio.create_task(self._keep(address, link), name=f"redis {address[0]}:{address[1]}")
         self._by_channel = {channel: link for link in self._links.values() for channel in link.channels}
+        if missing := len(self._channels) - len(self._by_channel):
+            self._down(LookupError(f"no node has {missing} of the channels: slots of the cluster are not assigned"))
 
     def client(self, address: Address) -> Any:
         """Return a client of one node, which does not try again by itself."""

@@ -29,6 +29,7 @@ from securechat.bus.envelope import (
     Present,
     Sign,
     Stale,
+    Unknown,
     of_batch,
     of_signal,
     open_sealed,
@@ -50,9 +51,17 @@ GONE_S: Final = 3.5
 """Who is silent for so long is gone."""
 YOUNG_MS: Final = 60_000
 """How old the first message of a sender may be."""
+PAST_S: Final = 2 * YOUNG_MS / 1_000
+"""How long it is known what a server said that is gone: as long as it could be taken for young, whichever clock is ahead."""
 LEAVE_S: Final = 0.5
 ASK_S: Final = 1.0
 """Answers to the question who is online are this far apart."""
+PIECE: Final = 10_000
+"""Places of people in rooms that one message tells of: a server full of people is a few hundred KB at a time."""
+
+
+Presence = dict[str, dict[str, bool]]
+"""By room: user → whether they are online."""
 
 
 class Elsewhere(Protocol):
@@ -76,15 +85,19 @@ class Refusals:
     """Without a mark of our key."""
     repeated: int = 0
     """Again, or too old."""
+    unknown: int = 0
+    """Items that this version does not know: of a newer one."""
 
 
 class _Peer:
     """Another server: when it was heard last, and the number of its newest message on each channel."""
 
-    __slots__ = ("heard_at", "numbers")
+    __slots__ = ("gone_at", "heard_at", "numbers", "roster")
 
     def __init__(self) -> None:
-        self.heard_at = 0.0
+        self.heard_at = self.gone_at = 0.0
+        self.roster: Presence | None = None
+        """Who is online there, as far as it was told, while the rest is on its way."""
         self.numbers: dict[bytes, int] = {}
 
 
@@ -114,6 +127,8 @@ class RedisBus:
         self._numbers = dict.fromkeys(names, 0)
         self._pending: dict[bytes, list[Item]] = {}
         self._peers: dict[bytes, _Peer] = {}
+        self._past: dict[bytes, _Peer] = {}
+        """Who is gone, as long as what they said is young: else it could be said again by whoever kept it."""
         self._stale: dict[str, Callable[[str], None]] = {}
         self._asked = False
         self._answered_at = float("-inf")
@@ -193,30 +208,35 @@ class RedisBus:
             return
         batches: list[RoomBatch] = []
         for item in envelope.items:
-            if type(item) is Batch:
-                if self._sequencer.wants(item.room, item.joined):
+            try:
+                if type(item) is not Batch:
+                    self._take(envelope.sender, item)
+                elif self._sequencer.wants(item.room, item.joined):
                     batches.append(item.open())
-            else:
-                self._take(envelope.sender, item)
+            except Unknown:
+                self.refusals.unknown += 1
+                self._sequencer.suspect()
         if batches:
-            self._sequencer.deliver(batches)
+            self._sequencer.receive(batches)
 
     def _peer_of(self, channel: bytes, envelope: Envelope) -> _Peer | None:
         """Return who sent it, if it is to be taken."""
-        peer = self._peers.get(envelope.sender)
-        if peer is None:
-            if abs(self._clock.now_ms() - envelope.at) > YOUNG_MS:
-                return None
-            peer = self._peers[envelope.sender] = _Peer()
+        sender = envelope.sender
+        peer = self._peers.get(sender) or self._past.get(sender) or _Peer()
+        last = peer.numbers.get(channel)
+        if (sender not in self._peers or last is None) and abs(self._clock.now_ms() - envelope.at) > YOUNG_MS:
+            if not self.refusals.repeated:
+                log.warning("a message on the bus is not of this minute: compare the clocks of the servers; more are only counted")
+            return None
+        if last is not None and envelope.number <= last:
+            return None
+        if sender not in self._peers:
+            self._past.pop(sender, None)
+            self._peers[sender] = peer
             log.info("another server is there", extra={"servers": len(self._peers) + 1})
             self._ask()
-        last = peer.numbers.get(channel)
-        if last is None:
-            if abs(self._clock.now_ms() - envelope.at) > YOUNG_MS:
-                return None
-        elif envelope.number <= last:
-            return None
-        elif envelope.number > last + 1:
+        if last is not None and envelope.number > last + 1:
+            peer.roster = None
             self._lost()
         peer.numbers[channel] = envelope.number
         peer.heard_at = self._clock.monotonic()
@@ -231,23 +251,37 @@ class RedisBus:
             case Stale():
                 self._forget(item.what, item.key)
             case Present():
-                if self.elsewhere is not None:
-                    self.elsewhere.present(sender, item.rooms, first=item.first)
+                self._present(sender, item)
             case Ask():
                 self._asked = True
                 self._answer()
             case Bye():
-                self._peers.pop(sender, None)
                 self._gone(sender)
+
+    def _present(self, sender: bytes, item: Present) -> None:
+        if self.elsewhere is None:
+            return
+        peer = self._peers[sender]
+        rooms, first = item.rooms, item.first
+        if peer.roster is not None and not first:
+            for room_id, people in rooms.items():
+                peer.roster.setdefault(room_id, {}).update(people)
+            rooms, first = peer.roster, True
+        peer.roster = rooms if item.more and first else None  # Without its beginning, the rest waits for the next answer.
+        if not item.more:
+            self.elsewhere.present(sender, rooms, first=first)
 
     # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _lost(self) -> None:
         """Something did not come: whatever it was, look for it."""
         self._sequencer.suspect()
+        self._forget_all()
+        self._ask()
+
+    def _forget_all(self) -> None:
         for what in STALE:
             self._forget(what)
-        self._ask()
 
     def _forget(self, what: str, key: str = "") -> None:
         if what in self._stale:
@@ -259,6 +293,8 @@ class RedisBus:
         self._asked = True
 
     def _gone(self, sender: bytes) -> None:
+        peer = self._past[sender] = self._peers.pop(sender)
+        peer.gone_at = self._clock.monotonic()
         self._sequencer.suspect()  # It may have ended between a commit and its message.
         if self.elsewhere is not None:
             self.elsewhere.gone(sender)
@@ -278,7 +314,9 @@ class RedisBus:
         roster = self.elsewhere.roster()
         # Everything about presence is on one channel: so it comes in the order in which it was said.
         self._flush()
-        self._send(self._channels[0], [Present({room: dict(people) for room, people in roster.items()}, first=True)])
+        pieces = _pieces(roster)
+        for number, rooms in enumerate(pieces):
+            self._send(self._channels[0], [Present(rooms, first=number == 0, more=number < len(pieces) - 1)])
 
     async def run(self) -> None:
         """Be connected, and show that we live, for ever."""
@@ -291,8 +329,10 @@ class RedisBus:
             now = self._clock.monotonic()
             for sender in [sender for sender, peer in self._peers.items() if now - peer.heard_at > GONE_S]:
                 log.warning("another server is silent", extra={"servers": len(self._peers)})
-                del self._peers[sender]
                 self._gone(sender)
+                self._forget_all()  # It may have changed any of it, and ended before it said so.
+            for sender in [sender for sender, peer in self._past.items() if now - peer.gone_at > PAST_S]:
+                del self._past[sender]
             if self.links.problem:
                 self._sequencer.suspect()
                 self._forget(ROLES)  # Rights are looked up all the time then; the rest when Redis is back.
@@ -306,3 +346,18 @@ class RedisBus:
         self._flush()
         self._send(self._channels[0], [Bye()])
         await self.links.sent(within_s)
+
+
+def _pieces(roster: Mapping[str, Mapping[str, bool]]) -> list[Presence]:
+    """Cut who is online in which room into pieces; one at least."""
+    found: list[Presence] = [{}]
+    left = PIECE
+    for room_id, people in roster.items():
+        everybody = list(people.items())
+        while everybody:
+            if not left:
+                found.append({})
+                left = PIECE
+            found[-1][room_id] = dict(everybody[:left])
+            everybody, left = everybody[left:], left - len(found[-1][room_id])
+    return found

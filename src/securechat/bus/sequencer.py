@@ -56,6 +56,9 @@ class Audience(Receiver, Protocol):
     def is_online(self, user_id: str) -> bool:
         """Return whether a user has a connection here."""
 
+    def is_expected(self, user_id: str) -> bool:
+        """Return whether a snapshot is being read for a connection of a user: it may be older than what comes now."""
+
     def users(self) -> list[str]:
         """Return everybody who has a connection here."""
 
@@ -88,15 +91,16 @@ class _Room:
 
     Attributes:
         position: The newest `seq` that the hub got, or that everybody here knows from a snapshot.
+        since: The hub got everything from there up to the position.
         known: The newest `seq` that exists as far as we know.
         held: By `seq`: what came too early.
         opened: By user: what goes with their join in `held`.
     """
 
-    __slots__ = ("held", "known", "opened", "position")
+    __slots__ = ("held", "known", "opened", "position", "since")
 
     def __init__(self, position: int) -> None:
-        self.position = self.known = position
+        self.position = self.since = self.known = position
         self.held: dict[int, Entry] = {}
         self.opened: dict[str, RoomSummary] = {}
 
@@ -149,8 +153,14 @@ class Sequencer:
         elif seq < room.position:
             # Others knew more from their snapshots, and the hub never got it: for this one it is still to come, now.
             room.position = seq
+            room.since = min(room.since, seq)
             self._read(room_id, 0.0)
         self._passing.discard(room_id)
+
+    def since(self, room_id: str) -> int:
+        """Return the `seq` after which everything of a room came here; 0 of a room of which nothing did."""
+        room = self._rooms.get(room_id)
+        return 0 if room is None else room.since
 
     def unfollow(self, room_id: str) -> None:
         """Nobody hears a room any more. Not forgotten at once: somebody may enter later in the block that is being delivered."""
@@ -159,15 +169,28 @@ class Sequencer:
     def settle(self) -> None:
         """Nobody is expected any more: what nobody hears is nothing to us."""
         for room_id in self._passing:
-            if not self._audience.hears(room_id):
+            if not self._matters(room_id):
                 self._rooms.pop(room_id, None)
         self._passing.clear()
+
+    def _matters(self, room_id: str) -> bool:
+        """Return whether somebody here hears a room, or will when what they wait for is there."""
+        if self._audience.hears(room_id):
+            return True
+        room = self._rooms.get(room_id)
+        waiting = room.held.values() if room is not None else ()
+        return any(entry.type is EntryType.MEMBER_JOINED and self._audience.is_online(entry.member or "") for entry in waiting)
 
     # ── what the bus brings ──────────────────────────────────────────────────────────────────────────────────────────
 
     def wants(self, room_id: str, joined: Iterable[str]) -> bool:
         """Return whether a batch of this room, in which these users joined, matters here."""
         return room_id in self._rooms or self._audience.expecting or any(map(self._audience.is_online, joined))
+
+    def receive(self, batches: Sequence[RoomBatch]) -> None:
+        """Take what another server committed. Never waits."""
+        self._store.hear(batches)
+        self.deliver(batches)
 
     def deliver(self, batches: Sequence[RoomBatch]) -> None:
         """Hand on what is in order, and hold or drop the rest. Never waits."""
@@ -240,10 +263,11 @@ class Sequencer:
     def _doubt(self, entry: Entry) -> None:
         """A change of the audience came after the position had passed it: if the hub says otherwise, compare with the store."""
         user_id = entry.member or ""
-        if not self._audience.is_online(user_id):
-            return
-        every, some = self._audience.rooms_of(user_id)
-        if (entry.room not in every) if entry.type is EntryType.MEMBER_JOINED else (entry.room in some):
+        doubtful = self._audience.is_expected(user_id)
+        if self._audience.is_online(user_id) and not doubtful:
+            every, some = self._audience.rooms_of(user_id)
+            doubtful = (entry.room not in every) if entry.type is EntryType.MEMBER_JOINED else (entry.room in some)
+        if doubtful:
             self._doubts.add((user_id, entry.room))
             self._wake.set()
 
@@ -323,7 +347,7 @@ class Sequencer:
             before = room.position
             page = await self._store.page(room_id, after=before, limit=PAGE)
             opened: dict[str, RoomSummary] = {}
-            while joined := self._online_joiners(page.entries) - opened.keys():  # Others may come online while one is read.
+            while joined := self._joiners_here(page.entries) - opened.keys():  # Others may come online while one is read.
                 for member in joined:
                     summary = await self._store.head(member, room_id)
                     if summary is None:
@@ -342,10 +366,10 @@ class Sequencer:
             if room.position >= room.known:
                 return
 
-    def _online_joiners(self, entries: Iterable[Entry]) -> set[str]:
-        """Return who joins in these entries and has a connection here: they are told which room it is."""
+    def _joiners_here(self, entries: Iterable[Entry]) -> set[str]:
+        """Return who joins in these entries and has a connection here, or is being let in: they are told which room it is."""
         joiners = {entry.member or "" for entry in entries if entry.type is EntryType.MEMBER_JOINED}
-        return {member for member in joiners if self._audience.is_online(member)}
+        return {member for member in joiners if self._audience.is_online(member) or self._audience.is_expected(member)}
 
     async def _look(self, *, resync: bool) -> None:
         """Compare with the store: where each room is, what is in doubt, and if asked for who is where."""
@@ -362,7 +386,7 @@ class Sequencer:
 
     async def _poll(self) -> None:
         expecting = self._audience.expecting
-        for room_id in [room_id for room_id in self._rooms if not expecting and not self._audience.hears(room_id)]:
+        for room_id in [room_id for room_id in self._rooms if not expecting and not self._matters(room_id)]:
             del self._rooms[room_id]
         for some in _chunks(list(self._rooms), CHUNK):
             before = {room_id: room.position for room_id in some if (room := self._rooms.get(room_id)) is not None}
@@ -394,6 +418,8 @@ class Sequencer:
 
     async def _settle_doubt(self, user_id: str, room_id: str) -> bool:
         """Set a membership right if what is read and what the hub got are of the same moment; return whether it is right."""
+        if self._audience.is_expected(user_id):
+            return False  # What their snapshot tells is not known yet.
         if not self._audience.is_online(user_id):
             return True
         summary = await self._store.head(user_id, room_id)

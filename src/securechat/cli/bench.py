@@ -14,23 +14,24 @@ from securechat.errors import Shutdown
 ROOT: Final = Path(__file__).parents[3]
 
 
-def run_bench(only: str | None, seconds: float, json_path: Path | None) -> None:
+def run_bench(only: str | None, seconds: float | None, json_path: Path | None, *, cluster: bool = False) -> None:
     """Measure this machine and print a table.
 
     Args:
         only: Letters of the measurements, such as `ab`; None for all.
-        seconds: Length of each measured window.
+        seconds: Length of each measured window; None for the usual one.
         json_path: Where the figures go as JSON; None for `benchmarks/results/<time>.json`.
+        cluster: Measure several servers on PostgreSQL and Redis, not one by itself.
 
     Raises:
         Shutdown: The source tree, gcc, make or OpenSSL's headers are missing, or `only` or `seconds` make no sense.
     """
-    if seconds <= 0:
+    if seconds is not None and seconds <= 0:
         raise Shutdown("--seconds has to be above 0.")
     build_client()
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    importlib.import_module("benchmarks.measure").run(only, seconds, json_path)
+    # Who starts PostgreSQL, Redis and HAProxy is among what the tests stand on.
+    sys.path[:0] = [each for each in (str(ROOT), str(ROOT / "tests")) if each not in sys.path]
+    importlib.import_module("benchmarks.cluster" if cluster else "benchmarks.measure").run(only, seconds, json_path)
 
 
 def build_client() -> Path:

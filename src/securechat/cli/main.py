@@ -113,13 +113,14 @@ def status(*, data: Data = None, json: Json = False) -> None:
 def bench(
     *,
     only: Annotated[str | None, typer.Option(help="Letters of the measurements, for example `ab`.", show_default="all")] = None,
-    seconds: Annotated[float, typer.Option(help="Length of each measurement.")] = 5.0,
+    seconds: Annotated[float | None, typer.Option(help="Length of each measurement.", show_default="5, with --cluster 2.5")] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Where the figures go as JSON.")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="One, two and three servers on PostgreSQL and Redis.")] = False,
 ) -> None:
     """Measure this machine: messages, deliveries, latency, memory, logins. Needs the source tree and gcc."""
     from securechat.cli.bench import run_bench  # noqa: PLC0415
 
-    run_bench(only, seconds, json)
+    run_bench(only, seconds, json, cluster=cluster)
 
 
 GROUPS: Final[dict[str, tuple[str, str, str]]] = {
@@ -127,6 +128,8 @@ GROUPS: Final[dict[str, tuple[str, str, str]]] = {
     "invite": ("groups", "invite", "People and rooms"),
     "room": ("groups", "room", "People and rooms"),
     "bot": ("groups", "bot", "People and rooms"),
+    "subscription": ("subscriptions", "subscription", "People and rooms"),
+    "dead-letters": ("subscriptions", "dead_letters", "People and rooms"),
     "app": ("apps", "app", "People and rooms"),
     "token": ("apps", "token", "Chat"),
     "grant": ("apps", "grant", "Chat"),

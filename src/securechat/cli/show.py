@@ -65,8 +65,14 @@ def _told(entry: Entry, name: Callable[[str | None], str], *, folded: bool, dire
         case EntryType.ROOM_CREATED:
             return f"{who} created the room"
         case EntryType.ROOM_UPDATED:
-            named = f" renamed the room {printable(entry.name)}" if entry.name is not None else ""
-            topic = (
-                f" set the topic: {printable(entry.topic)}" if entry.topic else " removed the topic" if entry.topic == "" else ""
-            )
-            return f"{who}{named}{' and' if named and topic else ''}{topic}"
+            return f"{who}{_updated(entry)}"
+
+
+def _updated(entry: Entry) -> str:
+    if entry.subscribed is not None:
+        return f" subscribed {printable(entry.subscribed)}: what happens here is sent there from now on"
+    if entry.unsubscribed is not None:
+        return f" ended a subscription of {printable(entry.unsubscribed)}"
+    named = f" renamed the room {printable(entry.name)}" if entry.name is not None else ""
+    topic = f" set the topic: {printable(entry.topic)}" if entry.topic else " removed the topic" if entry.topic == "" else ""
+    return f"{named}{' and' if named and topic else ''}{topic}"

@@ -75,6 +75,8 @@ class Entry(msgspec.Struct, tag_field="op", tag="event", omit_defaults=True, kw_
         name: Of a room.
         topic: Of a room.
         permissions: Of a room: every action for which it differs from the default → the least role.
+        subscribed: Of a room: a host that its entries are sent to from here on.
+        unsubscribed: Of a room: a host that they are not sent to any more, as far as one subscription goes.
         edited: Newest edit of this message, when it was read from the store.
         deleted: `seq` of the entry that deleted this message, or its version.
         reactions: Emoji → users, when it was read from the store.
@@ -97,6 +99,8 @@ class Entry(msgspec.Struct, tag_field="op", tag="event", omit_defaults=True, kw_
     name: str | None = None
     topic: str | None = None
     permissions: dict[str, str] | None = None
+    subscribed: str | None = None
+    unsubscribed: str | None = None
     edited: Edited | None = None
     deleted: int | None = None
     reactions: dict[str, list[str]] | None = None
@@ -127,7 +131,7 @@ _CHAR_BYTES: Final = 6
 
 def size_bound(entry: Entry) -> int:
     """Return a number of bytes that the encoded entry does not reach: quick, and often several times too high."""
-    chars = sum(map(len, filter(None, (entry.body, entry.name, entry.topic))))
+    chars = sum(map(len, filter(None, (entry.body, entry.name, entry.topic, entry.subscribed, entry.unsubscribed))))
     if entry.edited is not None:
         chars += len(entry.edited.body)
     for action, role in (entry.permissions or {}).items():

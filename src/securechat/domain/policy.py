@@ -134,6 +134,17 @@ RULES: Final[dict[str, Rule]] = {
     "member.add": Rule(_PEOPLE | _OPERATOR, Level.MEMBER, open=True, direct=False),
     "member.remove": Rule(_PEOPLE | _OPERATOR, Level.MODERATOR, open=True, direct=False, below=True),
     "member.role": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False, below=True),
+    # Where else a room's entries are sent
+    "subscription.create": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.list": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.overview": Rule(_OPERATOR),
+    "subscription.delete": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.pause": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.resume": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "subscription.rotate": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "dead.letter.list": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "dead.letter.replay": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
+    "dead.letter.drop": Rule(_PEOPLE | _OPERATOR, Level.OWNER, direct=False),
     # People and bots
     "user.me": Rule(_ALL),
     "user.get": Rule(_ALL),

@@ -171,6 +171,9 @@ class LogStore(Protocol):
                 all the same; a repetition with the same cmids is then answered as the first.
         """
 
+    def hear(self, batches: Sequence[RoomBatch]) -> None:
+        """Take a hint of what other servers committed: commits that decide on it need not find it out. Never waits."""
+
     async def page(self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         """Read entries just before or after a `seq`, oldest first, as they are now. A consistent snapshot."""
 
@@ -369,6 +372,9 @@ class AccountStore(Protocol):
 
     async def blocks(self, user_id: str) -> list[str]:
         """Return whom a user blocked."""
+
+    async def every_block(self) -> dict[str, set[str]]:
+        """Return whom each user blocked; who blocked nobody is not in it."""
 
     async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace a bot's commands."""

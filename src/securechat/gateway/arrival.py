@@ -8,6 +8,10 @@ from securechat.domain.accounts import Role
 from securechat.domain.commands import RoomSummary
 
 
+class Outdated(Exception):
+    """A snapshot is older than what this server heard of a room, and what lies in between did not come: it is to be read again."""
+
+
 @dataclass(slots=True)
 class Expected:
     """What happens to a user whose connection is being let in.

@@ -29,7 +29,7 @@ from securechat.errors import (
     Unauthorized,
     Unavailable,
 )
-from securechat.gateway.arrival import Arrival
+from securechat.gateway.arrival import Arrival, Outdated
 from securechat.gateway.connection_limits import Connections, Patience
 from securechat.gateway.message_queue import MessageQueue
 from securechat.ops.metrics import Counters
@@ -57,6 +57,8 @@ FINISHED_S: Final = 10.0
 """ClientFin within this."""
 AUTH_S: Final = 10.0
 """And `auth` this long after the connection, or the sealed session, was there."""
+SNAPSHOTS: Final = 5
+"""How often the rooms are read for one connection: again when what was heard meanwhile makes the snapshot too old."""
 EXPIRING_S: Final = 60.0
 """How long before its token ends a connection is told so."""
 PING_S: Final = 20.0
@@ -115,6 +117,7 @@ class Session(Protocol):
 
         Raises:
             Unauthorized: The session ended since.
+            Outdated: That has to be read again.
         """
 
     def online_in(self, rooms: Iterable[str]) -> dict[str, str]:
@@ -522,10 +525,16 @@ class ClientConnection(WSListener):
             principal = await session.known(frame.token)
             session.expect(self, principal.user_id, principal.device_id)
             try:
-                ready = await session.ready(principal)
-                if self._closing:
-                    return
-                arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+                for left in reversed(range(SNAPSHOTS)):
+                    ready = await session.ready(principal)
+                    if self._closing:
+                        return
+                    try:
+                        arrival = session.attach(self, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+                        break
+                    except Outdated:
+                        if not left:
+                            raise Unavailable(retry_after_ms=1_000) from None
             finally:
                 session.forget(self, principal.user_id)
         # From here to `ready` nothing waits: what is delivered now is queued behind `ready` and what was missed.
@@ -561,6 +570,8 @@ class ClientConnection(WSListener):
         fresh = await self._session.who(frame.token)
         if (fresh.user_id, fresh.device_id) != (principal.user_id, principal.device_id):
             raise Conflict("This connection belongs to another device.")
+        if self.principal is not None and self.principal.role is not principal.role:
+            fresh = msgspec.structs.replace(fresh, role=self.principal.role)  # It changed meanwhile: what was read may be older.
         self.principal = fresh
         self._expiring = False
         self._answer(frame.id, Done())

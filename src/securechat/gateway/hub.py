@@ -22,7 +22,7 @@ from securechat.domain.entries import CHANGES_AUDIENCE, PAGE_BYTES, Entry, Entry
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.errors import Unauthorized
-from securechat.gateway.arrival import Arrival, Expected
+from securechat.gateway.arrival import Arrival, Expected, Outdated
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.roster import Presence, Roster
 from securechat.ops.metrics import Counters
@@ -43,6 +43,9 @@ class Follower(Protocol):
     def follow(self, room_id: str, seq: int) -> None:
         """Somebody hears this room from here on, and knows everything up to `seq`."""
 
+    def since(self, room_id: str) -> int:
+        """Return the `seq` after which everything of this room came here, as far as anything did."""
+
     def unfollow(self, room_id: str) -> None:
         """Nobody hears this room any more."""
 
@@ -60,6 +63,7 @@ class Hub:
     Attributes:
         follower: Who is told which rooms are heard here; none where one server commits everything and is in order anyway.
         others: Who is online at other servers; none where there are none.
+        roles_told: How many roles signals told of.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
@@ -67,6 +71,7 @@ class Hub:
         self._counters = counters
         self.follower: Follower | None = None
         self.others: Roster | None = None
+        self.roles_told = 0
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
         self._newest: dict[str, int] = {}
         """The newest `seq` that was delivered: of rooms with an audience, and of all others while somebody is expected."""
@@ -103,10 +108,15 @@ class Hub:
 
         Raises:
             Unauthorized: Its session ended meanwhile.
+            Outdated: See there. Nothing changed.
         """
         expected = self._expected.get(user_id, {}).get(connection)
         if expected is not None and expected.ended:
             raise Unauthorized("The session has ended.")
+        if self.follower is not None:
+            for room_id, seq in rooms.items():
+                if seq < self._newest.get(room_id, 0) and seq < self.follower.since(room_id):
+                    raise Outdated  # The user may have been removed in between, and everything after it is delivered already.
         arrival = Arrival(role=expected.role if expected is not None else None)
         places = dict(rooms)
         for room_id, (seq, summary) in expected.rooms.items() if expected is not None else ():
@@ -121,7 +131,9 @@ class Hub:
             self._enter(connection, room_id, seq, arrival)
         connections = self._users.setdefault(user_id, {})
         if not connections:
-            self._rooms_of[user_id] = set()
+            before, self._rooms_of[user_id] = self._rooms_of.get(user_id, set()), set()
+            if user_id in self._shown:  # Back before others were told that they went: the rooms may be others.
+                self._tell_others({room_id: {user_id: room_id in places} for room_id in before ^ places.keys()})
             self._changed(user_id)
         connections[connection] = None
         self._rooms_of[user_id].update(places)
@@ -214,6 +226,7 @@ class Hub:
     def show(self, signal: Signal) -> None:
         """Send a signal to those whom it is for."""
         if isinstance(signal.payload, User):
+            self.roles_told += 1
             self.change_role(signal.payload)
         block = Block([_signal_frame(signal.payload)])
         audience = self._users.get(signal.user, {}) if signal.user else self._rooms.get(signal.room, {})
@@ -333,6 +346,10 @@ class Hub:
         """Whether a snapshot is being read: then every room may matter."""
         return bool(self._expected)
 
+    def is_expected(self, user_id: str) -> bool:
+        """Return whether a snapshot is being read for a connection of a user: it may be older than what comes now."""
+        return user_id in self._expected
+
     def hears(self, room_id: str) -> bool:
         """Return whether somebody here hears a room."""
         return room_id in self._rooms
@@ -352,7 +369,9 @@ class Hub:
             connection.push(block)
             if connection in self._users.get(user_id, {}):  # One that was too slow has left by now.
                 self._enter(connection, room_id, summary.last_seq, Arrival())
-                self._rooms_of[user_id].add(room_id)
+                if room_id not in self._rooms_of[user_id]:
+                    self._rooms_of[user_id].add(room_id)
+                    self._tell_others({room_id: {user_id: True}})
 
     def expel(self, user_id: str, room_id: str) -> None:
         """Let a user not hear a room any more: they are no member, and the entry that said so did not come here."""
@@ -360,6 +379,7 @@ class Hub:
         leaving = [each for each in self._users.get(user_id, ()) if each in inside]
         if leaving:
             self._rooms_of[user_id].discard(room_id)
+            self._tell_others({room_id: {user_id: False}})
         self._leave(room_id, leaving)
         block = Block([SignalFrame(type="room.closed", room=room_id)])
         for connection in leaving:

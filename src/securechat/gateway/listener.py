@@ -309,9 +309,14 @@ class Gateway:
         """Let the roles that the store knows hold on open connections."""
         users = self._hub.users()
         try:
-            for start in range(0, len(users), RECHECK_BATCH):
-                for user in await self._accounts.users(users[start : start + RECHECK_BATCH]):
+            while users:
+                told = self._hub.roles_told
+                found = await self._accounts.users(users[:RECHECK_BATCH])
+                if self._hub.roles_told != told:
+                    continue  # What came meanwhile may be newer than what was read.
+                for user in found:
                     self._hub.change_role(user)
+                del users[:RECHECK_BATCH]
         except ChatError as error:
             self._roles_stale = True
             log.warning("roles are not known now", extra={"code": error.code})

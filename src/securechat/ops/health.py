@@ -65,6 +65,7 @@ class Health:
         self._worries = worries or {}
         self._breakers = breakers
         self._needed = needed
+        self._asking: asyncio.Task[dict[str, str]] | None = None
         self.draining = False
         self.broken: list[str] = []
         self.started = False
@@ -74,18 +75,15 @@ class Health:
     async def readiness(self, *, in_words: bool = False) -> Readiness:
         """Ask what has no breaker, and look at the breakers.
 
+        Whoever comes meanwhile gets the same answer: a flood asks no more than one does.
+
         Args:
             in_words: Whether reasons are told as they are: they name addresses, so it is for the operator.
         """
         breakers = self._breakers()
-        found = {}
-        for name, check in self._checks.items():
-            try:
-                async with asyncio.timeout(CHECK_S):
-                    await check()
-                found[name] = "ok"
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
-                found[name] = type(error).__name__
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="readiness")
+        found = dict(await asyncio.shield(self._asking))
         found |= dict.fromkeys(self.broken, "broken")
         if self.draining:
             found["server"] = "draining"
@@ -108,6 +106,17 @@ class Health:
             since=dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="seconds"),
             reason=breaker.reason if in_words else _word(breaker.reason),
         )
+
+    async def _ask(self) -> dict[str, str]:
+        found = {}
+        for name, check in self._checks.items():
+            try:
+                async with asyncio.timeout(CHECK_S):
+                    await check()
+                found[name] = "ok"
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
+                found[name] = type(error).__name__
+        return found
 
     async def watch_lag(self) -> None:
         """Measure, for ever, how late the event loop is."""

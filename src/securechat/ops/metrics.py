@@ -44,6 +44,8 @@ class Counters:
 _STATES: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 Gauges = dict[str, tuple[str, Callable[[], float]]]
 """name → (help, how to read it)."""
+Labelled = dict[str, tuple[str, str, Callable[[], Mapping[str, float]]]]
+"""name → (help, label, how to read the count of each of its values)."""
 
 
 class MetricsCollector(Collector):
@@ -53,16 +55,23 @@ class MetricsCollector(Collector):
         counters: Of this process.
         gauges: Read at each scrape.
         version: Of this server.
+        labelled: Counted by a label since the start.
         breakers: Returns name → the breaker of each dependency.
     """
 
     def __init__(
-        self, counters: Counters, gauges: Gauges, version: str, breakers: Callable[[], Mapping[str, Breaker]] = dict
+        self,
+        counters: Counters,
+        gauges: Gauges,
+        version: str,
+        labelled: Labelled | None = None,
+        breakers: Callable[[], Mapping[str, Breaker]] = dict,
     ) -> None:
         self._counters = counters
         self._breakers = breakers
         self._gauges = gauges
         self._version = version
+        self._labelled = labelled or {}
         self._started = time.time()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -77,6 +86,11 @@ class MetricsCollector(Collector):
         yield CounterMetricFamily("securechat_cpu_seconds", "CPU time of this process", value=usage.ru_utime + usage.ru_stime)
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(f"securechat_{name}", text, value=read())
+        for name, (text, label, read_all) in self._labelled.items():
+            family = CounterMetricFamily(f"securechat_{name}", text, labels=[label])
+            for value, count in sorted(read_all().items()):
+                family.add_metric([value], count)
+            yield family
         yield from self._of_breakers()
         for each in fields(self._counters):
             yield CounterMetricFamily(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 from securechat.domain import commands as c
@@ -242,3 +242,74 @@ class Room:
     async def commands(self) -> list[c.BotCommand]:
         """Return what the bots of this room answer to, by name."""
         return (await self._client.ask(c.CommandList(room=self.id), c.BotCommands)).commands
+
+    # ── where else its entries are sent ──────────────────────────────────────────────────────────────────────────────
+
+    async def subscribe(self, url: str, *, types: Sequence[str] = ()) -> c.SubscriptionCreated:
+        """Have the entries of this room sent to a URL (outgoing webhook); the room is told.
+
+        Args:
+            url: `https://…`, at most 2,048 characters.
+            types: Of the entries that are sent; none: all.
+
+        Returns:
+            The subscription, and the secret with which `securechat.webhooks.verify` knows its deliveries: only this answer has it.
+
+        Raises:
+            InvalidInput: Nothing may be sent there, or there is no such type.
+            Forbidden: Only an owner of the room may; so for all that follow.
+            Conflict: The room has 10, or is a direct room.
+        """
+        return await self._client.ask(c.SubscriptionCreate(room=self.id, url=url, types=list(types)), c.SubscriptionCreated)
+
+    async def subscriptions(self) -> list[c.Subscription]:
+        """Return the subscriptions of this room, oldest first, each with how far its target has it."""
+        return (await self._client.ask(c.SubscriptionList(room=self.id), c.Subscriptions)).subscriptions
+
+    async def unsubscribe(self, subscription: str) -> None:
+        """End a subscription; its dead letters go with it, and the room is told.
+
+        Raises:
+            NotFound: The room has no such subscription; so for all that follow.
+        """
+        await self._client.call(c.SubscriptionDelete(room=self.id, subscription=subscription))
+
+    async def pause_subscription(self, subscription: str) -> None:
+        """Send nothing until it is resumed.
+
+        Raises:
+            Conflict: It is not active.
+        """
+        await self._client.call(c.SubscriptionPause(room=self.id, subscription=subscription))
+
+    async def resume_subscription(self, subscription: str) -> None:
+        """Go on where it was, after a pause or when the server has disabled it.
+
+        Raises:
+            Conflict: It is active.
+        """
+        await self._client.call(c.SubscriptionResume(room=self.id, subscription=subscription))
+
+    async def rotate_subscription(self, subscription: str, *, keep_hours: int = 24) -> c.SubscriptionCreated:
+        """Make a new secret, which only this answer has; the old one signs, too, for 0 to 168 hours."""
+        command = c.SubscriptionRotate(room=self.id, subscription=subscription, keep_hours=keep_hours)
+        return await self._client.ask(command, c.SubscriptionCreated)
+
+    async def dead_letters(self, subscription: str, *, after: int = 0, limit: int = 50) -> c.DeadLetters:
+        """Return a page of what could not be delivered, by `seq`, 1 to 200; its `next_after` is None at the end."""
+        command = c.DeadLetterList(room=self.id, subscription=subscription, after=after, limit=limit)
+        return await self._client.ask(command, c.DeadLetters)
+
+    async def replay_dead_letters(self, subscription: str, seq: int | None = None) -> int:
+        """Have one dead letter, or all, sent again, each entry as it is now, and return how many.
+
+        Raises:
+            Conflict: The subscription is not active.
+        """
+        command = c.DeadLetterReplay(room=self.id, subscription=subscription, seq=seq)
+        return (await self._client.ask(command, c.DeadLettersTaken)).count
+
+    async def drop_dead_letters(self, subscription: str, seq: int | None = None) -> int:
+        """Remove one dead letter, or all, and return how many: they will not be delivered."""
+        command = c.DeadLetterDrop(room=self.id, subscription=subscription, seq=seq)
+        return (await self._client.ask(command, c.DeadLettersTaken)).count

@@ -68,7 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_shards: dict[str, Secret] = _setting(
         {}, 'Further databases that rooms may live in: {"NAME": "postgresql://…"}. See docs/howto/shards.md.'
     )
-    database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(10, "Connections to PostgreSQL, at most.")
+    database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(
+        10, "Connections to PostgreSQL, at most; never fewer than 5."
+    )
     redis_url: Secret | None = _setting(
         None,
         "redis://[USER:PASSWORD@]HOST:PORT, rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster: for several"
@@ -149,6 +151,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     rates: dict[str, Rate] = _setting(
         DEFAULT_RATES, 'Token buckets, for example {"message": {"burst": 60, "per_s": 15}}.', reload=True
+    )
+    hooks_allow_networks: list[str] = _setting(
+        [],
+        "Addresses or CIDR blocks that subscriptions of rooms may send to besides the public Internet, on any port and also without"
+        " TLS. See docs/howto/send-events-elsewhere.md.",
+        reload=True,
     )
     drain_s: Annotated[float, Meta(ge=0.1, le=300)] = _setting(4.0, "Seconds to stop in: clients are told to come back within it.")
     drain_window_s: Annotated[float, Meta(ge=0, le=60)] = _setting(
@@ -350,15 +358,22 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append("admin_listen: HOST:PORT is wanted")
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):
         found.append("public_url: begins with https:// or http://")
-    for text in settings.trusted_proxies:
-        try:
-            networks((text,))
-        except ValueError:
-            found.append(f"trusted_proxies: {text} is no address and no CIDR block")
+    found += _network_mistakes(settings)
     found += [f"rates.{name}: unknown bucket" for name in settings.rates if name not in DEFAULT_RATES]
     found += [
         f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0
     ]
+    return found
+
+
+def _network_mistakes(settings: Settings) -> list[str]:
+    found = []
+    for key in ("trusted_proxies", "hooks_allow_networks"):
+        for text in getattr(settings, key):
+            try:
+                networks((text,))
+            except ValueError:
+                found.append(f"{key}: {text} is no address and no CIDR block")
     return found
 
 

@@ -60,9 +60,9 @@ WEB: Final = Path(__file__).parent.parent / "web"
 RELOAD_POLL_S: Final = 1.0
 ROTATION_POLL_S: Final = 15.0
 IMPATIENT_S: Final = 1.0
+"""A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 SETTLE_S: Final = 2.0
 """The last records of the audit log are stored within this time, or 15 % of the drain time."""
-"""A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 
 
 class Server:
@@ -172,6 +172,7 @@ class Server:
                 "identity keys": parts.identity_audit.watch,
                 "passkeys": partial(asyncio.to_thread, passkeys.load),
                 "certificate": parts.tls.watch,
+                "webhooks": parts.relay.run,
             }
             for name, work in background.items():
                 self._supervisor.supervise(name, work)
@@ -372,12 +373,21 @@ class Server:
                 await parts.dispatcher.drain()
         except TimeoutError:
             log.warning("commands were not answered in time")
+        await self._end_deliveries(parts, budget * 0.1)
         parts.gateway.abort()
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
 
     def _is_one_of_several(self, parts: Parts) -> bool:
         """Return whether others are there who go on: workers of one machine stop together."""
         return parts.redis is not None and parts.redis.peers > self._workers - 1
+
+    async def _end_deliveries(self, parts: Parts, within_s: float) -> None:
+        """Send nothing elsewhere any more, and store how far targets have it; what is not stored is sent again."""
+        try:
+            async with asyncio.timeout(within_s):
+                await parts.relay.stop()
+        except TimeoutError:
+            log.warning("deliveries did not end in time")
 
     async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
         """Write what is left to write, unless the store hangs: nobody waits for that."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from securechat import __version__
 from securechat.domain.breaker import Breaker
 from securechat.ops.health import Health
-from securechat.ops.metrics import Gauges, MetricsCollector
+from securechat.ops.metrics import Gauges, Labelled, MetricsCollector
 from securechat.server.wiring import Parts
 from securechat.store.opening import HOME_DEPENDENCY
 
@@ -40,9 +40,13 @@ def metrics_of(parts: Parts, health: Health) -> MetricsCollector:
         "damaged_texts": ("Stored texts that did not open", lambda: parts.sealing.damaged),
         "tasks": ("Tasks of the event loop", lambda: len(asyncio.all_tasks())),
         "event_loop_lag_seconds": ("How late the event loop was at the last look", lambda: health.loop_lag_s),
+        **_webhook_gauges(parts),
         **_cluster_gauges(parts),
     }
-    return MetricsCollector(parts.counters, gauges, __version__, lambda: breakers_of(parts))
+    labelled: Labelled = {
+        "webhook_deliveries": ("Deliveries to targets of subscriptions", "result", lambda: parts.relay.figures.results),
+    }
+    return MetricsCollector(parts.counters, gauges, __version__, labelled, lambda: breakers_of(parts))
 
 
 def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
@@ -51,11 +55,23 @@ def _worries(parts: Parts) -> dict[str, Callable[[], str]]:
         "tls": lambda: parts.desk.problem,
         "identity": lambda: parts.identities.problem,
         "storage": lambda: parts.storage.problem,
+        "webhooks": lambda: parts.relay.problem,
     }
     if parts.redis is not None and parts.shared_files is not None:
         links, files = parts.redis.links, parts.shared_files
         found |= {"redis": lambda: links.problem, "keys": lambda: files.problem}
     return found
+
+
+def _webhook_gauges(parts: Parts) -> Gauges:
+    """Return what deliveries to targets of subscriptions are measured by; on the server that leads."""
+    relay = parts.relay
+    return {
+        "webhook_subscriptions": ("Subscriptions that are active", lambda: relay.figures.subscriptions),
+        "webhook_dead_letters": ("Entries that could not be delivered", lambda: relay.figures.dead_letters),
+        "webhook_queue_age_seconds": ("Age of the oldest entry that waits for its delivery", relay.queue_age_s),
+        "webhook_hosts_paused": ("Hosts that are left alone because they fail", relay.paused_hosts),
+    }
 
 
 def _cluster_gauges(parts: Parts) -> Gauges:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from securechat.auth.accounts import AccountService
-from securechat.auth.addresses import host_of
+from securechat.auth.addresses import host_of, networks
 from securechat.auth.apps import AppService
 from securechat.auth.confirmation import Confirmation
 from securechat.auth.external import ExternalService
@@ -36,6 +36,7 @@ from securechat.domain import commands as c
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
 from securechat.domain.ports import ROLES, LogStore, MessageBus
+from securechat.errors import InvalidInput
 from securechat.gateway.admission import HandshakeAdmission
 from securechat.gateway.connection_limits import Caps, Pending
 from securechat.gateway.hub import Hub
@@ -66,6 +67,7 @@ from securechat.services.presence import PresenceService
 from securechat.services.room_log import RoomLog
 from securechat.services.rooms import RoomService
 from securechat.services.storage import StorageService
+from securechat.services.subscriptions import SubscriptionService
 from securechat.store.accounts import SqlAccounts
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database
@@ -76,6 +78,11 @@ from securechat.store.oauth import SqlOAuth
 from securechat.store.opening import open_database, open_log, pools_of
 from securechat.store.sealing import Sealing, Secrets
 from securechat.store.storage_jobs import StorageJobs
+from securechat.store.subscriptions import SqlSubscriptions
+from securechat.webhooks.gate import Gate, Refused, Unreachable, place_of
+from securechat.webhooks.gate import host_of as host_of_url
+from securechat.webhooks.relay import Relay
+from securechat.webhooks.signature import new_secret
 
 if TYPE_CHECKING:
     from securechat.bus.redis import RedisBus
@@ -109,6 +116,7 @@ class Parts:
     storage: StorageJobs
     secrets: Secrets
     identity_audit: IdentityAudit
+    relay: Relay
     locks: ServerLocks | None
     """How this server knows of others on the same database; None where there can be none."""
     redis: RedisBus | None
@@ -142,6 +150,9 @@ async def build(  # noqa: PLR0915 - a list of what there is
         url.reveal() if url else "", data.database, connections=settings().database_connections,
         shards={name: place.reveal() for name, place in settings().database_shards.items()},
     )  # fmt: skip
+
+    if locks is not None:
+        await locks.knows(len(database.parts) - 1)
 
     def leads() -> bool:
         return locks is None or locks.leads
@@ -206,6 +217,10 @@ async def build(  # noqa: PLR0915 - a list of what there is
     history = HistoryService(room_log, log_store, bus)
     keeper = StorageService(storage, room_log)
 
+    relay, subscription_asks = _subscriptions(
+        settings, SqlSubscriptions(database, audit_store), log_store, room_log, secrets, clock, leads
+    )
+
     server = ServerDesk(maintenance, data, auditor, public_url, lambda: len(gateway.connections))
     audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
 
@@ -230,7 +245,8 @@ async def build(  # noqa: PLR0915 - a list of what there is
             c.PolicyExplain: ExplainService(log_store, account_store).explain,
         }
         | _factor_asks(factors, confirmation, token_keys)
-        | oauth_asks,
+        | oauth_asks
+        | subscription_asks,
         opens=_opens(accounts, auth, factors) | oauth_opens,
         room_log=room_log,
         limiter=limiter,
@@ -249,7 +265,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
         secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
-        locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database),
+        relay=relay, locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database),
         sharing=None if redis is None else LimitSharing(limiter, throttle, redis, clock),
         shared_files=None if redis is None else SharedFiles(_key_folders(settings(), data), account_store, leads),
     )  # fmt: skip
@@ -422,6 +438,37 @@ def _oauth(
         c.OauthRevoke: oauth.revoke,
     }
     return asks, opens
+
+
+def _subscriptions(
+    settings: Callable[[], Settings], store: SqlSubscriptions, log_store: LogStore, room_log: RoomLog, secrets: Secrets,
+    clock: SystemClock, leads: Callable[[], bool],
+) -> tuple[Relay, dict[type[c.Command], Any]]:  # fmt: skip
+    """Put together what sends the entries of rooms elsewhere."""
+    gate = Gate(lambda: networks(tuple(settings().hooks_allow_networks)))
+    relay = Relay(store, log_store, secrets, gate, clock, leads)
+
+    async def check(url: str) -> str:
+        try:
+            place = place_of(url)
+            await gate.addresses(place)
+        except (Refused, Unreachable) as error:
+            raise InvalidInput(str(error), field="url") from error
+        return place.host
+
+    service = SubscriptionService(store, log_store, room_log, secrets, check, host_of_url, clock, new_id, new_secret, relay.wake)
+    return relay, {
+        c.SubscriptionCreate: service.create,
+        c.SubscriptionList: service.list_subscriptions,
+        c.SubscriptionOverview: service.overview,
+        c.SubscriptionDelete: service.delete,
+        c.SubscriptionPause: service.pause,
+        c.SubscriptionResume: service.resume,
+        c.SubscriptionRotate: service.rotate,
+        c.DeadLetterList: service.list_letters,
+        c.DeadLetterReplay: service.replay,
+        c.DeadLetterDrop: service.drop,
+    }
 
 
 def _opens(accounts: AccountService, auth: AuthManager, factors: FactorService) -> dict[type[c.Command], Any]:

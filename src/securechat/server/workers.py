@@ -44,6 +44,7 @@ class Workers:
         self._command = command
         self._count = count
         self._stop = asyncio.Event()
+        self._began = False
         self._running: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self) -> None:
@@ -62,8 +63,9 @@ class Workers:
                 loop.add_signal_handler(each, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep(0, first=True))
+                group.create_task(self._keep(0))
                 await self._first(data)
+                self._began = True
                 for number in range(1, self._count):
                     group.create_task(self._keep(number))
         except BaseExceptionGroup as errors:
@@ -82,7 +84,7 @@ class Workers:
                 raise Shutdown("The first worker did not start in time.", 1)
             await asyncio.sleep(0.05)
 
-    async def _keep(self, number: int, *, first: bool = False) -> None:
+    async def _keep(self, number: int) -> None:
         """Run a worker, and another one when it ends, until all are to stop."""
         pause = PAUSE_S
         while not self._stop.is_set():
@@ -95,9 +97,8 @@ class Workers:
                 DataDir(self._settings.data_dir, number).admin_socket.unlink()  # One that was killed leaves it there.
             if self._stop.is_set():
                 return
-            if first and time.monotonic() - began < STEADY_S and status:
+            if not self._began and status:
                 raise Shutdown("", status)  # It said why.
-            first = False
             pause = PAUSE_S if time.monotonic() - began > STEADY_S else min(pause * 2, PAUSE_MAX_S)
             log.error("a worker ended", extra={"worker": number, "status": status, "again_in_s": pause})
             with contextlib.suppress(TimeoutError):

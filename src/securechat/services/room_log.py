@@ -1,7 +1,8 @@
 """RoomLog: the group commit. Everything that waits goes into one transaction; while it runs, the next batch gathers.
 
 No timer: alone, an operation waits for nothing; under load a transaction carries hundreds. Answers go out after the commit is on
-the disk, never before (law 1). A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
+the disk, never before (law 1), and where the next batch waits already, while that one is being stored: the database and this
+process work at the same time. A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
 one operation at a time, so that a poisonous one fails alone. Only when the store takes nothing now, all are told so at once.
 
 Rooms that the store keeps in different places have lanes of their own, which do not wait for each other. While anything of a room
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from securechat.domain.accounts import Principal
-from securechat.domain.commands import Command
+from securechat.domain.commands import Command, RoomSummary
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import Clock, CmidKey, LogStore, LogTransaction, MessageBus, Moved, RoomBatch, TargetKey
 from securechat.errors import ChatError, Draining, Internal, Unavailable
@@ -62,6 +63,31 @@ class Operation:
         self.done: Done = _nobody_waits
         self.result: Any = None
         self.origin: Origin | None = None
+
+
+class _Stored:
+    """A batch that is stored, and not told yet.
+
+    Attributes:
+        batch: With their results.
+        appended: What it added to the logs.
+        refused: Who was refused, and why.
+        moved: What has to be stored in another lane instead, in order.
+    """
+
+    __slots__ = ("appended", "batch", "moved", "refused")
+
+    def __init__(
+        self,
+        batch: list[Operation],
+        appended: list[Entry],
+        refused: list[tuple[Origin, ChatError]],
+        moved: Sequence[Operation] = (),
+    ) -> None:
+        self.batch = batch
+        self.appended = appended
+        self.refused = refused
+        self.moved = moved
 
 
 class _Lane:
@@ -186,54 +212,77 @@ class RoomLog:
             await asyncio.wait(running)
 
     async def _run(self, lane: _Lane) -> None:
+        stored: _Stored | None = None
         try:
-            while lane.waiting:
-                batch = lane.waiting[:BATCH_MAX]
-                del lane.waiting[:BATCH_MAX]
-                moved = await self._commit(lane, batch)
-                if moved:
-                    again = [*moved, *lane.waiting]  # All that there is of their rooms.
-                    lane.waiting = []
-                    self._leave(again)
-                    for operation in again:
-                        self._put(operation)
+            while lane.waiting or stored is not None:
+                storing: asyncio.Task[_Stored] | None = None
+                if lane.waiting:
+                    batch = lane.waiting[:BATCH_MAX]
+                    del lane.waiting[:BATCH_MAX]
+                    storing = asyncio.create_task(self._store_batch(lane, batch), name="room-log-batch")
+                    if stored is not None:
+                        # It decides, and is on its way to the disk: the one before is told while the disk works.
+                        await asyncio.sleep(0)
+                if stored is not None:
+                    await self._tell(stored)
+                stored = None
+                if storing is not None:
+                    stored = await storing
+                    if stored.moved:
+                        await self._tell(stored)  # What did not move.
+                        again = [*stored.moved, *lane.waiting]  # All that there is of their rooms.
+                        stored, lane.waiting = None, []
+                        self._leave(again)
+                        for operation in again:
+                            self._put(operation)
         finally:
             lane.running = None
 
-    async def _commit(self, lane: _Lane, batch: list[Operation]) -> list[Operation]:
-        """Store a batch and answer it; return what has to be stored in another lane, in order."""
+    async def _store_batch(self, lane: _Lane, batch: list[Operation]) -> _Stored:
+        """Store a batch; what is refused or fails has its answer then."""
         try:
             appended, refused = await self._attempt(lane, batch)
         except Moved:
-            return batch
+            return _Stored([], [], [], batch)
         except Exception as error:  # noqa: BLE001 - the border; the batch is undone, each operation gets its own answer
             if len(batch) > 1 and not isinstance(error, Unavailable):
                 log.warning(
                     "batch failed, trying its operations one by one", extra={"operations": len(batch), "error": repr(error)}
                 )
+                done = _Stored([], [], [])
                 for place, operation in enumerate(batch):
-                    if await self._commit(lane, [operation]):
-                        return batch[place:]
-                return []
+                    alone = await self._store_batch(lane, [operation])
+                    if alone.moved:
+                        done.moved = batch[place:]
+                        break
+                    done.batch += alone.batch
+                    done.appended += alone.appended
+                    done.refused += alone.refused
+                return done
             answer = _as_answer(error)
             for operation in batch:
                 operation.result = answer  # Where the store does not take it now, trying one by one would only take longer.
             appended, refused = [], []
-        # It is stored. Whatever fails from here on costs an answer or a delivery, which the log heals, and no other operation.
-        for operation in batch:
+        return _Stored(batch, appended, refused)
+
+    async def _tell(self, stored: _Stored) -> None:
+        """Answer those who asked, and tell those who hear the rooms.
+
+        It is stored. Whatever fails here costs an answer or a delivery, which the log heals, and no other operation.
+        """
+        for operation in stored.batch:
             try:
                 operation.done(operation.result)
             except Exception:
                 log.exception("an answer could not be given")
-        for origin, refusal in refused:
+        for origin, refusal in stored.refused:
             self._refused(origin, refusal)
-        if appended:
+        if stored.appended:
             try:
-                self._bus.publish(await self._by_room(appended))
+                self._bus.publish(await self._by_room(stored.appended))
             except Exception:
                 log.exception("a batch could not be delivered")
-        self._leave(batch)  # Not before it was told: what comes next may take another lane.
-        return []
+        self._leave(stored.batch)  # Not before it was told: what comes next may take another lane.
 
     async def _attempt(self, lane: _Lane, batch: list[Operation]) -> tuple[list[Entry], list[tuple[Origin, ChatError]]]:
         refused: list[tuple[Origin, ChatError]] = []
@@ -271,10 +320,18 @@ class RoomLog:
                 batch = batches[entry.room] = RoomBatch(entry.room, [])
             batch.entries.append(entry)
             if entry.type is EntryType.MEMBER_JOINED and entry.member is not None:
-                summary = await self._store.head(entry.member, entry.room)
+                summary = await self._summary(entry.member, entry.room)
                 if summary is not None:
                     batch.opened[entry.member] = summary
         return list(batches.values())
+
+    async def _summary(self, user_id: str, room_id: str) -> RoomSummary | None:
+        """Return the room that somebody joined. If the store does not say, everybody else is told of the join all the same."""
+        try:
+            return await self._store.head(user_id, room_id)
+        except Unavailable:
+            log.warning("who joined is not told which room it is", extra={"room": room_id})
+            return None
 
 
 def _as_answer(error: Exception) -> ChatError:

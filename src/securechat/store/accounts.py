@@ -274,6 +274,13 @@ class SqlAccounts:
             str(row[0]) for row in await self._db.read("SELECT blocked FROM blocks WHERE user_id = ? ORDER BY blocked", (user_id,))
         ]
 
+    async def every_block(self) -> dict[str, set[str]]:
+        """See `AccountStore.every_block`."""
+        found: dict[str, set[str]] = {}
+        for user_id, blocked in await self._db.read("SELECT user_id, blocked FROM blocks"):
+            found.setdefault(user_id, set()).add(blocked)
+        return found
+
     async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
         """See `AccountStore.set_commands`."""
         async with self._transaction() as transaction:

@@ -23,6 +23,7 @@ ROOMS_TOLD: Final = 5
 TABLES: Final = (
     "settings", "org_keys", "users", "devices", "invites", "links", "blocks", "commands", "totp", "passkeys", "externals",
     "recovery_codes", "apps", "codes", "rooms", "members", "reads", "room_keys", "entries", "reactions", "audit", "storage_jobs",
+    "subscriptions", "dead_letters",
 )  # fmt: skip
 """Every table but `names`, which follows from the others. A test compares it with the schema."""
 BY_ROOM: Final = frozenset({"entries", "members", "reactions", "room_keys"})

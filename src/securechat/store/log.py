@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
 
+import msgspec
+
 from securechat.domain.entries import EntryType, Page
 from securechat.domain.ports import CmidKey, LogTransaction, TargetKey
 from securechat.domain.rooms import RoomState
@@ -28,6 +30,10 @@ _ONE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq = ?"
 _PAGE_AFTER: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 _PAGE_BEFORE: Final = f"SELECT {COLUMNS} FROM entries WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _ERASED: Final = "SELECT max(until_seq) FROM storage_jobs WHERE room_id = ? AND kind = 'erase' AND finished_at IS NULL"
+_NEWEST: Final = (
+    "SELECT r.id, (SELECT max(seq) FROM entries e WHERE e.room_id = r.id) FROM json_each(?) w JOIN rooms r ON r.id = w.value"
+)
+"""The last key of each room, not all of its entries."""
 _REACTIONS: Final = "SELECT seq, emoji, user_id FROM reactions WHERE room_id = ? AND seq BETWEEN ? AND ? ORDER BY seq, added_seq"
 
 
@@ -103,6 +109,11 @@ class SqliteLog(LogReads):
         finally:
             rows_of("COMMIT")
         return Page(room=room_id, entries=entries, last_seq=last_seq)
+
+    async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
+        """See `LogStore.newest`."""
+        rows = self._sqlite.rows(_NEWEST, (msgspec.json.encode(list(room_ids)).decode(),))
+        return {room_id: int(seq) for room_id, seq in rows}
 
 
 class _Transaction(LogWork):

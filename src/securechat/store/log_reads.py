@@ -8,6 +8,7 @@ from typing import Final
 from securechat.domain.accounts import User
 from securechat.domain.commands import Rooms, RoomSummary
 from securechat.domain.limits import LIMITS
+from securechat.domain.ports import RoomBatch
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import Unavailable
 from securechat.store.database import Database, Row
@@ -57,6 +58,9 @@ class LogReads:
     def lane(self, _room_id: str, /) -> int:
         """See `LogStore.lane`."""
         return 0
+
+    def hear(self, _batches: Sequence[RoomBatch], /) -> None:
+        """See `LogStore.hear`. One server commits everything."""
 
     def refusal(self, _lane: int, /) -> Unavailable | None:
         """See `LogStore.refusal`."""

@@ -15,7 +15,7 @@ copied.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ import msgspec
 from securechat.errors import Conflict, Shutdown
 from securechat.store.buckets import ABSENT, AWAY, MOVING
 from securechat.store.postgres import COPY_OPTIONS
+from securechat.store.session_locks import require_known
 
 MARK_S: Final = 60.0
 """How long storage jobs rest for a move that does not say any more that it goes on."""
@@ -151,6 +152,7 @@ class BucketMove:
             await self._source.execute(_MARK, self._bucket, self._names[1], MARK_S)
         async with _alone(self._target):
             await self._target.execute(_EXPECT, self._bucket, MARK_S)
+        await _require_no_job([self._source, self._target])  # From here on none does a step.
 
     async def _go_on(self) -> None:
         for connection, state in ((self._source, MOVING), (self._target, ABSENT)):
@@ -336,7 +338,7 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         to: Where it shall be.
 
     Raises:
-        Conflict: Somebody else moves it, a storage job is under way, or it cannot be copied.
+        Conflict: Somebody else moves it, a server does not know of all databases, a job is under way, or it cannot be copied.
         Shutdown: A database does not answer.
     """
     connections: dict[str, Any] = {}
@@ -346,11 +348,8 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         home = next(iter(connections.values()))
         if not await home.fetchval("SELECT pg_try_advisory_lock($1::int, $2::int)", OWNER, bucket):  # Let go with the connection.
             raise Conflict(f"Somebody else moves bucket {bucket}.")
-        for connection in connections.values():
-            if await connection.fetchval(
-                "SELECT EXISTS (SELECT 1 FROM storage_jobs WHERE finished_at IS NULL AND kind <> 'erase')"
-            ):
-                raise Conflict("A storage job is under way. Wait until it is finished: securechat storage status")
+        await require_known(home, len(urls) - 1)
+        await _require_no_job(connections.values())
         here = await _owner(connections, bucket)
         for name, connection in connections.items():
             if name not in {here, to}:
@@ -369,6 +368,13 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
     finally:
         for connection in connections.values():
             await connection.close(timeout=5)
+
+
+async def _require_no_job(connections: Iterable[Any]) -> None:
+    """Refuse to move what a job is changing: at the target it may be past the rooms that come."""
+    for connection in connections:
+        if await connection.fetchval("SELECT EXISTS (SELECT 1 FROM storage_jobs WHERE finished_at IS NULL AND kind <> 'erase')"):
+            raise Conflict("A storage job is under way. Wait until it is finished: securechat storage status")
 
 
 async def _owner(connections: Mapping[str, Any], bucket: int) -> str:

@@ -219,7 +219,7 @@ async def open_postgres(url: str, *, connections: int = 10) -> PostgresDatabase:
 
     Args:
         url: `postgresql://user:password@host:port/database`.
-        connections: How many there may be; at least 3, since a commit may read while it has one.
+        connections: How many there may be; at least 5, since a commit may read while it has one, and two may be under way.
 
     Raises:
         Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
@@ -232,14 +232,14 @@ async def open_pool(url: str, *, connections: int) -> PostgresPool:
 
     Args:
         url: Where it is.
-        connections: How many there may be; at least 3.
+        connections: How many there may be; at least 5.
 
     Raises:
         Shutdown: It does not answer, refuses us, loses commits in a power cut, or was made by a newer SecureChat.
     """
     try:
         await migrate_postgres(url)
-        return PostgresPool(url, max(3, connections))
+        return PostgresPool(url, max(5, connections))
     except (*NOT_NOW, asyncpg.PostgresError, ValueError) as error:
         raise Shutdown(f"The database does not take us: {_reason(error)}") from error
 

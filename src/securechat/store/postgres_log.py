@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -21,12 +22,13 @@ import asyncpg
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType, Page
 from securechat.domain.limits import LIMITS
-from securechat.domain.ports import CmidKey, LogTransaction, TargetKey
+from securechat.domain.ports import CmidKey, LogTransaction, RoomBatch, TargetKey
 from securechat.domain.rooms import RoomKind, RoomState
 from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import ELSEWHERE, Elsewhere
 from securechat.store.database import Duplicate, Row
+from securechat.store.lanes import SIMPLE, Lane, keys_of
 from securechat.store.log_reads import UNREAD_WINDOW, LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
@@ -50,16 +52,13 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-ROOMS_CACHED: Final = 10_000
-CMIDS_KNOWN: Final = 20_000
-"""Cmids of the last commits: whoever repeats one of them is looked up before, not after, the commit fails on it."""
+LANES: Final = 2
+"""Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
 DECIDE_S: Final = 8.0
 """How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
 TRIES: Final = 4
 """With the rooms locked, only a deadlock or a name that was taken a moment ago is a reason to try again."""
 
-_SIMPLE: Final = frozenset({EntryType.MESSAGE_SENT, EntryType.MESSAGE_EDITED, EntryType.REACTION_ADDED, EntryType.REACTION_REMOVED})
-"""Entries that `securechat_append` knows all the consequences of, and that change nothing but `last_seq` in the state of a room."""
 _APPEND: Final = (
     "SELECT securechat_append($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],"
     " $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::bytea[], $16::text[],"
@@ -123,8 +122,8 @@ _SUMMARY: Final = (
     " JOIN users u ON u.id = p.user_id WHERE p.room_id = r.id AND p.user_id <> coalesce(m.user_id, '') LIMIT 1) END FROM rooms r"
 )
 _NEWER: Final = (
-    f"SELECT {COLUMNS}, room_id FROM unnest($1::text[], $2::bigint[]) AS w (known_room, known_seq)"
-    " JOIN entries ON room_id = known_room AND seq > known_seq WHERE type <> ALL ($3::text[]) ORDER BY room_id, seq"
+    f"SELECT {_E}, e.room_id FROM unnest($1::text[], $2::bigint[]) AS w (room_id, seq)"
+    " JOIN entries e ON e.room_id = w.room_id AND e.seq > w.seq AND e.type <> ALL ($3::text[]) ORDER BY e.room_id, e.seq"
 )
 _THERE: Final = (
     "SELECT e.room_id, e.seq, e.type, e.at, e.user_id, e.device_id, e.cmid, e.target"
@@ -145,6 +144,7 @@ class PostgresLog(LogReads):
         sealing: Seals and opens texts; without it, texts are stored as they are.
     """
 
+    lanes = LANES
     _summary = _SUMMARY
     _is_shard = False
 
@@ -153,11 +153,13 @@ class PostgresLog(LogReads):
         self.database = self._postgres = database
         self._audit = audit or SqlAudit(database)
         self._sealing = sealing
-        self._rooms: dict[str, RoomState] = {}
-        self._cmids: dict[CmidKey, None] = {}
-        self._turn = asyncio.Lock()
+        self._lanes = [Lane() for _ in range(self.lanes)]
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def lane(self, room_id: str, /) -> int:
+        """See `LogStore.lane`. Always the same for a room."""
+        return zlib.crc32(room_id.encode()) % self.lanes
 
     @property
     def whole(self) -> bool:  # type: ignore[override]  # that of the other kind of database never changes
@@ -168,38 +170,45 @@ class PostgresLog(LogReads):
         """See `LogStore.refusal`."""
         return self._postgres.pool.refusal()
 
-    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], _lane: int = 0, /) -> T:
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[T]], lane: int = 0, /) -> T:
         """See `LogStore.commit`."""
         try:
-            return await self.store(work)
+            return await self.store(work, lane)
         except Elsewhere as error:
             log.error("a room is in another database, and this server knows of none: database_shards")  # noqa: TRY400 - tells nothing
             raise Unavailable("This room is being moved.", retry_after_ms=RETRY_MS) from error
 
-    async def store(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    def hear(self, batches: Sequence[RoomBatch], /) -> None:
+        """See `LogStore.hear`."""
+        for batch in batches:
+            self._lanes[self.lane(batch.room)].hear(batch)
+
+    async def store(self, work: Callable[[LogTransaction], Awaitable[T]], number: int = 0) -> T:
         """Do what `commit` does.
 
         Raises:
             Elsewhere: A room lives elsewhere, or is being moved.
         """
-        async with self._turn:
+        lane = self._lanes[number]
+        async with lane.turn:
+            lane.catch_up()
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
             try:
-                return await self._optimistic(work)
+                return await self._optimistic(work, lane)
             except (_Stale, TryAgain):
                 pass
             for left in reversed(range(TRIES)):
                 try:
-                    return await self._locked(work)
+                    return await self._locked(work, lane)
                 except (_Stale, Duplicate, TryAgain):
                     if not left or loop.time() > until:
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane) -> T:
         """Decide on what is in memory, and store it in one round trip if it still holds."""
-        tried = _Optimistic(self._rooms, self._postgres, self._sealing, self._cmids)
+        tried = _Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids)
         try:
             try:
                 result = await work(tried)
@@ -207,25 +216,25 @@ class PostgresLog(LogReads):
                 raise
             except Exception as error:  # whatever it is, it may be so because a room has gone on
                 raise _Stale from error
-            await self._send(tried)
+            await self._send(tried, lane)
         except BaseException:
-            self._forget(tried)
+            lane.forget(tried)
             raise
-        self._remember(tried)
+        lane.remember(tried)
         return result
 
-    async def _send(self, tried: _Optimistic) -> None:
+    async def _send(self, tried: _Optimistic, lane: Lane) -> None:
         appended = tried.appended
         if (
             tried.recorded
-            or any(entry.type not in _SIMPLE for entry in appended)
-            or tried.asked - tried.looked_up - _keys_of(appended)
+            or any(entry.type not in SIMPLE for entry in appended)
+            or tried.asked - tried.looked_up - keys_of(appended)
             or not tried.touched <= tried.used
             # Does not exist, or not here: only a look at the buckets tells.
-            or (self._is_shard and not tried.used <= self._rooms.keys())
+            or (self._is_shard and not tried.used <= lane.rooms.keys())
         ):
             raise _Stale
-        before = {room_id: self._rooms[room_id].last_seq for room_id in tried.used if room_id in self._rooms}
+        before = {room_id: lane.rooms[room_id].last_seq for room_id in tried.used if room_id in lane.rooms}
         for entry in appended:
             before[entry.room] -= 1
         if not before and not tried.reads:
@@ -248,7 +257,7 @@ class PostgresLog(LogReads):
                 *columns, [entry.emoji for entry in appended], *marks,
             )  # fmt: skip
         except AnswerLost:
-            if not await self._is_stored(tried):
+            if not await self._is_stored(tried, lane):
                 raise _Stale from None
         except asyncpg.UniqueViolationError:
             raise _Stale from None  # A repetition of what is stored already, most likely.
@@ -262,33 +271,33 @@ class PostgresLog(LogReads):
                 raise
             raise _Stale from None
 
-    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]]) -> T:
+    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane) -> T:
         """Lock the rooms, decide on them as they are, store it."""
         tried: Locked | None = None
         try:
             async with self._postgres.attempt() as transaction:
                 transaction.names_elsewhere = self._is_shard
-                tried = Locked(self._rooms, transaction, self._sealing)
+                tried = Locked(lane.rooms, transaction, self._sealing)
                 result = await work(tried)
                 await tried.write()
                 await self._finish(transaction, tried)
         except AnswerLost as error:
             if tried is None or (tried.recorded and not tried.appended):
                 raise Unavailable("The database does not answer.", retry_after_ms=RETRY_MS) from error
-            if not await self._is_stored(tried):
-                self._forget(tried)
+            if not await self._is_stored(tried, lane):
+                lane.forget(tried)
                 await self._ended(tried, stored=False)
                 raise _Stale from error
         except BaseException as error:
             if tried is not None:
-                self._forget(tried)
+                lane.forget(tried)
                 await self._ended(tried, stored=False)
             if isinstance(error, Duplicate) and "names_" in str(error):
                 raise NameTaken("A public room has this name.", field="name") from error
             raise
         if self._sealing is not None:
             self._sealing.committed(tried.appended, tried.sealer)
-        self._remember(tried)
+        lane.remember(tried)
         await self._ended(tried, stored=True)
         return result
 
@@ -300,25 +309,7 @@ class PostgresLog(LogReads):
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
         """Do what has to be done after a transaction in which `_finish` was begun."""
 
-    def _forget(self, tried: LogWork) -> None:
-        """Take back what is in memory of a commit that is not stored."""
-        for room_id in tried.touched:
-            state = self._rooms.get(room_id)
-            mine = [entry for entry in tried.appended if entry.room == room_id]
-            if state is not None and all(entry.type in _SIMPLE for entry in mine):
-                state.last_seq -= len(mine)
-            else:
-                self._rooms.pop(room_id, None)
-
-    def _remember(self, tried: LogWork) -> None:
-        for key in _keys_of(tried.appended):
-            self._cmids[key] = None
-        while len(self._cmids) > CMIDS_KNOWN:
-            del self._cmids[next(iter(self._cmids))]
-        while len(self._rooms) > ROOMS_CACHED:
-            del self._rooms[next(iter(self._rooms))]
-
-    async def _is_stored(self, tried: LogWork) -> bool:
+    async def _is_stored(self, tried: LogWork, lane: Lane) -> bool:
         """Decide what became of a commit whose answer was lost.
 
         Raises:
@@ -336,7 +327,7 @@ class PostgresLog(LogReads):
             except Unavailable:
                 if loop.time() + pause > until:
                     for room_id in tried.touched:
-                        self._rooms.pop(room_id, None)
+                        lane.rooms.pop(room_id, None)
                     tried.touched.clear()
                     raise
             await asyncio.sleep(pause)
@@ -410,10 +401,6 @@ class PostgresLog(LogReads):
                 summary.peer = to_user(peer)
             found.append(summary)
         return found
-
-
-def _keys_of(entries: Sequence[Entry]) -> set[CmidKey]:
-    return {(entry.room, entry.device, entry.cmid) for entry in entries if entry.device is not None and entry.cmid is not None}
 
 
 def _reactions(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
@@ -499,36 +486,36 @@ class Locked(_Work):
         if "" in newest:
             raise Elsewhere(rooms)
         self.held.update(newest)
-        await self._catch_up([self.rooms[room_id] for room_id in rooms if room_id in self.rooms], newest)
+        states = [self.rooms[room_id] for room_id in rooms if room_id in self.rooms]
+        stale = [state for state in states if state.last_seq != newest.get(state.id, 0)]
+        if stale:
+            await self._catch_up(stale, newest)
         missing = [room_id for room_id in newest if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._transaction.fetch(_STATE, missing)))
         if sent or targets:
             await self._take_entries(self._transaction.fetch, sent, targets)
 
-    async def _catch_up(self, states: Collection[RoomState], newest: Mapping[str, int]) -> None:
-        """Apply what others appended to states in memory; take those out that are of another time altogether.
-
-        One question for all of them: others wait for these locks, and a database may be far away.
-        """
-        behind = []
-        for state in states:
+    async def _catch_up(self, stale: Sequence[RoomState], newest: Mapping[str, int]) -> None:
+        """Apply what others appended to states in memory; take out what is of another time altogether."""
+        behind = {}
+        for state in stale:
             if newest.get(state.id, 0) < state.last_seq:
-                self.rooms.pop(state.id)
-            elif newest.get(state.id, 0) > state.last_seq:
-                behind.append(state)
+                del self.rooms[state.id]
+            else:
+                behind[state.id] = state
         if not behind:
             return
-        known = [state.id for state in behind], [state.last_seq for state in behind]
-        for row in await self._transaction.fetch(_NEWER, *known, [kind.value for kind in _SIMPLE]):
-            state = self.rooms[row[-1]]
+        places = [state.last_seq for state in behind.values()]
+        for row in await self._transaction.fetch(_NEWER, list(behind), places, [kind.value for kind in SIMPLE]):
+            state = behind[row[-1]]
             entry = to_entry(state.id, row)
             state.last_seq = entry.seq - 1
             state.apply(entry)
             if entry.type is EntryType.ROOM_ERASED and self._sealing is not None:
                 self._sealing.keys.forget(state.id)
-        for state in behind:
-            state.last_seq = newest[state.id]
+        for room_id, state in behind.items():
+            state.last_seq = newest[room_id]
 
     async def write(self) -> None:
         """Write everything that was appended."""

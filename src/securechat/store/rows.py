@@ -29,6 +29,8 @@ class _Extra(msgspec.Struct, omit_defaults=True):
     name: str | None = None
     topic: str | None = None
     permissions: dict[str, str] | None = None
+    subscribed: str | None = None
+    unsubscribed: str | None = None
 
 
 _extra_of: Final = msgspec.json.Decoder(_Extra).decode
@@ -56,7 +58,18 @@ def to_row(entry: Entry, sealer: Sealer | None) -> Row:
     extra = None
     if entry.type is not EntryType.MESSAGE_SENT or entry.reply_to is not None:
         found = _encode(
-            _Extra(entry.reply_to, entry.emoji, entry.member, entry.role, entry.kind, entry.name, entry.topic, entry.permissions)
+            _Extra(
+                entry.reply_to,
+                entry.emoji,
+                entry.member,
+                entry.role,
+                entry.kind,
+                entry.name,
+                entry.topic,
+                entry.permissions,
+                entry.subscribed,
+                entry.unsubscribed,
+            )
         ).decode()
         extra = None if found == "{}" else found
     body, sealed = entry.body, None
@@ -97,6 +110,8 @@ def to_entry(room_id: str, row: Row) -> Entry:
         entry.name = extra.name
         entry.topic = extra.topic
         entry.permissions = extra.permissions
+        entry.subscribed = extra.subscribed
+        entry.unsubscribed = extra.unsubscribed
     return entry
 
 

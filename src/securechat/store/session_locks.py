@@ -3,6 +3,7 @@
 serving   whoever serves holds it: alone without a bus, shared with one. So nobody serves beside a server that does not hear them.
 leading   one of those that serve has it, and does what is to be done once: storage jobs, checkpoints and pruning of the audit log,
           rotating keys.
+knows     of how many shards it knows, which says its key: rooms do not move while somebody serves who would not find them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import Any, Final
 
 import asyncpg
 
-from securechat.errors import Shutdown
+from securechat.errors import Conflict, Shutdown
 from securechat.store.postgres_pool import NOT_NOW, OPTIONS
 
 log = logging.getLogger(__name__)
 
 SERVING: Final = 0x5EC_5E4E
 LEADING: Final = 0x5EC_1EAD
+KNOWS: Final = 0x5EC_5AAD
+"""First key; the second one is how many."""
 LOOK_S: Final = 2.0
 """Between two looks whether the connection lives, and whether there is nobody who leads."""
 PATIENCE_S: Final = 6.0
@@ -48,6 +51,7 @@ class ServerLocks:
     def __init__(self, url: str, *, shared: bool) -> None:
         self._url = url
         self._shared = shared
+        self._knows = 0
         self._connection: Any = None
         self.leads = False
         self.alone = True
@@ -65,6 +69,19 @@ class ServerLocks:
                 await asyncio.sleep(RETRY_S)
             await self._end()
             raise Shutdown(_BESIDE)
+        except (*NOT_NOW, asyncpg.PostgresError) as error:
+            raise Shutdown(f"The database does not take us: {error}") from error
+
+    async def knows(self, shards: int) -> None:
+        """Say of how many shards this server knows. Before it says so, it knows of none.
+
+        Raises:
+            Shutdown: The database does not answer.
+        """
+        before, self._knows = self._knows, shards
+        try:
+            await self._connection.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, shards)
+            await self._connection.execute("SELECT pg_advisory_unlock_shared($1, $2)", KNOWS, before)
         except (*NOT_NOW, asyncpg.PostgresError) as error:
             raise Shutdown(f"The database does not take us: {error}") from error
 
@@ -97,6 +114,7 @@ class ServerLocks:
     async def _try(self) -> bool:
         if self._connection is None:
             self._connection = await asyncpg.connect(self._url, **OPTIONS)
+            self._connection.add_termination_listener(self._lost)
         connection = self._connection
         self.alone = await connection.fetchval("SELECT pg_try_advisory_lock($1)", SERVING)
         if self._shared:
@@ -106,13 +124,20 @@ class ServerLocks:
         else:
             held = self.alone
         if held:
+            await connection.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, self._knows)
             await self._try_to_lead()
         return bool(held)
 
     async def _try_to_lead(self) -> None:
-        self.leads = await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADING)
+        connection = self._connection
+        self.leads = await connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADING) and not connection.is_closed()
         if self.leads:
             log.info("this server leads: it works on jobs")
+
+    def _lost(self, connection: object) -> None:
+        """Lead no longer, at once: the lock went with the connection, and somebody else may have it before we look."""
+        if connection is self._connection:
+            self.leads = False
 
     async def _end(self) -> None:
         self.leads = False
@@ -120,3 +145,21 @@ class ServerLocks:
         if connection is not None:
             with contextlib.suppress(*NOT_NOW, asyncpg.PostgresError):
                 await connection.close(timeout=1)
+
+
+async def require_known(connection: Any, shards: int) -> None:
+    """Refuse what wants every server to know of this many shards.
+
+    Raises:
+        Conflict: One does not.
+    """
+    count = await connection.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid < $2 AND objsubid = 2"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        KNOWS, shards,
+    )  # fmt: skip
+    if count:
+        raise Conflict(
+            f"{count} of the servers that run do not know of all databases: they would not find the rooms. Start them again, with"
+            " the same database_shards (docs/howto/shards.md)."
+        )

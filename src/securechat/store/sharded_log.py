@@ -23,14 +23,14 @@ from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import Rooms, RoomSummary
 from securechat.domain.entries import EntryType, Page
 from securechat.domain.ids import new_id
-from securechat.domain.ports import LogTransaction, Moved
+from securechat.domain.ports import LogTransaction, Moved, RoomBatch
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import BUCKETS, GONE, Elsewhere, bucket_of
 from securechat.store.database import Duplicate, Row
 from securechat.store.log_reads import by_user
-from securechat.store.names import claim_free, release
+from securechat.store.names import claim_free
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_log import SUMMARY, Locked, PostgresLog
 from securechat.store.postgres_pool import RETRY_MS
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 WAIT_S: Final = 10.0
 """How long a commit waits for a bucket that is being moved."""
 PAUSE_S: Final = 0.02
+NAME_WAIT_MS: Final = 500
+"""How long a commit waits for a room that has a name it wants. Two may want each other's, in two databases: neither sees that."""
 RELAY_AGAIN_S: Final = 5.0
 
 _PEER: Final = (
@@ -90,6 +92,7 @@ class ShardLog(PostgresLog):
         sealing: Seals and opens texts.
     """
 
+    lanes = 1
     _is_shard = True
 
     def __init__(self, shards: ShardedDatabase, number: int, audit: SqlAudit, sealing: Sealing) -> None:
@@ -112,17 +115,11 @@ class ShardLog(PostgresLog):
                 await self._claim(key, room_id, tried.held)
             tried.claimed.append((key, room_id))
 
-    async def _ended(self, tried: Locked, *, stored: bool) -> None:
+    async def _ended(self, tried: Locked, *, stored: bool) -> None:  # noqa: ARG002 - the room itself says what it is called
         """See `PostgresLog._ended`. If it fails, whoever wants a name finds out that it is not had."""
-        for key, room_id in tried.claimed:
+        for _key, room_id in tried.claimed:
             try:
-                if stored:  # What it was called before.
-                    async with self._shards.home.transaction() as transaction:
-                        sql = "DELETE FROM names WHERE kind = 'room' AND owner = $1 AND key <> $2"
-                        await transaction.fetch(sql, room_id, key)
-                elif key and not await self._has(room_id, key):
-                    async with self._shards.home.transaction() as transaction:
-                        await release(transaction, "room", room_id, key)
+                await self._give_back(room_id)
             except Unavailable:
                 log.warning("a name is not given back yet", extra={"room": room_id})
 
@@ -146,21 +143,37 @@ class ShardLog(PostgresLog):
             owner = str(rows[0][0]) if rows else ""
             if owner == room_id:
                 return
-            if owner in held or (owner and await self._has(owner, key)):
+            if owner in held or (owner and await self._give_back(owner) in {key, None}):
                 break
-            async with home.transaction() as transaction:
-                await release(transaction, "room", owner, key)
         raise Duplicate("names_pkey")
 
-    async def _has(self, room_id: str, key: str) -> bool:
-        """Return whether a room has a name. Waits for who is about to store that."""
-        async with self._shards.for_room(room_id).transaction() as transaction:
+    async def _give_back(self, room_id: str) -> str | None:
+        """Give back every name that a room has not got; return the one that it has, if any. Waits for who is about to store that.
+
+        The room is held until they are given back: else it could be called so again meanwhile.
+
+        Returns:
+            The folded name; nothing if the room has none; None if it is being moved: then nobody knows, and nothing is given back.
+
+        Raises:
+            Unavailable: Somebody holds it for long, or a database does not answer.
+        """
+        part = self._shards.for_room(room_id)
+        async with part.transaction() as transaction:
             if await transaction.fetch("SELECT 1 WHERE securechat_elsewhere($1::text[])", [room_id]):
-                return True  # Being moved: nobody knows, so nobody takes it.
+                return None
+            await transaction.fetch(f"SET LOCAL lock_timeout = {NAME_WAIT_MS}")
             await transaction.fetch(_HOLD, room_id)  # Where there is no row to lock. It goes again below.
             rows = await transaction.fetch(_NAME_OF, room_id)
             await transaction.fetch("DELETE FROM rooms WHERE id = $1 AND kind = ''", room_id)
-        return bool(rows) and rows[0] == (RoomKind.PUBLIC.value, key)
+            name = str(rows[0][1]) if rows and rows[0][0] == RoomKind.PUBLIC else ""
+            others = "DELETE FROM names WHERE kind = 'room' AND owner = $1 AND key <> $2"
+            if part is self._shards:
+                await transaction.fetch(others, room_id, name)
+            else:
+                async with self._shards.home.transaction() as at_home:
+                    await at_home.fetch(others, room_id, name)
+        return name
 
     async def relay(self) -> None:
         """Take what waits here for the audit log into it, each once.
@@ -173,7 +186,9 @@ class ShardLog(PostgresLog):
         for pending, events in await self._postgres.fetch("SELECT id, events FROM audit_pending ORDER BY id"):
             async with self._shards.home.transaction() as transaction:
                 taken = "INSERT INTO audit_taken (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id"
-                if await transaction.fetch(taken, pending):
+                # Whoever finds it gone again was late: somebody else took it, and forgot by now that they had.
+                waits = "SELECT 1 FROM audit_pending WHERE id = $1"
+                if await transaction.fetch(taken, pending) and await self._postgres.fetch(waits, pending):
                     await self._audit.append(transaction, _events_of(events))
             async with self._postgres.transaction() as transaction:
                 await transaction.fetch("DELETE FROM audit_pending WHERE id = $1", pending)
@@ -261,6 +276,11 @@ class ShardedLog:
         await asyncio.sleep(RELAY_AGAIN_S)
         self._relaying = None
         await self._relay()
+
+    def hear(self, batches: Sequence[RoomBatch]) -> None:
+        """See `LogStore.hear`."""
+        for batch in batches:
+            self._logs[self.lane(batch.room)].hear((batch,))
 
     # ── reading one room ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -33,6 +33,8 @@ READ_TRIES: Final = 5
 READ_PAUSE_S: Final = 0.02
 _BUCKETS: Final = "SELECT bucket, state, shard FROM buckets"
 _ARRIVES: Final = "DELETE FROM buckets WHERE bucket = $1 AND state = 'absent'"
+_HELD: Final = "SELECT state FROM buckets WHERE bucket = $1 FOR UPDATE"
+_LET_GO: Final = "SELECT 1 FROM buckets WHERE bucket = $1 AND state = 'away' AND shard = $2"
 
 
 class Registered(msgspec.Struct, array_like=True):
@@ -115,13 +117,12 @@ class ShardedDatabase(PostgresDatabase):
 
     async def _arrives(self, bucket: int, said: Sequence[Mapping[int, tuple[str, str]]]) -> int | None:
         """Let a bucket arrive that left one database for another, if whoever moves it does not."""
-        for rows in said:
+        for source, rows in enumerate(said):
             state, shard = rows.get(bucket, ("", ""))
             if state == AWAY and shard in self.names:
                 place = self.names.index(shard)
                 if said[place].get(bucket, ("", ""))[0] == ABSENT:
-                    await arrives(self._parts[place], bucket)
-                    return place
+                    return place if await arrives(self._parts[source], self._parts[place], bucket, shard) else None
         return None
 
     async def close(self) -> None:
@@ -135,10 +136,20 @@ def _is_here(rows: Mapping[int, tuple[str, str]], bucket: int) -> bool:
     return bucket not in rows or rows[bucket][0] not in {AWAY, ABSENT}
 
 
-async def arrives(part: PostgresDatabase, bucket: int) -> None:
-    """Let a bucket be plainly here: all of it is, since the database it comes from let go of it. May be done twice."""
-    async with part.transaction() as transaction:
+async def arrives(source: PostgresDatabase, target: PostgresDatabase, bucket: int, name: str) -> bool:
+    """Let a bucket be plainly at the target, whose name that is: all of it is, since the source let go of it. May be done twice.
+
+    Whoever read where it is may have done so long ago, and it may have moved on since. While its row at the target is held, it
+    stays absent there: if the source says even then that it went there, it did.
+
+    Returns:
+        Whether it is there.
+    """
+    async with target.transaction() as transaction:
+        if await transaction.fetch(_HELD, bucket) != [(ABSENT,)] or not await source.fetch(_LET_GO, bucket, name):
+            return False
         await transaction.fetch(_ARRIVES, bucket)
+    return True
 
 
 async def registered(home: PostgresDatabase) -> Registered:

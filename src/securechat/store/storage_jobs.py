@@ -51,6 +51,7 @@ _NEXT: Final = (
 )
 _BEING_MOVED: Final = "SELECT 1 FROM buckets WHERE until > clock_timestamp() LIMIT 1"
 """What a move compares must not change in silence."""
+_MOVING: Final = "Rooms are being moved. Wait until that is finished: securechat db shards list"
 _SET: Final = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _BY_ID: Final = f"SELECT {_JOB} FROM storage_jobs WHERE id = ?"
 _TOTALS: Final = {
@@ -195,13 +196,15 @@ class StorageJobs:
             if await part.read("SELECT 1 FROM storage_jobs WHERE finished_at IS NULL"):
                 raise Conflict("A job is under way. Wait until it is finished: securechat storage status")
             if part.dialect is Dialect.POSTGRESQL and await part.read(_BEING_MOVED):
-                raise Conflict("Rooms are being moved. Wait until that is finished: securechat db shards list")
+                raise Conflict(_MOVING)
         await self._keys.unlock()
         loop = asyncio.get_running_loop()
         kek = await loop.run_in_executor(None, self._keys.provider.create)
         now = self._clock.now_ms()
 
         async def add_jobs(transaction: Transaction) -> None:
+            if transaction.dialect is Dialect.POSTGRESQL and await transaction.execute(_BEING_MOVED):
+                raise Conflict(_MOVING)  # It began meanwhile.
             await _add_job(transaction, "rewrap", now)
             if messages:
                 await transaction.execute(

@@ -58,6 +58,9 @@ export interface Entry {
   kind?: RoomKind;
   name?: string;
   topic?: string;
+  /** A host that the entries of the room are sent to from here on, or not any more. */
+  subscribed?: string;
+  unsubscribed?: string;
   edited?: { seq: number; at: number; body: string };
   deleted?: number;
   reactions?: Record<string, string[]>;

@@ -166,6 +166,22 @@ from securechat.domain.commands.server import (
     StorageShred,
     StorageStatus,
 )
+from securechat.domain.commands.subscriptions import (
+    DeadLetterDrop,
+    DeadLetterList,
+    DeadLetterReplay,
+    DeadLetters,
+    DeadLettersTaken,
+    SubscriptionCreate,
+    SubscriptionCreated,
+    SubscriptionDelete,
+    SubscriptionList,
+    SubscriptionOverview,
+    SubscriptionPause,
+    SubscriptionResume,
+    SubscriptionRotate,
+    Subscriptions,
+)
 from securechat.domain.commands.words import Command
 from securechat.domain.entries import Page
 
@@ -226,6 +242,10 @@ AnyReply = (
     | TokenCreated
     | Apps
     | AppCreated
+    | Subscriptions
+    | SubscriptionCreated
+    | DeadLetters
+    | DeadLettersTaken
     | Done
 )
 
@@ -281,6 +301,16 @@ REPLIES: Final[dict[type[Command], type]] = {
     ReactionRemove: Sent,
     ReadMark: ReadState,
     TypingStart: Done,
+    SubscriptionCreate: SubscriptionCreated,
+    SubscriptionList: Subscriptions,
+    SubscriptionOverview: Subscriptions,
+    SubscriptionDelete: Done,
+    SubscriptionPause: Subscriptions,
+    SubscriptionResume: Subscriptions,
+    SubscriptionRotate: SubscriptionCreated,
+    DeadLetterList: DeadLetters,
+    DeadLetterReplay: DeadLettersTaken,
+    DeadLetterDrop: DeadLettersTaken,
     CommandList: BotCommands,
     CommandSet: Done,
     InviteList: Invites,

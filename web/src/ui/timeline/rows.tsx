@@ -65,6 +65,9 @@ export function noticeText(entry: Entry, me: string, nameOf: (user: string) => s
     case "room.created":
       return entry.kind === "direct" ? `${who} began the conversation` : `${who} created the room`;
     case "room.updated":
+      if (entry.subscribed !== undefined)
+        return `${who} subscribed ${entry.subscribed}: what happens here is sent there from now on`;
+      if (entry.unsubscribed !== undefined) return `${who} ended a subscription of ${entry.unsubscribed}`;
       if (entry.name !== undefined && entry.topic === undefined) return `${who} renamed the room to “${entry.name}”`;
       if (entry.name === undefined && entry.topic) return `${who} set the topic to “${entry.topic}”`;
       if (entry.name === undefined && entry.topic === "") return `${who} removed the topic`;

@@ -1,0 +1,95 @@
+"""Lane: what a server keeps in memory of the rooms of one lane, between their commits and while one is under way.
+
+A state that knows entry s is right exactly as long as the room's `last_seq` is s: that is compared in the commit. So what is here
+may be behind, and what other servers say on the bus only saves a commit that would find it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from securechat.domain.entries import Entry, EntryType
+from securechat.domain.ports import CmidKey, RoomBatch
+from securechat.domain.rooms import RoomState
+from securechat.store.log_work import LogWork
+
+ROOMS_CACHED: Final = 10_000
+"""Of each lane."""
+HEARD_MAX: Final = 1_000
+"""Places of one room that are kept while a commit is under way; past it, the next one finds out by itself."""
+_RELOAD: Final = 0
+"""In place of a `seq`: an entry that changes more than `last_seq`."""
+CMIDS_KNOWN: Final = 20_000
+"""Cmids of the last commits: whoever repeats one of them is looked up before, not after, the commit fails on it."""
+SIMPLE: Final = frozenset({EntryType.MESSAGE_SENT, EntryType.MESSAGE_EDITED, EntryType.REACTION_ADDED, EntryType.REACTION_REMOVED})
+"""Entries that `securechat_append` knows all the consequences of, and that change nothing but `last_seq` in the state of a room."""
+
+
+def keys_of(entries: Sequence[Entry]) -> set[CmidKey]:
+    """Return the cmids of entries, with whose they are."""
+    return {(entry.room, entry.device, entry.cmid) for entry in entries if entry.device is not None and entry.cmid is not None}
+
+
+class Lane:
+    """What is in memory of the rooms of one lane.
+
+    Attributes:
+        rooms: As they are committed, and while a commit is under way as it would leave them.
+        cmids: Of the last commits.
+        heard: By room, the places of entries that other servers say they appended, while a commit is under way.
+        turn: Held by the commit that is under way.
+    """
+
+    __slots__ = ("cmids", "heard", "rooms", "turn")
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, RoomState] = {}
+        self.cmids: dict[CmidKey, None] = {}
+        self.heard: dict[str, list[int]] = {}
+        self.turn = asyncio.Lock()
+
+    def hear(self, batch: RoomBatch) -> None:
+        """Take in what another server appended; while a commit is under way that may not stand on it, when that has ended."""
+        if batch.room not in self.rooms:
+            return
+        heard = self.heard.setdefault(batch.room, [])
+        if len(heard) < HEARD_MAX:
+            # Who may do what is only ever taken from the database.
+            heard += [entry.seq if entry.type in SIMPLE else _RELOAD for entry in batch.entries]
+        if not self.turn.locked():
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Apply what was heard, as far as it follows on what is known. To be called where no commit is under way."""
+        heard, self.heard = self.heard, {}
+        for room_id, places in heard.items():
+            state = self.rooms.get(room_id)
+            if state is None:
+                continue
+            if _RELOAD in places:
+                del self.rooms[room_id]
+                continue
+            for seq in sorted(places):
+                if seq == state.last_seq + 1:
+                    state.last_seq = seq
+
+    def forget(self, tried: LogWork) -> None:
+        """Take back what is in memory of a commit that is not stored."""
+        for room_id in tried.touched:
+            state = self.rooms.get(room_id)
+            mine = [entry for entry in tried.appended if entry.room == room_id]
+            if state is not None and all(entry.type in SIMPLE for entry in mine):
+                state.last_seq -= len(mine)
+            else:
+                self.rooms.pop(room_id, None)
+
+    def remember(self, tried: LogWork) -> None:
+        """Keep what is in memory of a commit that is stored."""
+        for key in keys_of(tried.appended):
+            self.cmids[key] = None
+        while len(self.cmids) > CMIDS_KNOWN:
+            del self.cmids[next(iter(self.cmids))]
+        while len(self.rooms) > ROOMS_CACHED:
+            del self.rooms[next(iter(self.rooms))]
