@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -448,3 +449,29 @@ async def test_a_transport_that_was_just_closed_is_a_lost_connection_like_any_ot
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_timer_that_is_early_does_not_meet_a_breaker_that_is_still_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: lost.append(context))
+    real = asyncio.sleep
+
+    async def early(seconds: float) -> None:
+        await real(seconds * 0.9)
+
+    async def refuses(_link: Any, _came_up: Any) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("securechat.bus.links._Link.run", refuses)
+    monkeypatch.setattr("securechat.bus.links.asyncio.sleep", early)
+    links = Links("redis://127.0.0.1:1", [b"x"], lambda _channel, _message: None, lambda: None)
+    running = asyncio.create_task(links.run())
+    try:
+        async with asyncio.timeout(20):
+            while links.traffic.losses < 3:
+                await real(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    gc.collect()
+    assert lost == []

@@ -367,7 +367,8 @@ class Links:
         now = asyncio.get_running_loop().time
         breaker = self._breakers.setdefault(address, Breaker(failures_max=1))
         try:
-            await asyncio.sleep(breaker.wait_s(now()))
+            while pause := breaker.wait_s(now()):  # noqa: ASYNC110 - a timer may be early by less than it can tell
+                await asyncio.sleep(pause)
             breaker.enter(now(), "")
             await link.run(lambda: self._came_up(breaker))
         except _FAILURES as error:
