@@ -37,7 +37,7 @@ fix: .venv/dev.stamp ## Format, and repair what can be repaired
 	@$(BIN)/ruff check -q --fix . || true
 	@$(BIN)/ruff format -q .
 
-web: web/dist/index.html ## Build the web client
+web: web/dist/index.html
 
 generate: .venv/dev.stamp ## Write what is made from the code: schemas, OpenAPI, tables in the docs
 	@$(BIN)/python tools/generate
