@@ -174,7 +174,7 @@ async def _say_history(parts: Parts, room: str) -> None:
     """Append a history as the server does, sealed or not."""
     log = SqliteLog(parts.database, sealing=parts.sealing)
     head = await log.head("", room)
-    users = [user.id for user, _ in await log.members(room)]
+    users = [user.id for user, _ in await log.members(room, limit=1_000)]
     body = body_of("history")
     first = head.last_seq + 1 if head is not None else 1
     for begin in range(first, AT_REST_ENTRIES + 1, 2_000):
