@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# Many tests wait for a disk or a process: one worker more than there are cores, at most four.
+WORKERS := $(shell n=$$(nproc); echo $$(( n < 4 ? n + 1 : 4 )))
 
 .PHONY: help run test test-faults test-long check fix web generate bench bench-cluster audit clean
 
@@ -15,7 +17,7 @@ run: .venv/server.stamp web ## Set up what is missing and start the server with 
 test: .venv/dev.stamp web ## Set up what is missing and run every test
 	@tools/services
 	@cd web && export PATH="$$(../tools/node-path):$$PATH" && npm run --silent check && npm run --silent size && npm test --silent
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone and not faults" $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone and not faults" $(ARGS)
 	@$(BIN)/pytest -m "alone and not faults" $(ARGS)
 
 test-faults: .venv/dev.stamp ## Every fault on a cluster, in full; SOAK_MIN=60 soaks it for an hour after that (report: build/faults)
@@ -31,7 +33,7 @@ check: .venv/dev.stamp ## The quick checks: format, lint, types, import contract
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not alone and not slow" tests/unit tests/contract
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not alone and not slow" tests/unit tests/contract
 
 fix: .venv/dev.stamp ## Format, and repair what can be repaired
 	@$(BIN)/ruff check -q --fix . || true
