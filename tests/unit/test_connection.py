@@ -107,6 +107,16 @@ async def test_a_close_while_catching_up_comes_after_the_offer_of_new_keys(pair:
     assert (pair.client.peer_close.code, pair.client.peer_close.after_ms, socket.closed_with) == (4000, 1_000, 4000)
 
 
+async def test_a_server_that_stops_during_a_handshake_says_nothing_that_the_session_would_not_understand(pair: v.Pair) -> None:
+    connection, socket = connected(pair)
+    connection._seal = None  # The handshake is under way; which encoding it will be is not known.
+    connection.announce(1_000)
+    connection._seal = pair.server
+    connection.flush()
+
+    assert not socket.written
+
+
 async def test_who_is_late_with_auth_is_not_told_that_the_token_is_bad() -> None:
     connection, socket = connected()
     connection.look_after(connection._opened_at + AUTH_S + 1, 0)

@@ -689,6 +689,8 @@ class ClientConnection(WSListener):
     def announce(self, after_ms: int, within_ms: int = 0) -> None:
         """Tell the client that the connection will be closed within a time, and when to come back after that."""
         self._after_ms = after_ms
+        if self._packs and self._seal is None:
+            return  # There is no session yet to say it in, nor an encoding: the end of the connection says enough.
         self._put_frame(f.Drain(after_ms=after_ms, within_ms=within_ms))
 
     def retire(self) -> None:
