@@ -431,3 +431,22 @@ def test_the_commonest_passwords_are_refused(password: str) -> None:
 @pytest.mark.parametrize("password", ["correct horse battery", "password of my grandmother", "1234 apples 5678", "x7!kd92l"])
 def test_other_passwords_are_taken(password: str) -> None:
     assert clean_password(Secret(password)).reveal() == password
+
+
+async def test_a_connection_that_is_lost_before_the_client_knows_it_keeps_nobody_from_finding_it_out() -> None:
+    """Nothing in `call` waits then: whoever tries again at once would hold the loop for ever."""
+    tries = 0
+    found = asyncio.Event()
+
+    async def call(command: MessageSend) -> Sent:
+        nonlocal tries
+        tries += 1
+        assert tries < 1_000, "nobody else had a turn"
+        if not found.is_set():
+            raise ConnectionLost("closed")
+        return Sent(room=command.room, seq=1, at=0)
+
+    outbox = Outbox(call)
+    sent = outbox.put(MessageSend(room="rm_1", cmid="c", body="x"))
+    asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, found.set)
+    assert (await sent).seq == 1

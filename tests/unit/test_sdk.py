@@ -616,3 +616,26 @@ async def arrived(client: ChatClient, *, connects: int) -> None:
     async with asyncio.timeout(5):
         while client.connects < connects:
             await asyncio.sleep(0)
+
+
+async def test_while_a_connection_closes_nobody_asks_on_it(connections: list[Scripted]) -> None:
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    class Slow(Scripted):
+        async def close(self) -> None:
+            closing.set()
+            await closed.wait()
+
+    connections += [Slow(ready(), Closed(1006, "gone")), Scripted(ready())]
+    client = ChatClient("https://chat.example.org", "sc_bot_x")
+    try:
+        await client.start()
+        await closing.wait()
+        assert not client.connected
+        closed.set()
+        async with asyncio.timeout(5):
+            while not client.connected:
+                await asyncio.sleep(0.01)
+    finally:
+        closed.set()
+        await client.close()

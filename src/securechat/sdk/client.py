@@ -285,7 +285,9 @@ class ChatClient(Commands):
             except LoginRequired:
                 return None
             except ConnectionLost:
-                continue  # The end of a session closes its connection, perhaps before the answer: the next try is told.
+                await asyncio.sleep(
+                    0
+                )  # The end of a session closes its connection, perhaps before the answer: the next try is told.
 
     async def events(self, types: Iterable[str] | None = None) -> AsyncIterator[Event]:
         """Give events as they come: entries once each and in order per room, signals, and `Gap`.
@@ -430,6 +432,7 @@ class ChatClient(Commands):
                     else:
                         await self._take(frame, transport)
         finally:
+            self._lose()  # Before the closing, which takes a moment: nobody shall ask on it meanwhile.
             await transport.close()
 
     def _start_session(self, ready: f.Ready, transport: Transport, rest: dict[str, int] | None = None) -> None:

@@ -121,7 +121,8 @@ class Outbox:
             except Stopped:
                 raise
             except ConnectionLost:
-                continue  # `call` waits for the next connection by itself.
+                # `call` waits for the next connection by itself. Who finds it lost first has to let the client find it, too.
+                await asyncio.sleep(0)
             except ChatError as error:
                 if not error.retryable:
                     raise
