@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from playwright.async_api import Browser, Locator, Page, ViewportSize, async_pla
 
 from securechat.domain import commands as c
 from support.running import PASSWORD, RunningServer
+from support.totp import earlier_code
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
@@ -70,7 +70,7 @@ async def set_up_app(page: Page) -> tuple[pyotp.TOTP, list[str]]:
     await expect(page.get_by_role("img", name="QR code for the authenticator app")).to_be_visible()
     secret = re.sub(r"\s", "", await page.locator("code.secret").inner_text())
     totp = pyotp.TOTP(secret)
-    await page.get_by_label("Code", exact=True).fill(totp.at(int(time.time()) - 30))
+    await page.get_by_label("Code", exact=True).fill(earlier_code(totp))
     await page.get_by_role("button", name="Turn on").click()
     items = page.get_by_role("list", name="Recovery codes").get_by_role("listitem")
     await expect(items).to_have_count(10)

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from securechat.store.factors import SqlFactors
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.totp import earlier_code
 
 
 def records(server: RunningServer, **query: Any) -> list[Any]:
@@ -433,7 +433,7 @@ def test_changes_of_second_factors_are_remembered(server: RunningServer) -> None
     names = {ana["user"]["id"]: "ana", "usr_operator": "operator"}
     since = newest(server)
     begun = server.post("/factors/totp:begin", {}, token)
-    code = pyotp.TOTP(begun["secret"]).at(int(time.time()) - 30)
+    code = earlier_code(pyotp.TOTP(begun["secret"]))
     codes = server.post("/factors/totp", {"ticket": begun["ticket"], "code": code}, token)["recovery_codes"]
     server.post("/sessions", body | {"code": codes[0]})
     server.post("/sessions", body | {"code": codes[0]}, status=401)

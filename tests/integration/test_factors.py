@@ -27,6 +27,7 @@ from support.authenticator import Authenticator
 from support.identity import HERE, URL, Identity
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 from support.sockets import ask, heard_until_closed, refusal, socket_of
+from support.totp import earlier_code
 
 NEW = "another horse"
 
@@ -42,7 +43,7 @@ def add_totp(server: RunningServer, token: str) -> tuple[pyotp.TOTP, list[str]]:
     begun = server.post("/factors/totp:begin", {}, token)
     totp = pyotp.TOTP(begun["secret"])
     # The code of the step before: the codes of now and of the next step stay for the test.
-    answer = server.post("/factors/totp", {"ticket": begun["ticket"], "code": totp.at(int(time.time()) - STEP_S)}, token)
+    answer = server.post("/factors/totp", {"ticket": begun["ticket"], "code": earlier_code(totp)}, token)
     return totp, answer["recovery_codes"]
 
 
