@@ -18,7 +18,7 @@ from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unautho
 from securechat.gateway.connection import AUTH_S, ClientConnection
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
-from securechat.protocol.codec import Encoding
+from securechat.protocol.codec import Encoding, encode_msgpack
 from support import session_vectors as v
 from support.fakes import principal
 
@@ -115,6 +115,14 @@ async def test_a_server_that_stops_during_a_handshake_says_nothing_that_the_sess
     connection.flush()
 
     assert not socket.written
+
+
+async def test_what_is_said_before_the_client_chose_its_encoding_goes_out_as_it_was_begun() -> None:
+    connection, socket = connected()
+    connection.announce(1_000)
+    connection._decode(memoryview(encode_msgpack([f.Ping(id="p")])), text=False)
+
+    assert [json.loads(each) for each in socket.messages()] == [[{"op": "drain", "after_ms": 1_000, "within_ms": 0}]]
 
 
 async def test_who_is_late_with_auth_is_not_told_that_the_token_is_bad() -> None:

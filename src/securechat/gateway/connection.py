@@ -315,6 +315,7 @@ class ClientConnection(WSListener):
         """Return the frames of a message of the clear sub-protocol; the first one decides how this side answers."""
         protocol = self._protocol
         if protocol.encoding is None:
+            self.flush()  # What waits is encoded as it was begun.
             self._form = Form.JSON if text else Form.MSGPACK
         return protocol.receive(payload, text=text)
 
