@@ -173,7 +173,7 @@ def narrow(chance: random.Random) -> None:
     changes: list[tuple[Any, str, Any]] = [
         (message_queue, "_BYTES_MAX", 6_000 if waiting else LIMITS.queue_bytes),
         (message_queue, "_BLOCKS_MAX", 8 if waiting else LIMITS.queue_blocks),
-        (history_module, "CATCH_UP_PAGE", chance.choice([50, 50, 2])),
+        (history_module, "CATCH_UP_PAGE", chance.choice([15, 15, 2])),
         (room_log_module, "BATCH_MAX", chance.choice([2_000, 2_000, 2])),
     ]
     for owner, name, value in changes:

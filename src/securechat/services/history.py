@@ -17,8 +17,8 @@ from securechat.services.room_log import Operation, RoomLog
 
 NEWEST_PAGE: Final = 50
 """Entries given to a client that is too far behind."""
-CATCH_UP_PAGE: Final = 50
-"""Entries read at once for a client that catches up: 800 KiB of text at most."""
+CATCH_UP_PAGE: Final = 15
+"""Entries read at once for a client that catches up: few, so that others have their turn soon; 240 KiB of text at most."""
 READ_EVERY_S: Final = 1.0
 """A read marker that moves all the time is told to the user's other devices at most this often; the newest place wins."""
 

@@ -215,26 +215,27 @@ class RoomLog:
         stored: _Stored | None = None
         try:
             while lane.waiting or stored is not None:
-                storing: asyncio.Task[_Stored] | None = None
-                if lane.waiting:
-                    batch = lane.waiting[:BATCH_MAX]
-                    del lane.waiting[:BATCH_MAX]
-                    storing = asyncio.create_task(self._store_batch(lane, batch), name="room-log-batch")
-                    if stored is not None:
-                        # It decides, and is on its way to the disk: the one before is told while the disk works.
-                        await asyncio.sleep(0)
-                if stored is not None:
+                if not lane.waiting and stored is not None:
                     await self._tell(stored)
-                stored = None
-                if storing is not None:
+                    stored = None
+                    continue
+                batch = lane.waiting[:BATCH_MAX]
+                del lane.waiting[:BATCH_MAX]
+                if stored is None:
+                    stored = await self._store_batch(lane, batch)
+                else:
+                    storing = asyncio.create_task(self._store_batch(lane, batch), name="room-log-batch")
+                    # It decides, and is on its way to the disk: the one before is told while the disk works.
+                    await asyncio.sleep(0)
+                    await self._tell(stored)
                     stored = await storing
-                    if stored.moved:
-                        await self._tell(stored)  # What did not move.
-                        again = [*stored.moved, *lane.waiting]  # All that there is of their rooms.
-                        stored, lane.waiting = None, []
-                        self._leave(again)
-                        for operation in again:
-                            self._put(operation)
+                if stored.moved:
+                    await self._tell(stored)  # What did not move.
+                    again = [*stored.moved, *lane.waiting]  # All that there is of their rooms.
+                    stored, lane.waiting = None, []
+                    self._leave(again)
+                    for operation in again:
+                        self._put(operation)
         finally:
             lane.running = None
 
