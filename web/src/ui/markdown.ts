@@ -216,7 +216,7 @@ class Scanner {
     const { opener, children } = this.stack.pop() as Frame;
     this.plain += opener;
     this.endPlain();
-    this.top.children.push(...children);
+    for (const child of children) this.top.children.push(child); // Spread, very many would overflow the stack.
   }
 
   private target(at: number): number {
