@@ -34,8 +34,11 @@ class Flood:
             self._world.talk(client, [self._world.rooms[1]])
         await self.pour(lambda: True, 300)
 
-    async def pour(self, enough: Callable[[], bool], count: int = 1_000) -> Latency:
-        """Pour until it is enough and this many sends of the others were answered; return how fast."""
+    async def pour(self, enough: Callable[[], bool], count: int = 3_600) -> Latency:
+        """Pour until it is enough and this many sends of the others were answered; return how fast.
+
+        So many take 7 s, in which the WAL reaches the size at which a checkpoint runs: there is one in every measure, or nearly.
+        """
         self._world.forget_latencies()
         turn = asyncio.get_running_loop().time()
         while not enough() or sum(len(client.latencies) for client in self._talkers) < count:
@@ -47,14 +50,14 @@ class Flood:
 
 @pytest.mark.alone
 async def test_readers_that_stop_are_closed_and_nobody_else_notices(world: World) -> None:
-    """The control is the same flood without them. Who else uses the machine can only add: one of five rounds has to be as fast."""
+    """The control is the same flood without them. Who else uses the machine can only add: one of three rounds has to be as fast."""
     await world.server.start()
     world.apart()
     flood = Flood(world)
     await flood.start()
     before: list[dict[str, int]] = []
     found: list[tuple[Latency, Latency]] = []
-    for round_ in range(1, 6):
+    for round_ in range(1, 4):
         control = await flood.pour(lambda: True)
         rss = world.server.rss()
         slow = [await RawSocket.open(world.server.http_port, receive_buffer=4_096) for _ in range(SLOW)]
@@ -63,16 +66,21 @@ async def test_readers_that_stop_are_closed_and_nobody_else_notices(world: World
             if round_ == 1:
                 before.append({room["id"]: room["last_seq"] for room in ready["rooms"]})
 
-        async def closed_as_slow(count: int = round_ * SLOW) -> bool:
-            return await world.server.metric("slow_consumers") == count
+        async def noticed_with(count: int = round_ * SLOW, base: int = rss) -> int:
+            async def closed_as_slow() -> bool:
+                return await world.server.metric("slow_consumers") == count
 
-        noticed = asyncio.create_task(eventually_async(closed_as_slow, 30, "the slow ones are noticed"))
+            await eventually_async(closed_as_slow, 30, "the slow ones are noticed")
+            return world.server.rss() - base
+
+        # What was under way while they opened waited for this process, which opened them: it is answered before the measure begins.
+        await flood.pour(lambda: True, 100)
+        noticed = asyncio.create_task(noticed_with())
         during = await flood.pour(noticed.done)
-        await noticed
+        grown = await noticed
         codes = await asyncio.gather(*(each.closed() for each in slow))
         for each in slow:
             each.end()
-        grown = world.server.rss() - rss
         assert set(codes) <= {4008, 1006}, codes  # 1006: what was on the wire before the close frame took too long to read.
         found.append((control, during))
         if during.unchanged_from(control):
