@@ -19,8 +19,8 @@ from securechat.domain.commands import BotCommand
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction
 from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
+from securechat.store import handing_over, sharded_log
 from securechat.store import moving as moving_module
-from securechat.store import sharded_log
 from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
 from securechat.store.moving import move
 from securechat.store.postgres import PostgresTransaction, open_postgres, read_all
@@ -574,7 +574,7 @@ class Death:
 @pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moving_module, "FENCE_S", 1.0)
+    monkeypatch.setattr(handing_over, "FENCE_S", 1.0)
     rooms = [*rooms_of_bucket(7, 2), ROOM]
     death = Death(monkeypatch)
     async with opened(place) as one, opened(place) as other:
@@ -731,13 +731,13 @@ async def test_a_job_that_began_while_a_move_prepared_goes_first(
     one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the target it may be past the rooms that come: they would stay as they are."""
-    index = moving_module._index
+    index = handing_over.index
 
-    async def slowly(connection: Any) -> None:
-        await index(connection)
+    async def slowly(*arguments: Any) -> None:
+        await index(*arguments)
         await one.jobs.rotate(messages=False)
 
-    monkeypatch.setattr(moving_module, "_index", slowly)
+    monkeypatch.setattr(moving_module, "index", slowly)
     with pytest.raises(Conflict, match="storage job"):
         await move(urls(place), bucket_of(ROOM), HOME)
     await say(one, ROOM, "a")
