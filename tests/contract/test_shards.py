@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 import pytest
 
@@ -27,6 +26,7 @@ from securechat.store.postgres import PostgresTransaction, open_postgres, read_a
 from securechat.store.session_locks import ServerLocks
 from securechat.store.sharded_log import ShardedLog
 from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_sharded
+from support.mover_death import Death, Killed, reaches
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 
@@ -517,58 +517,6 @@ async def test_a_bucket_moves_there_and_back_while_people_write(place: Place, *,
         left = [await part.read("SELECT count(*) FROM entries WHERE securechat_bucket(room_id) = 7") for part in one.database.parts]
         assert left[1] == [(0,)]
         assert await one.log.read_state("usr_ana", rooms[0]) == ((await one.log.page(rooms[0], limit=1)).last_seq, 0)
-
-
-async def reaches(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-class Killed(BaseException):
-    """Whoever moves is not there any more."""
-
-
-class Death:
-    """Ends the mover at one of its statements, before it or right after it, with its connections."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = 10**9
-        self.count = 0
-        self.connections: list[Any] = []
-        connect = asyncpg.connect
-
-        async def connected(*arguments: Any, **more: Any) -> Any:
-            made = await connect(*arguments, **more)
-            if more.get("server_settings", {}).get("application_name") == "securechat-copy":
-                self.connections.append(made)
-            return made
-
-        monkeypatch.setattr(asyncpg, "connect", connected)
-        for name in ("execute", "fetch", "fetchval", "fetchrow", "copy_records_to_table", "executemany"):
-            monkeypatch.setattr(asyncpg.Connection, name, self._mortal(getattr(asyncpg.Connection, name)))
-
-    def _mortal(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def wrapper(connection: Any, *arguments: Any, **more: Any) -> Any:
-            if connection not in self.connections:
-                return await method(connection, *arguments, **more)
-            self.count += 1
-            self.left -= 1
-            if self.left == 0:
-                self._die()
-            found = await method(connection, *arguments, **more)
-            if self.left == 1:
-                self.left = 0
-                self._die()
-            return found
-
-        return wrapper
-
-    def _die(self) -> None:
-        for connection in self.connections:
-            connection.terminate()
-        self.connections.clear()
-        raise Killed
 
 
 @pytest.mark.alone

@@ -8,6 +8,7 @@ by whom ever, is found.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from securechat.errors import Conflict
@@ -73,13 +74,14 @@ class UserMove(HandOver):
 
     async def _different(self) -> list[int]:
         """Return the slices in which the two are not the same."""
-        here, there = await asyncio.gather(self._digests(self._source), self._digests(self._target))
+        columns = {table: await self._columns(table) for table in TABLES}
+        here, there = await asyncio.gather(self._digests(self._source, columns), self._digests(self._target, columns))
         return sorted(each for each in here.keys() | there.keys() if here.get(each) != there.get(each))
 
-    async def _digests(self, connection: Any) -> Digests:
+    async def _digests(self, connection: Any, columns: Mapping[str, Sequence[str]]) -> Digests:
         """Return the digests of the bucket, all of one moment."""
         parts = [
-            f"SELECT securechat_slice(user_id) AS slice, '{table}' AS tab, {digest(await self._columns(table))}"  # nosec B608 - ours
+            f"SELECT securechat_slice(user_id) AS slice, '{table}' AS tab, {digest(columns[table])}"  # nosec B608 - ours
             f" FROM {table} WHERE {_BUCKET} GROUP BY 1"
             for table in TABLES
         ]
