@@ -27,7 +27,7 @@ from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import Elsewhere
 from securechat.store.database import Duplicate
-from securechat.store.lanes import Lane, keys_of
+from securechat.store.lanes import SIMPLE, Lane, keys_of
 from securechat.store.log_reads import LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
@@ -140,7 +140,7 @@ class PostgresLog(LogReads):
     async def _send(self, tried: Optimistic, lane: Lane) -> None:
         if (
             tried.recorded
-            or not tried.simple
+            or any(entry.type not in SIMPLE for entry in tried.appended)
             or tried.asked - tried.looked_up - keys_of(tried.appended)
             or not tried.touched <= tried.used
             # Does not exist, or not here: only a look at the buckets tells.

@@ -6,7 +6,6 @@ from typing import Final
 
 from securechat.domain.limits import LIMITS
 from securechat.store.log_reads import UNREAD_WINDOW
-from securechat.store.rows import INSERTED
 from securechat.store.sealing import COLUMNS
 
 GONE_ON: Final = "SC001"
@@ -18,7 +17,6 @@ APPEND: Final = (
     " $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::bytea[], $16::text[],"
     " $17::text[], $18::text[], $19::bigint[], $20::boolean[])"
 )
-INSERT: Final = f"INSERT INTO entries ({INSERTED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 STATE: Final = (
     "SELECT r.id, r.kind, r.name, r.topic, r.permissions, r.last_seq,"
     " (SELECT array_agg(m.user_id) FROM members m WHERE m.room_id = r.id),"

@@ -7,7 +7,6 @@ or the batch is of a rarer kind, the rooms are locked first; then four round tri
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
 
 import asyncpg
 
@@ -15,15 +14,15 @@ from securechat.domain.entries import EntryType
 from securechat.domain.ports import CmidKey, TargetKey
 from securechat.domain.rooms import RoomState
 from securechat.store.buckets import ELSEWHERE, Elsewhere
-from securechat.store.database import Row
+from securechat.store.database import Row, Transaction
 from securechat.store.keys import RoomKey
 from securechat.store.lanes import SIMPLE
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
-from securechat.store.postgres_sql import APPEND, GONE_ON, INSERT, LOCK_HERE, LOOK, REPLACED, STATE
-from securechat.store.projections import mark_reads, project
-from securechat.store.rows import add_edit, add_reactions, to_entries, to_entry, to_row, to_rows, to_state
-from securechat.store.sealing import Sealing
+from securechat.store.postgres_sql import APPEND, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
+from securechat.store.projections import project
+from securechat.store.rows import add_edit, add_reactions, to_entries, to_entry, to_rows, to_state
+from securechat.store.sealing import Sealer, Sealing
 
 
 class Stale(Exception):
@@ -40,39 +39,37 @@ def _states(rows: Sequence[Row]) -> dict[str, RoomState]:
 
 
 class _Work(LogWork):
-    """What both ways of committing share: how entries are loaded, and how simple ones are stored."""
+    """What both ways of committing share: how entries are loaded, and stored.
 
-    __slots__ = ("_keys", "_sealing")
+    Attributes:
+        sealer: What seals the texts, once that is known.
+    """
+
+    __slots__ = ("_keys", "_sealing", "sealer")
 
     def __init__(self, rooms: dict[str, RoomState], sealing: Sealing | None) -> None:
         super().__init__(rooms)
         self._sealing = sealing
+        self.sealer: Sealer | None = None
         self._keys: dict[str, RoomKey] = {}
 
-    @property
-    def simple(self) -> bool:
-        """Whether `securechat_append` can store all of it."""
-        return all(entry.type in SIMPLE for entry in self.appended)
-
-    async def to_append(self, rooms: Collection[str]) -> tuple[object, ...] | None:
-        """Return the values of `APPEND`: none if there is nothing to store, None if a key has to be made first.
+    async def to_append(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
+        """Return the values of `APPEND`: none if there is nothing to store.
 
         Args:
             rooms: Those whose `last_seq` is compared.
+            transaction: Where keys are made that there are not. Without it the answer is None then.
         """
         before = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms}
         for entry in self.appended:
             before[entry.room] -= 1
         if not before and not self.reads:
             return ()
-        sealer = None
         if self._sealing is not None and self._sealing.on:
-            keys = await self._sealing.known_keys(self.appended)
-            if keys is None:
+            await self._choose_keys(self._sealing, transaction)
+            if self.sealer is None:
                 return None
-            self._keys, sealer = keys, self._sealing.sealer(None)
-            sealer.use(keys)
-        rows = [to_row(entry, sealer) for entry in self.appended]
+        rows = await to_rows(self.appended, self.sealer)
         columns = list(zip(*rows, strict=True)) if rows else [()] * 11
         marks = list(zip(*self.reads, strict=True)) if self.reads else [()] * 4
         order = sorted(before)
@@ -80,6 +77,15 @@ class _Work(LogWork):
             order, [before[room_id] for room_id in order], list(self._keys), [key.version for key in self._keys.values()],
             *columns, [entry.emoji for entry in self.appended], *marks,
         )  # fmt: skip
+
+    async def _choose_keys(self, sealing: Sealing, transaction: Transaction | None) -> None:
+        """Seal with the keys that are known, which are compared; or with what is made in the transaction."""
+        keys = None if self.of(EntryType.ROOM_ERASED) else await sealing.known_keys(self.appended)
+        if keys is not None:
+            self._keys, self.sealer = keys, sealing.sealer(None)
+            self.sealer.use(keys)
+        elif transaction is not None:
+            self.sealer = sealing.sealer(transaction)
 
     def refusal(self, error: asyncpg.PostgresError, rooms: Collection[str]) -> Exception:
         """Return what it means that `securechat_append` refused to store something in these rooms."""
@@ -157,12 +163,11 @@ class Locked(_Work):
         claimed: (folded name or nothing, room id): names that are claimed elsewhere.
     """
 
-    __slots__ = ("_transaction", "claimed", "held", "sealer")
+    __slots__ = ("_transaction", "claimed", "held")
 
     def __init__(self, rooms: dict[str, RoomState], transaction: PostgresTransaction, sealing: Sealing | None) -> None:
         super().__init__(rooms, sealing)
         self._transaction = transaction
-        self.sealer: Any = None
         self.held: set[str] = set()
         self.claimed: list[tuple[str, str]] = []
 
@@ -206,26 +211,15 @@ class Locked(_Work):
             self.rooms[room_id].last_seq = seq
 
     async def write(self) -> None:
-        """Write everything that was appended: in one round trip what is simple, as most of it is."""
-        if self.simple and (values := await self.to_append(self.touched)) is not None:
-            try:
-                if values:
-                    await self._transaction.fetch(APPEND, *values)
-            except asyncpg.PostgresError as error:
-                raise self.refusal(error, self.touched) from None
-            return
-        await self._write_each()
-
-    async def _write_each(self) -> None:
-        transaction, sealing = self._transaction, self._sealing
-        if sealing is not None and sealing.on and self.appended:
-            self.sealer = sealing.sealer(transaction)
-        await transaction.execute_many(INSERT, await to_rows(self.appended, self.sealer))
+        """Write everything that was appended: one round trip for all of it, and one or two for each entry of a rarer kind."""
+        for entry in self.of(EntryType.ROOM_CREATED):
+            await project(self._transaction, entry, self.rooms[entry.room])
+        values = await self.to_append(self.touched, self._transaction)
+        try:
+            if values:
+                await self._transaction.fetch(APPEND, *values)
+        except asyncpg.PostgresError as error:
+            raise self.refusal(error, self.touched) from None
         for entry in self.appended:
-            if entry.type is not EntryType.MESSAGE_SENT:
-                await project(transaction, entry, self.rooms[entry.room])
-        newest = {entry.room: entry.seq for entry in self.appended}
-        await transaction.execute_many(
-            "UPDATE rooms SET last_seq = ? WHERE id = ?", [(seq, room_id) for room_id, seq in sorted(newest.items())]
-        )
-        await mark_reads(transaction, self.reads)
+            if entry.type not in SIMPLE and entry.type is not EntryType.ROOM_CREATED:
+                await project(self._transaction, entry, self.rooms[entry.room])
