@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 ANA, BOB, ZOE = "usr_ana", "usr_bob", "usr_zoe"
 """In shard1, at home, and in shard2."""
 ZOENT = AuditEvent(action="test.event")
-DEATHS = 30
+DEATHS = 20
 BUCKET = 7
 
 
@@ -394,10 +394,16 @@ async def test_a_database_that_does_not_answer_ends_nobodys_session(one: StoreUn
             one.accounts.rotate_refresh(ZOE, "dev_again", "ragain", "next", 2, ""),
             one.accounts.revoke_devices(ZOE, None, 60),
             one.accounts.every_block(),
+            one.accounts.update_user(ZOE, password_hash="new"),
             log_in(one, ZOE, "more"),
         ):
             with pytest.raises(Unavailable):
                 await asked
+        account = await one.accounts.account(user_id=ZOE)
+        assert account is not None
+        assert account.password_hash == "hash", "it would be changed, and her sessions would go on"
+        assert await one.accounts.update_user(ZOE, disabled_at=1)
+        assert await one.accounts.update_user(ZOE, enable=True)
         assert await one.factors.ended_since(50) == [(ANA, f"dev_{ANA}")]
         assert await one.factors.ended_since(70) == [(ANA, f"dev_{ANA}")], "until all answer, nothing is forgotten"
     finally:
@@ -553,13 +559,13 @@ async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place:
         users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
         pauses = []
         async with living([one, other], users) as people:
-            for to in ("shard1", "shard2", HOME, "shard1"):
+            for to in ("shard1", "shard2", "shard1"):
                 goals = [each.rounds + 3 for each in people]
                 await reaches(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)))  # type: ignore[misc]
                 done = await move(urls(place), USERS + BUCKET, to)
                 if done.source != to:
                     pauses.append(done.pause_ms)
-                    assert (done.target, done.of, done.users) == (to, "users", 2)
+                    assert (done.target, done.of) == (to, "users")
             goals = [each.rounds + 3 for each in people]
             await reaches(lambda: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)))
         assert max(pauses) < 3_000
@@ -574,6 +580,8 @@ async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monk
     monkeypatch.setattr(handing_over, "FENCE_S", 1.0)
     users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
     places = ["shard1", "shard2", HOME]
+    for each in places:  # Once for the indexes that a move makes.
+        await move(urls(place), USERS + BUCKET, each)
     death = Death(monkeypatch)
     async with opened(place) as one, opened(place) as other:
         async with living([one, other], users) as people:
@@ -684,7 +692,7 @@ async def test_everything_of_a_user_goes_along(one: StoreUnderTest, place: Place
 
     done = await move(urls(place), user_bucket_of(ANA), "shard2")
     assert (done.bucket, done.of, done.source, done.target) == (user_bucket_of(ANA) - USERS, "users", "shard1", "shard2")
-    assert (done.users, done.rows) == (1, sum(map(len, before.values())))
+    assert done.rows == sum(map(len, before.values()))
     for table in TABLES:
         assert await shards.parts[2].read(f"SELECT * FROM {table}") == before[table]
         assert await shards.parts[1].read(f"SELECT * FROM {table}") == []

@@ -166,7 +166,5 @@ def _tell(done: BucketMoved, *, json: bool) -> None:
     elif done.source == done.target:
         say(f"bucket {done.bucket} of {done.of} is at {done.target}")
     else:
-        what = (
-            f"{done.rooms:,} rooms, {done.entries:,} entries" if done.of == "rooms" else f"{done.users:,} users, {done.rows:,} rows"
-        )
+        what = f"{done.rooms:,} rooms, {done.entries:,} entries" if done.of == "rooms" else f"{done.rows:,} devices and other rows"
         say(f"bucket {done.bucket} of {done.of}: {done.source} → {done.target}, {what}, {done.pause_ms} ms without writes")

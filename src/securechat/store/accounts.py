@@ -102,21 +102,25 @@ class SqlAccounts:
         enable: bool = False,
     ) -> bool:
         """See `AccountStore.update_user`."""
-        rows = await self._write(
+        sql = (
             "UPDATE users SET display_name = coalesce(?, display_name), name_key = coalesce(?, name_key),"
             " password_hash = coalesce(?, password_hash), role = coalesce(?, role),"
-            " disabled_at = CASE WHEN ? THEN NULL ELSE coalesce(?, disabled_at) END WHERE id = ? RETURNING id",
-            (
-                display_name,
-                None if display_name is None else name_key(display_name),
-                password_hash,
-                None if role is None else role.value,
-                enable,
-                disabled_at,
-                user_id,
-            ),
+            " disabled_at = CASE WHEN ? THEN NULL ELSE coalesce(?, disabled_at) END WHERE id = ? RETURNING id"
         )
-        return bool(rows)
+        values = (
+            display_name,
+            None if display_name is None else name_key(display_name),
+            password_hash,
+            None if role is None else role.value,
+            enable,
+            disabled_at,
+            user_id,
+        )
+        if password_hash is None:
+            return bool(await self._write(sql, values))
+        # Whose sessions cannot be ended now keeps the password: they would be told that it failed, and old sessions would go on.
+        async with self._both(user_id) as (home, _):
+            return bool(await home.execute(sql, values))
 
     async def set_role(self, user_id: str, role: Role) -> bool:
         """See `AccountStore.set_role`."""
@@ -362,7 +366,7 @@ class SqlAccounts:
         """As `_transaction`, at home and where the rows of a user are."""
         async with self._users.transactions(user_id) as (home, own):
             yield home, own
-            noted = await self._note(own, changed=home.changed + own.changed)
+            noted = await self._note(own if own.changed else home, changed=home.changed + own.changed)
         await self._noted(own, noted=noted)
 
     async def _note(self, transaction: Transaction, *, changed: int) -> bool:

@@ -69,8 +69,7 @@ class BucketMoved(msgspec.Struct, omit_defaults=True):
         of: What of it: `rooms` or `users`.
         rooms: How many rooms moved.
         entries: How many entries of their logs did.
-        users: How many users have rows that moved.
-        rows: How many rows of users did: devices and the like.
+        rows: How many rows of users moved: devices and the like.
         pause_ms: How long nobody could write to the bucket.
     """
 
@@ -80,7 +79,6 @@ class BucketMoved(msgspec.Struct, omit_defaults=True):
     of: str
     rooms: int = 0
     entries: int = 0
-    users: int = 0
     rows: int = 0
     pause_ms: int = 0
 
@@ -220,7 +218,7 @@ class HandOver(ABC):
 
 def digest(columns: Sequence[str]) -> str:
     """Return the columns (count, digest) of rows, in whatever order they come."""
-    return f"count(*), coalesce(sum(hashtextextended(ROW({', '.join(columns)})::text, 0)::numeric), 0)"
+    return f"count(*), coalesce(bit_xor(hashtextextended(ROW({', '.join(columns)})::text, 0)), 0)"
 
 
 @asynccontextmanager

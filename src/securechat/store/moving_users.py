@@ -26,6 +26,7 @@ COUNTS: Final = (
 )
 """How many rooms, entries, users with anything, and devices a database has."""
 _SLICE: Final = "securechat_slice(user_id) = $1"
+_SLICES: Final = "securechat_slice(user_id) = ANY ($1::bigint[])"
 _BUCKET: Final = "securechat_slice(user_id) BETWEEN $1 AND $2"
 
 Digests = dict[int, frozenset[tuple[Any, ...]]]
@@ -37,7 +38,7 @@ class UserMove(HandOver):
 
     def __init__(self, source: Any, target: Any, bucket: int, names: tuple[str, str]) -> None:
         super().__init__(source, target, bucket, names)
-        self._users = self._rows = 0
+        self._rows = 0
 
     async def _prepare(self) -> None:
         for connection in (self._source, self._target):
@@ -57,36 +58,40 @@ class UserMove(HandOver):
             before = len(different)
 
     async def _copy_rest(self) -> None:
-        for each in await self._different():
+        changed = await self._different()
+        for each in changed:
             await self._take(each)
-        if await self._different():
+        if await self._different(changed):  # The others are as they were when they were compared.
             raise Conflict(f"Users of bucket {self._bucket % USERS} are not the same after copying: they stay where they are.")
-        tables = " UNION ALL ".join(f"SELECT user_id FROM {table} WHERE {_BUCKET}" for table in TABLES)  # nosec B608 - our own names
-        count = f"SELECT count(DISTINCT user_id), count(*) FROM ({tables}) AS every"  # nosec B608 - our own names
-        self._users, self._rows = await self._target.fetchrow(count, *_slices(self._bucket))
 
     async def _clean(self) -> None:
         await clean_users(self._source, self._bucket)
 
     def _moved(self) -> BucketMoved:
-        pause_ms = round(self._pause_s * 1_000)
-        return BucketMoved(self._bucket % USERS, *self._names, "users", users=self._users, rows=self._rows, pause_ms=pause_ms)
+        return BucketMoved(self._bucket % USERS, *self._names, "users", rows=self._rows, pause_ms=round(self._pause_s * 1_000))
 
-    async def _different(self) -> list[int]:
-        """Return the slices in which the two are not the same."""
+    async def _different(self, among: Sequence[int] | None = None) -> list[int]:
+        """Return the slices in which the two are not the same, of these or of all."""
+        if among is not None and not among:
+            return []
         columns = {table: await self._columns(table) for table in TABLES}
-        here, there = await asyncio.gather(self._digests(self._source, columns), self._digests(self._target, columns))
+        here, there = await asyncio.gather(
+            self._digests(self._source, columns, among), self._digests(self._target, columns, among)
+        )  # fmt: skip
+        if among is None:
+            self._rows = sum(part[1] for parts in here.values() for part in parts)
         return sorted(each for each in here.keys() | there.keys() if here.get(each) != there.get(each))
 
-    async def _digests(self, connection: Any, columns: Mapping[str, Sequence[str]]) -> Digests:
-        """Return the digests of the bucket, all of one moment."""
+    async def _digests(self, connection: Any, columns: Mapping[str, Sequence[str]], among: Sequence[int] | None) -> Digests:
+        """Return the digests of slices, all of one moment."""
         parts = [
             f"SELECT securechat_slice(user_id) AS slice, '{table}' AS tab, {digest(columns[table])}"  # nosec B608 - ours
-            f" FROM {table} WHERE {_BUCKET} GROUP BY 1"
+            f" FROM {table} WHERE {_BUCKET if among is None else _SLICES} GROUP BY 1"
             for table in TABLES
         ]
+        values = _slices(self._bucket) if among is None else (among,)
         found: dict[int, set[tuple[Any, ...]]] = {}
-        for row in await connection.fetch(" UNION ALL ".join(parts), *_slices(self._bucket)):
+        for row in await connection.fetch(" UNION ALL ".join(parts), *values):
             found.setdefault(row[0], set()).add(tuple(row[1:]))
         return {each: frozenset(rows) for each, rows in found.items()}
 
@@ -107,7 +112,7 @@ async def clean_users(connection: Any, bucket: int) -> None:
                 raise Conflict(f"Bucket {bucket % USERS} of users is here: nothing of it is deleted.")
             for table in TABLES:
                 await connection.execute(
-                    f"DELETE FROM {table} WHERE securechat_slice(user_id) = ANY ($1::bigint[])", slices[at : at + CLEANED]  # nosec B608 - ours
+                    f"DELETE FROM {table} WHERE {_SLICES}", slices[at : at + CLEANED]  # nosec B608 - ours
                 )  # fmt: skip
     await connection.execute(
         "UPDATE buckets SET state = 'absent', shard = '', until = NULL WHERE bucket = $1 AND state = 'away'", bucket
