@@ -27,13 +27,13 @@ from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import Elsewhere
 from securechat.store.database import Duplicate
-from securechat.store.lanes import SIMPLE, Lane, keys_of
+from securechat.store.lanes import SIMPLE, Lane
 from securechat.store.log_reads import LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_pool import RETRY_MS, AnswerLost, TryAgain
 from securechat.store.postgres_sql import APPEND, GONE, LOCK, PAGE_AFTER, PAGE_BEFORE, SUMMARY_WITH_PEER, THERE
-from securechat.store.postgres_work import Locked, Optimistic, Stale, reactions_in
+from securechat.store.postgres_work import GoneOn, Locked, Optimistic, Stale, reactions_in
 from securechat.store.rows import add_edit, add_reactions, permissions_of, to_entries, to_row, to_user
 from securechat.store.sealing import Sealing
 
@@ -45,6 +45,9 @@ LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
 DECIDE_S: Final = 8.0
 """How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
+IN_VAIN: Final = 2
+"""After so many commits of which others were ahead, rooms are locked at once, until nobody was: with a database that is far away,
+two servers that write to the same rooms would mostly try in vain."""
 TRIES: Final = 4
 """With the rooms locked, only a deadlock or a name that was taken a moment ago is a reason to try again."""
 
@@ -108,14 +111,19 @@ class PostgresLog(LogReads):
             lane.catch_up()
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
-            try:
-                return await self._optimistic(work, lane)
-            except (Stale, TryAgain):
-                pass
+            sure = False
+            if lane.in_vain < IN_VAIN:
+                try:
+                    return await self._optimistic(work, lane)
+                except GoneOn:
+                    lane.in_vain += 1
+                except (Stale, TryAgain):
+                    sure = True
             for left in reversed(range(TRIES)):
                 try:
-                    return await self._locked(work, lane)
+                    return await self._locked(work, lane, sure=sure)
                 except (Stale, Duplicate, TryAgain):
+                    sure = True
                     if not left or loop.time() > until:
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
@@ -135,13 +143,14 @@ class PostgresLog(LogReads):
             lane.forget(tried)
             raise
         lane.remember(tried)
+        lane.in_vain = 0
         return result
 
     async def _send(self, tried: Optimistic, lane: Lane) -> None:
         if (
             tried.recorded
             or any(entry.type not in SIMPLE for entry in tried.appended)
-            or tried.asked - tried.looked_up - keys_of(tried.appended)
+            or tried.unsure
             or not tried.touched <= tried.used
             # Does not exist, or not here: only a look at the buckets tells.
             or (self._is_shard and not tried.used <= lane.rooms.keys())
@@ -161,13 +170,13 @@ class PostgresLog(LogReads):
         except asyncpg.PostgresError as error:
             raise tried.refusal(error, tried.used) from None
 
-    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane) -> T:
-        """Lock the rooms, decide on them as they are, store it."""
+    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, *, sure: bool) -> T:
+        """Lock the rooms, decide on them as they are, store it; `sure` looks for every cmid beforehand."""
         tried: Locked | None = None
         try:
             async with self._postgres.attempt() as transaction:
                 transaction.names_elsewhere = self._is_shard
-                tried = Locked(lane.rooms, transaction, self._sealing)
+                tried = Locked(lane.rooms, transaction, self._sealing, None if sure else lane.cmids)
                 result = await work(tried)
                 await tried.write()
                 await self._finish(transaction, tried)
@@ -188,6 +197,8 @@ class PostgresLog(LogReads):
         if self._sealing is not None:
             self._sealing.committed(tried.appended, tried.sealer)
         lane.remember(tried)
+        if not tried.behind:
+            lane.in_vain = 0
         await self._ended(tried, stored=True)
         return result
 

@@ -1,12 +1,14 @@
 """What a commit does between two answers of PostgreSQL: what it loads, decides on, and stores.
 
 Most batches are decided on what is in memory, and stored by one statement that finds out whether that still holds. If it does not,
-or the batch is of a rarer kind, the rooms are locked first; then four round trips do it as long as it is simple.
+or the batch is of a rarer kind, the rooms are locked first. Then a few round trips do it: the locks, a look if there is need for
+one, the append, the commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
+from types import MappingProxyType
 
 import asyncpg
 
@@ -16,7 +18,7 @@ from securechat.domain.rooms import RoomState
 from securechat.store.buckets import ELSEWHERE, Elsewhere
 from securechat.store.database import Row, Transaction
 from securechat.store.keys import RoomKey
-from securechat.store.lanes import SIMPLE
+from securechat.store.lanes import SIMPLE, keys_of
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_sql import APPEND, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
@@ -27,6 +29,10 @@ from securechat.store.sealing import Sealer, Sealing
 
 class Stale(Exception):
     """What was decided on does not hold any more; nothing is stored."""
+
+
+class GoneOn(Stale):
+    """Another server was ahead."""
 
 
 def reactions_in(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
@@ -41,17 +47,30 @@ def _states(rows: Sequence[Row]) -> dict[str, RoomState]:
 class _Work(LogWork):
     """What both ways of committing share: how entries are loaded, and stored.
 
+    A cmid is mostly new. So it is only looked for if it is one of the last commits', and else the unique key tells.
+
+    Args:
+        cmids: Of the last commits; None to look for each.
+
     Attributes:
         sealer: What seals the texts, once that is known.
+        looked_up: Cmids that were looked for in the database.
     """
 
-    __slots__ = ("_keys", "_sealing", "sealer")
+    __slots__ = ("_cmids", "_keys", "_sealing", "looked_up", "sealer")
 
-    def __init__(self, rooms: dict[str, RoomState], sealing: Sealing | None) -> None:
+    def __init__(self, rooms: dict[str, RoomState], sealing: Sealing | None, cmids: Container[CmidKey] | None) -> None:
         super().__init__(rooms)
+        self._cmids = cmids
+        self.looked_up: set[CmidKey] = set()
         self._sealing = sealing
         self.sealer: Sealer | None = None
         self._keys: dict[str, RoomKey] = {}
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something was refused that may be a repetition of what was not."""
+        return bool(self.asked - self.looked_up - keys_of(self.appended))
 
     async def to_append(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
         """Return the values of `APPEND`: none if there is nothing to store.
@@ -94,21 +113,35 @@ class _Work(LogWork):
                 self._sealing.keys.forget(room_id)
         if error.sqlstate == ELSEWHERE:
             return Elsewhere({*rooms, *(room_id for _, room_id, _, _ in self.reads)})
-        return Stale() if error.sqlstate in {GONE_ON, REPLACED} else error
+        if error.sqlstate == GONE_ON:
+            return GoneOn()
+        return Stale() if error.sqlstate == REPLACED else error
 
     async def _look(
         self,
         fetch: Callable[..., Awaitable[list[Row]]],
         sent: Collection[CmidKey],
         targets: Collection[TargetKey],
-        behind: Mapping[str, int] | None = None,
+        behind: Mapping[str, int] = MappingProxyType({}),
     ) -> list[tuple[str, Row]]:
-        """Load entries, and return (room id, row) of what is not simple since the places of those that are behind, in order."""
+        """Load entries unless there is no need.
+
+        Args:
+            fetch: In the transaction, or outside of any.
+            sent: See `LogTransaction.load`.
+            targets: The same.
+            behind: Rooms that have gone on, and since when.
+
+        Returns:
+            (room id, row) of what is not simple in those, in order.
+        """
+        if not targets and not behind and not any(self._cmids is None or key in self._cmids for key in sent):
+            return []
+        self.looked_up.update(sent)
         keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
         places = list(zip(*targets, strict=True)) if targets else [(), ()]
-        since = (list(behind), list(behind.values())) if behind else ([], [])
         newer = []
-        for row in await fetch(LOOK, *keys, *places, *since, [kind.value for kind in SIMPLE]):
+        for row in await fetch(LOOK, *keys, *places, list(behind), list(behind.values()), [kind.value for kind in SIMPLE]):
             emojis, users, erased, room_id, what = row[24:]
             if what == "newer":
                 newer.append((room_id, row))
@@ -130,19 +163,16 @@ class Optimistic(_Work):
 
     Attributes:
         used: Rooms that it was decided on.
-        looked_up: Cmids that were looked for in the database.
     """
 
-    __slots__ = ("_cmids", "_postgres", "looked_up", "used")
+    __slots__ = ("_postgres", "used")
 
     def __init__(
-        self, rooms: dict[str, RoomState], postgres: PostgresDatabase, sealing: Sealing | None, cmids: dict[CmidKey, None]
+        self, rooms: dict[str, RoomState], postgres: PostgresDatabase, sealing: Sealing | None, cmids: Container[CmidKey]
     ) -> None:
-        super().__init__(rooms, sealing)
+        super().__init__(rooms, sealing, cmids)
         self._postgres = postgres
-        self._cmids = cmids
         self.used: set[str] = set()
-        self.looked_up: set[CmidKey] = set()
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
         """See `LogTransaction.load`. Nothing is locked: the append finds out whether it holds."""
@@ -150,24 +180,30 @@ class Optimistic(_Work):
         if missing:
             self.rooms.update(_states(await self._postgres.fetch(STATE, missing)))
         self.used.update(rooms)
-        if targets or any(key in self._cmids for key in sent):
-            self.looked_up.update(sent)
-            await self._look(self._postgres.fetch, sent, targets)
+        await self._look(self._postgres.fetch, sent, targets)
 
 
 class Locked(_Work):
     """Locks the rooms in the order of their ids, and decides on them as they are.
 
     Attributes:
+        behind: Whether a room had gone on.
         held: Rooms that are locked, as far as they exist.
         claimed: (folded name or nothing, room id): names that are claimed elsewhere.
     """
 
-    __slots__ = ("_transaction", "claimed", "held")
+    __slots__ = ("_transaction", "behind", "claimed", "held")
 
-    def __init__(self, rooms: dict[str, RoomState], transaction: PostgresTransaction, sealing: Sealing | None) -> None:
-        super().__init__(rooms, sealing)
+    def __init__(
+        self,
+        rooms: dict[str, RoomState],
+        transaction: PostgresTransaction,
+        sealing: Sealing | None,
+        cmids: Container[CmidKey] | None,
+    ) -> None:
+        super().__init__(rooms, sealing, cmids)
         self._transaction = transaction
+        self.behind = False
         self.held: set[str] = set()
         self.claimed: list[tuple[str, str]] = []
 
@@ -177,26 +213,25 @@ class Locked(_Work):
         if "" in newest:
             raise Elsewhere(rooms)
         self.held.update(newest)
-        behind = self._behind(rooms, newest)
-        if sent or targets or behind:
-            places = {room_id: self.rooms[room_id].last_seq for room_id in behind}
-            newer = await self._look(self._transaction.fetch, sent, targets, places)
-            self._catch_up(newer, {room_id: newest[room_id] for room_id in behind})
+        behind = self._find_behind(rooms, newest)
+        self.behind = bool(behind)
+        newer = await self._look(self._transaction.fetch, sent, targets, behind)
+        self._catch_up(newer, {room_id: newest[room_id] for room_id in behind})
         missing = [room_id for room_id in newest if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._transaction.fetch(STATE, missing)))
 
-    def _behind(self, rooms: Collection[str], newest: Mapping[str, int]) -> list[str]:
-        """Return the rooms that have gone on; take out of memory what is of another time altogether."""
-        behind = []
+    def _find_behind(self, rooms: Collection[str], newest: Mapping[str, int]) -> dict[str, int]:
+        """Return the rooms that have gone on, and since when; take out of memory what is of another time altogether."""
+        behind = {}
         for room_id in rooms:
-            state = self.rooms.get(room_id)
-            if state is None or state.last_seq == newest.get(room_id, 0):
+            state, last_seq = self.rooms.get(room_id), newest.get(room_id, 0)
+            if state is None or state.last_seq == last_seq:
                 continue
-            if newest.get(room_id, 0) < state.last_seq:
+            if last_seq < state.last_seq:
                 del self.rooms[room_id]
             else:
-                behind.append(room_id)
+                behind[room_id] = state.last_seq
         return behind
 
     def _catch_up(self, newer: Sequence[tuple[str, Row]], newest: Mapping[str, int]) -> None:
@@ -211,7 +246,13 @@ class Locked(_Work):
             self.rooms[room_id].last_seq = seq
 
     async def write(self) -> None:
-        """Write everything that was appended: one round trip for all of it, and one or two for each entry of a rarer kind."""
+        """Write everything that was appended: one round trip for all of it, and one or two for each entry of a rarer kind.
+
+        Raises:
+            Stale: It has to be decided again, with every cmid looked for.
+        """
+        if self.unsure:
+            raise Stale
         for entry in self.of(EntryType.ROOM_CREATED):
             await project(self._transaction, entry, self.rooms[entry.room])
         values = await self.to_append(self.touched, self._transaction)
