@@ -230,6 +230,35 @@ async def test_what_ends_all_sessions_ends_one_that_is_being_opened(
     assert not await log_in(one, ANA, "later", passkey="key")
 
 
+async def test_the_user_is_locked_until_the_device_is_stored(
+    one: StoreUnderTest, other: StoreUnderTest, second: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right before the commit in the other database: what ends all sessions does not see the device yet."""
+    commits, go_on = asyncio.Event(), asyncio.Event()
+    execute = asyncpg.Connection.execute
+
+    async def paused(connection: Any, sql: str, *rest: Any, **more: Any) -> Any:
+        here = sql == "COMMIT" and not commits.is_set() and int(await connection.fetchval("SHOW port")) == second.port
+        if here:
+            commits.set()
+            await go_on.wait()
+        return await execute(connection, sql, *rest, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", paused)
+    opening = asyncio.create_task(log_in(one, ANA, "late"))
+    await commits.wait()
+
+    async def end() -> None:
+        await other.accounts.update_user(ANA, disabled_at=2)
+        await other.accounts.revoke_devices(ANA, None, 2)
+
+    ending = asyncio.create_task(end())
+    await waits_for_a_lock(other, ending)
+    go_on.set()
+    await asyncio.gather(opening, ending)
+    assert not await alive(one, ANA, "late")
+
+
 async def test_who_lost_the_lock_on_the_user_is_given_no_session(
     one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
