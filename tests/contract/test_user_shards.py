@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 ANA, BOB, ZOE = "usr_ana", "usr_bob", "usr_zoe"
 """In shard1, at home, and in shard2."""
-ZOENT = AuditEvent(action="test.event")
+EVENT = AuditEvent(action="test.event")
 DEATHS = 20
 BUCKET = 7
 
@@ -142,7 +142,7 @@ async def everything(store: StoreUnderTest, user: str) -> None:
     assert await store.factors.set_totp(user, b"sealed", 7, 1)
     assert await store.factors.add_passkey(passkey(f"key_{user}", user))
     await store.factors.set_recovery_codes(user, ["x", "y"])
-    assert await store.oauth.add_external(external(f"ext_{user}", user, user), ZOENT)
+    assert await store.oauth.add_external(external(f"ext_{user}", user, user), EVENT)
 
 
 async def test_what_hangs_off_users_lies_where_their_buckets_are_and_they_are_at_home(one: StoreUnderTest) -> None:
@@ -163,7 +163,7 @@ async def test_a_session_is_found_by_whatever_names_it(one: StoreUnderTest) -> N
         assert await log_in(one, user, user)
         await one.accounts.set_block(user, "usr_x", on=True)
         token = replace(scoped(f"t{user}", user), token_hash=f"t{user}")
-        await one.oauth.add_scoped_device(token, ZOENT)
+        await one.oauth.add_scoped_device(token, EVENT)
         for by in (
             {"device_id": f"dev_{user}"},
             {"device_id": f"dev_{user}", "user_id": user},
@@ -279,19 +279,19 @@ async def test_who_lost_the_lock_on_the_user_is_given_no_session(
 async def test_a_code_opens_one_session_and_none_of_an_app_that_is_removed(
     one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), ZOENT)  # noqa: FBT003 - a record
+    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), EVENT)  # noqa: FBT003 - a record
     for code in ("h1", "h2"):
         await one.oauth.add_code(CodeRecord(code, "app_1", ["profile"], 1_000, ANA, "", "", decision="yes"), 1, None)
     opened = await asyncio.gather(
-        *(store.oauth.use_code("h1", scoped(f"{at}", ANA), ZOENT) for at, store in enumerate((one, other)))
+        *(store.oauth.use_code("h1", scoped(f"{at}", ANA), EVENT) for at, store in enumerate((one, other)))
     )
     assert sorted(opened) == [False, True]
     for user in (BOB, ZOE):
-        await one.oauth.add_scoped_device(scoped(user, user), ZOENT)
+        await one.oauth.add_scoped_device(scoped(user, user), EVENT)
     paused = Paused(monkeypatch, "INSERT INTO devices")
-    opening = asyncio.create_task(one.oauth.use_code("h2", scoped("late", ANA), ZOENT))
+    opening = asyncio.create_task(one.oauth.use_code("h2", scoped("late", ANA), EVENT))
     await paused.is_there.wait()
-    removing = asyncio.create_task(other.oauth.remove_app("app_1", 9, ZOENT))
+    removing = asyncio.create_task(other.oauth.remove_app("app_1", 9, EVENT))
     await waits_for_a_lock(other, removing)
     paused.go_on.set()
 
@@ -313,12 +313,15 @@ async def test_a_passkey_and_an_account_at_a_provider_are_of_one_user_over_all_d
     users = list(zip((ANA, BOB, ZOE), (one, other, one), strict=True))
     added = await asyncio.gather(*(store.factors.add_passkey(passkey("key", user)) for user, store in users))
     assert sorted(added) == [False, False, True]
-    linked = await asyncio.gather(*(store.oauth.add_external(external(f"e{user}", user), ZOENT) for user, store in users))
+    linked = await asyncio.gather(*(store.oauth.add_external(external(f"e{user}", user), EVENT) for user, store in users))
     assert sorted(linked) == [False, False, True]
     found, known = await other.factors.passkey("key"), await one.oauth.external("https://i", "s")
     assert found is not None
     assert known is not None
     assert (found.user_id, known.user_id) == (users[added.index(True)][0], users[linked.index(True)][0])
+    for user, store in users:
+        assert not await store.factors.add_passkey(passkey("key", user))
+        assert not await store.oauth.add_external(external(f"again{user}", user), EVENT)
     assert len(await records(one)) == 1
     assert await one.value("SELECT count(*) FROM passkeys") == await one.value("SELECT count(*) FROM externals") == 1
 
@@ -332,21 +335,21 @@ async def test_whoever_was_interrupted_after_claiming_a_name_can_go_on_and_so_ca
     for user in (ANA, ZOE):
         with monkeypatch.context() as patch:
             patch.setattr(SpreadUsers, "transactions", interrupted)
-            for add in (one.factors.add_passkey(passkey("key", ANA)), one.oauth.add_external(external("e", ANA), ZOENT)):
+            for add in (one.factors.add_passkey(passkey("key", ANA)), one.oauth.add_external(external("e", ANA), EVENT)):
                 with pytest.raises(Unavailable):
                     await add
         assert await one.value("SELECT count(*) FROM names WHERE kind <> 'username'") == 2
         assert await one.factors.passkey("key") is None
         assert await one.oauth.external("https://i", "s") is None
         assert await one.factors.add_passkey(passkey("key", user))
-        assert await one.oauth.add_external(external("e", user), ZOENT)
+        assert await one.oauth.add_external(external("e", user), EVENT)
         assert not await one.factors.add_passkey(passkey("key", BOB))
-        assert not await one.oauth.add_external(external("e2", BOB), ZOENT)
+        assert not await one.oauth.add_external(external("e2", BOB), EVENT)
         found = await one.factors.passkey("key")
         assert found is not None
         assert found.user_id == user
         assert await one.factors.remove_passkey(user, "key")
-        assert await one.oauth.remove_external(user, "e", ZOENT)
+        assert await one.oauth.remove_external(user, "e", EVENT)
     assert await one.value("SELECT count(*) FROM names WHERE kind <> 'username'") == 0
 
 
@@ -359,6 +362,12 @@ async def test_a_row_without_its_name_is_nobodys_way_in(one: StoreUnderTest) -> 
     found = await one.factors.passkey("key")
     assert found is not None
     assert found.user_id == BOB
+    neighbour = next(f"usr_n{number}" for number in range(20) if shards_of(one).place_of(user_bucket_of(f"usr_n{number}")) == 0)
+    async with one.database.users.transaction(BOB) as own:
+        await own.execute("UPDATE passkeys SET user_id = ? WHERE user_id = ?", (neighbour, BOB))
+    assert await one.factors.passkey("key") is None, "the name is Bob's, the row beside it is not"
+    async with one.database.users.transaction(BOB) as own:
+        await own.execute("UPDATE passkeys SET user_id = ? WHERE user_id = ?", (BOB, neighbour))
     assert await one.factors.remove_passkey(BOB, "key")
     assert await one.factors.passkey("key") is None
 
@@ -384,19 +393,19 @@ async def test_registering_with_a_provider_can_be_repeated_wherever_it_ended(
         with monkeypatch.context() as patch:
             patch.setattr(asyncpg.Connection, "execute", dying)
             with pytest.raises(Unavailable):
-                await one.oauth.register_external(user, external("e1", user.id, "new"), 1, ZOENT)
+                await one.oauth.register_external(user, external("e1", user.id, "new"), 1, EVENT)
         assert await one.oauth.external("https://i", "new") is None
         assert await one.accounts.account(username="new") is None
     again = User(id=other, username="new", display_name="New")
-    await one.oauth.register_external(again, external("e2", other, "new"), 1, ZOENT)
+    await one.oauth.register_external(again, external("e2", other, "new"), 1, EVENT)
     found = await one.oauth.external("https://i", "new")
     assert found is not None
     assert found.user_id == other
     with pytest.raises(NameTaken):
-        await one.oauth.register_external(user, external("e3", user.id, "newer"), 1, ZOENT)
+        await one.oauth.register_external(user, external("e3", user.id, "newer"), 1, EVENT)
     third = User(id=user.id, username="newer", display_name="New")
     with pytest.raises(Conflict):
-        await one.oauth.register_external(third, external("e3", user.id, "new"), 1, ZOENT)
+        await one.oauth.register_external(third, external("e3", user.id, "new"), 1, EVENT)
     assert await one.accounts.account(username="newer") is None
     assert len(await records(one)) == 1
 
@@ -650,7 +659,7 @@ async def test_nobody_writes_for_a_user_who_is_not_here(
     before = await one.rows("SELECT * FROM devices")
     row = f"({bucket}, '{state}', 'nowhere', clock_timestamp() + interval '1 hour')"
     await read_all(there, f"INSERT INTO buckets (bucket, state, shard, until) VALUES {row}")
-    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), ZOENT)  # noqa: FBT003 - a record
+    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), EVENT)  # noqa: FBT003 - a record
     await one.oauth.add_code(CodeRecord("h1", "app_1", ["profile"], 1_000, ANA, "", "", decision="yes"), 1, None)
 
     writes: list[Callable[[], Awaitable[object]]] = [
@@ -669,11 +678,11 @@ async def test_nobody_writes_for_a_user_who_is_not_here(
         lambda: one.factors.clear_factors(ANA),
         lambda: one.factors.confirm(ANA, f"dev_{ANA}", 9),
         lambda: one.oauth.use_external(ANA, f"ext_{ANA}", 9),
-        lambda: one.oauth.remove_external(ANA, f"ext_{ANA}", ZOENT),
-        lambda: one.oauth.use_code("h1", scoped("c", ANA), ZOENT),
-        lambda: one.oauth.add_scoped_device(scoped("d", ANA), ZOENT),
-        lambda: one.oauth.end_app(ANA, "", 9, ZOENT),
-        lambda: one.oauth.remove_app("app_1", 9, ZOENT),
+        lambda: one.oauth.remove_external(ANA, f"ext_{ANA}", EVENT),
+        lambda: one.oauth.use_code("h1", scoped("c", ANA), EVENT),
+        lambda: one.oauth.add_scoped_device(scoped("d", ANA), EVENT),
+        lambda: one.oauth.end_app(ANA, "", 9, EVENT),
+        lambda: one.oauth.remove_app("app_1", 9, EVENT),
     ]
     for write in writes:
         with pytest.raises(Unavailable):
