@@ -2,8 +2,8 @@
 
 Everything that changes a room is an entry in its log, so a state in memory that knows entry s is right exactly as long as the
 room's `last_seq` is s. A commit decides on what is in memory and sends one statement, which locks the rooms in the order of their
-ids, compares `last_seq`, and stores everything, or nothing if one has gone on. Then, or when the commit is of a rarer kind, it is
-done again with the rooms locked first.
+ids, compares `last_seq`, and stores everything, or nothing if one has gone on. Then it is decided once more on what is there by
+then. Without luck, or when the commit is of a rarer kind, it is done with the rooms locked first.
 
 A commit whose answer was lost is decided: the rooms' rows are locked on another connection, which waits for the old one to end, and
 then the entries are there or not.
