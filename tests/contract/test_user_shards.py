@@ -319,10 +319,14 @@ async def test_a_passkey_and_an_account_at_a_provider_are_of_one_user_over_all_d
     assert found is not None
     assert known is not None
     assert (found.user_id, known.user_id) == (users[added.index(True)][0], users[linked.index(True)][0])
+    mine = known.user_id
+    twice = await asyncio.gather(*(one.oauth.add_external(external(f"{at}", mine, "t"), EVENT) for at in range(3)))
+    assert sorted(twice) == [False, False, True]
+    assert await one.oauth.remove_external(mine, f"{twice.index(True)}", EVENT)
     for user, store in users:
         assert not await store.factors.add_passkey(passkey("key", user))
         assert not await store.oauth.add_external(external(f"again{user}", user), EVENT)
-    assert len(await records(one)) == 1
+    assert len(await records(one)) == 3
     assert await one.value("SELECT count(*) FROM passkeys") == await one.value("SELECT count(*) FROM externals") == 1
 
 

@@ -109,6 +109,8 @@ class SpreadUsers:
             await lock_user(home, user_id)
             if await home.execute(_OWNER, (kind, key)) != [(user_id,)]:  # Somebody took it over, or gave all of them back.
                 raise Duplicate("names_pkey")
+            if await own.execute(_HAS[kind], (user_id, key)):  # The name is theirs because they have it already.
+                raise Duplicate("names_pkey")
             yield home, own
 
     async def _take_over(self, home: Transaction, kind: str, key: str, user_id: str) -> None:
