@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 ANA, BOB, ZOE = "usr_ana", "usr_bob", "usr_zoe"
 """In shard1, at home, and in shard2."""
 EVENT = AuditEvent(action="test.event")
-DEATHS = 20
+DEATHS = 12
 BUCKET = 7
 
 
@@ -302,6 +302,36 @@ async def test_a_code_opens_one_session_and_none_of_an_app_that_is_removed(
     assert (ANA, "dev_late") in ended
     assert not await alive(one, ANA, "late")
     assert await one.value("SELECT count(*) FROM devices WHERE revoked_at IS NULL") == 0
+
+
+async def test_without_shards_nothing_is_asked_more(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
+    asked: list[str] = []
+
+    def told(name: str) -> None:
+        method = getattr(asyncpg.Connection, name)
+
+        async def tell(connection: Any, sql: str, *rest: Any, **more: Any) -> Any:
+            asked.append(sql.partition(" ")[0])
+            return await method(connection, sql, *rest, **more)
+
+        monkeypatch.setattr(asyncpg.Connection, name, tell)
+
+    async with opened(place) as store:
+        await add_user(store, ANA)
+        for name in ("execute", "fetch"):
+            told(name)
+        device = Device(id="dev_a", name="D", created_at=1, last_seen_at=1)
+        assert await store.accounts.create_device(device, ANA, refresh_hash="r", refresh_family="f", password_hash="hash")
+        assert asked == ["BEGIN", "SELECT", "INSERT", "COMMIT"]
+        asked.clear()
+        assert await store.accounts.session(user_id=ANA, device_id="dev_a", blocks=True) is not None
+        assert await store.accounts.device_by_family("f") is not None
+        assert asked == ["SELECT", "SELECT"]
+        asked.clear()
+        assert await store.accounts.rotate_refresh(ANA, "dev_a", "r", "s", 2, "")
+        assert await store.accounts.revoke_devices(ANA, None, 3) == ["dev_a"]
+        assert asked == ["BEGIN", "UPDATE", "COMMIT"] * 2
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
