@@ -40,7 +40,7 @@ WALK = [
     "_Transaction.write",
     "SqliteDatabase._commit",
     "RoomLog._tell",
-    "ClientConnection._complete",
+    "Conversation._complete",
     "LocalBus.publish",
     "Hub.deliver",
     "ClientConnection.push",

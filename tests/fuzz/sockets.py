@@ -18,7 +18,7 @@ from securechat.domain.commands import Done
 from securechat.domain.limits import LIMITS as CHAT_LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import RateLimited, Unauthorized
-from securechat.gateway import connection as gateway
+from securechat.gateway import conversation
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Caps, Connections, Pending
@@ -206,7 +206,7 @@ async def _feed(flags: int, data: bytes) -> None:
             await asyncio.sleep(0)
         protocol.connection_lost(None)
         await asyncio.sleep(0)
-        assert not gateway._tasks or all(not task.done() or task.exception() is None for task in gateway._tasks)
+        assert all(not task.done() or task.exception() is None for task in conversation._tasks)
         assert not _failures.found, _failures.found
         assert not len(server.connections), "a connection that is over is still counted"
     finally:

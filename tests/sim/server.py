@@ -26,7 +26,7 @@ from securechat.domain.accounts import OPERATOR
 from securechat.domain.commands import Command
 from securechat.domain.limits import LIMITS
 from securechat.errors import ChatError
-from securechat.gateway import connection as connection_module
+from securechat.gateway import conversation as conversation_module
 from securechat.gateway import message_queue
 from securechat.gateway.listener import Listener
 from securechat.server import server as server_module
@@ -292,8 +292,8 @@ class SimServer:
         self.life.end(tear, keep=keep)
         loop = self.loop
         loop.kill()
-        for task in [each for each in connection_module._tasks if each.get_loop() is loop]:
-            connection_module._tasks.discard(task)
+        for task in [each for each in conversation_module._tasks if each.get_loop() is loop]:
+            conversation_module._tasks.discard(task)
         if self.parts is not None and isinstance(self.parts.database, SqliteDatabase):
             database = self.parts.database
             for connection in (database._reader, database._checkpointer, database._writer):

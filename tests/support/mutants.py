@@ -20,6 +20,7 @@ from securechat.domain.ports import RoomBatch
 from securechat.gateway import connection as connection_module
 from securechat.gateway import listener as listener_module
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.conversation import Conversation
 from securechat.gateway.hub import Hub
 from securechat.protocol.codec import Block
 from securechat.services.room_log import Operation, RoomLog
@@ -84,7 +85,7 @@ def _before_ack(count: int) -> None:
         return wrapper
 
     def make_complete(complete: Any) -> Any:
-        def wrapper(self: ClientConnection, frame_id: str, result: Any) -> None:
+        def wrapper(self: Conversation, frame_id: str, result: Any) -> None:
             if armed:
                 os._exit(EXIT)
             complete(self, frame_id, result)
@@ -92,7 +93,7 @@ def _before_ack(count: int) -> None:
         return wrapper
 
     wrap(SqliteDatabase, "_commit", make_commit)
-    wrap(ClientConnection, "_complete", make_complete)
+    wrap(Conversation, "_complete", make_complete)
 
 
 def _mid_fanout(count: int) -> None:
