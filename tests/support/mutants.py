@@ -18,7 +18,7 @@ from securechat.crypto.encryption import Content, EncryptionManager
 from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
 from securechat.domain.ports import RoomBatch
 from securechat.gateway import connection as connection_module
-from securechat.gateway import listener as listener_module
+from securechat.gateway import gateway as gateway_module
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.conversation import Conversation
 from securechat.gateway.hub import Hub
@@ -315,7 +315,7 @@ def _swallow_cancel() -> None:
 
         return wrapper
 
-    wrap(listener_module.Gateway, "look_after", make)
+    wrap(gateway_module.Gateway, "look_after", make)
 
 
 def _skip_audit() -> None:
@@ -362,7 +362,7 @@ def short_heartbeat(ping_s: float, pong_s: float) -> None:
     for module, name, value in (
         (connection_module, "PING_S", ping_s),
         (connection_module, "PONG_S", pong_s),
-        (listener_module, "LOOK_AFTER_S", min(0.2, ping_s / 2)),
+        (gateway_module, "LOOK_AFTER_S", min(0.2, ping_s / 2)),
     ):
         setattr(module, name, value)
 

@@ -18,9 +18,9 @@ from securechat.errors import Unauthorized
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
-from securechat.gateway.listener import Gateway
 from securechat.gateway.message_queue import MessageQueue
 from securechat.gateway.roster import Presence, Roster
+from securechat.gateway.standing import Standing
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block, Form
@@ -389,20 +389,6 @@ async def test_a_role_that_was_read_does_not_undo_one_that_came_meanwhile(hub: H
             return [msgspec.structs.replace(user, role=Role.MEMBER)]
 
     nothing = cast("Any", MagicMock())
-    gateway = Gateway(
-        hub,
-        nothing,
-        cast("Any", Accounts()),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-    )
-    await gateway._read_roles()
+    standing = Standing(hub, nothing, cast("Any", Accounts()), nothing)
+    await standing._read_roles()
     assert (ana.principal.role, reads) == (Role.MEMBER, 2)

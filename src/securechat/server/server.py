@@ -32,7 +32,8 @@ from securechat.domain.accounts import OPERATOR
 from securechat.domain.audit import AuditEvent, Result
 from securechat.errors import ChatError, Conflict, Shutdown
 from securechat.gateway.acceptor import quiet_about_strangers
-from securechat.gateway.listener import Listener, Proxies
+from securechat.gateway.listener import Listener
+from securechat.gateway.proxies import Proxies
 from securechat.ops.audit import Auditor
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
@@ -474,7 +475,7 @@ class Server:
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.change(settings.rates)
         parts.gateway.pending.caps = caps_of(settings)
-        parts.gateway.recheck()
+        parts.gateway.standing.rules_changed()
         logger.set_level(settings.log_level)
 
 

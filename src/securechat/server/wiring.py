@@ -39,8 +39,8 @@ from securechat.domain.ports import ROLES, LogStore, MessageBus
 from securechat.errors import InvalidInput
 from securechat.gateway.admission import HandshakeAdmission
 from securechat.gateway.connection_limits import Caps, Pending
+from securechat.gateway.gateway import Gateway
 from securechat.gateway.hub import Hub
-from securechat.gateway.listener import Gateway
 from securechat.gateway.roster import Roster
 from securechat.gateway.session_layer import SessionLayer
 from securechat.ops.audit import ALL, EACH, Auditor
@@ -259,7 +259,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         lambda: accounts.server_name, session_layer, lambda age_ms: factor_store.ended_since(clock.now_ms() - age_ms),
         auditor.note, max(1, settings().database_connections // 2),
     )  # fmt: skip
-    bus.on_stale(ROLES, gateway.recheck_roles)
+    bus.on_stale(ROLES, gateway.standing.roles_changed)
     return Parts(
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
