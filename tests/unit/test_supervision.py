@@ -74,12 +74,13 @@ def test_the_process_ends_when_work_is_given_up(tmp_path: Path) -> None:
 import asyncio
 from securechat.server import supervision
 from securechat.server.config import ConfigManager
+from securechat.server.reloading import Reloading
 from securechat.server.server import Server
 
 async def broken(self): raise ValueError("out of range")
 
 supervision.FIRST_PAUSE_S = 0.001
-Server._watch_config = broken
+Reloading.watch = broken
 settings = dict(data_dir={str(tmp_path / "data")!r}, port=0, http_port=0, drain_s=0.1)
 asyncio.run(Server(ConfigManager(None, settings, {{}}), lambda text: None).run())
 """
