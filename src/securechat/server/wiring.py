@@ -295,7 +295,7 @@ async def _bus(
     hub.follower = sequencer = Sequencer(hub, log_store)
     key = now.bus_key.reveal().encode()
     redis = RedisBus(now.redis_url.reveal(), key, sequencer, clock, prefix=f"securechat:{name}")
-    hub.others = redis.elsewhere = Roster(hub.present, hub.is_online, hub.show_presence, redis.show_presence)
+    hub.presence.others = redis.elsewhere = Roster(hub.present, hub.is_online, hub.show_presence, redis.show_presence)
     return redis, redis, sequencer
 
 
