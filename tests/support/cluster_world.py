@@ -17,7 +17,7 @@ from support.checker import Violation
 from support.cluster_load import BASE, Load, People, Talk, canary, populate_cluster
 from support.fault_world import SEED
 from support.history import History
-from support.load import LibraryReader, settle
+from support.load import LibraryReader, caught_up, settle
 from support.ports import free_port
 from support.postgres import Postgres
 from support.proxy_process import ProxyProcess, Way
@@ -85,13 +85,14 @@ class Cluster:
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self, *faults: str, prefix: Sequence[str] = ()) -> None:
-        """Start the servers, make people and rooms, and connect everybody."""
+        """Start the servers, make people and rooms, and connect everybody; who is new reads all that there is of their rooms."""
         await self.start_servers(*faults, prefix=prefix)
         self.people = await populate_cluster(self.servers[0].process, self.load, self.rng)
         self._make_clients()
         for start in range(0, len(self.clients), 20):
             await asyncio.gather(*(client.start() for client in self.clients[start : start + 20]))
         await asyncio.gather(*(reader.start() for reader in self.readers))
+        await caught_up(self.clients, 60)
         self.talk = Talk(self.load, self.people, self.members, self.visitors, self.rng)
 
     async def start_servers(self, *faults: str, prefix: Sequence[str] = ()) -> None:

@@ -65,6 +65,13 @@ async def talk(
 
 async def settle(clients: Sequence[RawClient], within_s: float = 30.0) -> None:
     """Wait until every send has its answer and every client holds the newest entry of its rooms, then say so in the history."""
+    await caught_up(clients, within_s)
+    for client in clients:
+        client.quiet()
+
+
+async def caught_up(clients: Sequence[RawClient], within_s: float = 30.0) -> None:
+    """Wait until every send has its answer and every client holds the newest entry of its rooms."""
     async with asyncio.timeout(within_s):
         for client in clients:
             while client.unanswered:
@@ -81,8 +88,6 @@ async def settle(clients: Sequence[RawClient], within_s: float = 30.0) -> None:
         for client in clients:
             while any(client.last.get(room, 0) < newest.get(room, 0) for room in client.rooms):
                 await asyncio.sleep(0.01)
-    for client in clients:
-        client.quiet()
 
 
 class LibraryReader:

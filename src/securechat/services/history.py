@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -18,7 +19,11 @@ from securechat.services.room_log import Operation, RoomLog
 NEWEST_PAGE: Final = 50
 """Entries given to a client that is too far behind."""
 CATCH_UP_PAGE: Final = 15
-"""Entries read at once for a client that catches up: few, so that others have their turn soon; 240 KiB of text at most."""
+"""Entries read and told at once to a client that catches up: few, so that others have their turn soon; 240 KiB of text at most."""
+FAR_PAGE: Final = 60
+"""Entries read at once from a database that is far away: what is few there is a journey for each; 960 KiB of text at most."""
+FAR_S: Final = 0.02
+"""What a read takes from which on the database is far away, or busy: either way fewer reads are better."""
 READ_EVERY_S: Final = 1.0
 """A read marker that moves all the time is told to the user's other devices at most this often; the newest place wins."""
 
@@ -69,12 +74,17 @@ class HistoryService:
             for piece in pieces((await self._log_store.page(room_id, limit=NEWEST_PAGE)).entries):
                 yield piece
             return
+        limit = CATCH_UP_PAGE
+        now = asyncio.get_running_loop().time
         while after < last_seq:
-            page = await self._log_store.page(room_id, after=after, limit=min(CATCH_UP_PAGE, last_seq - after))
+            began = now()
+            page = await self._log_store.page(room_id, after=after, limit=min(limit, last_seq - after))
             if not page.entries:
                 return
-            for piece in pieces(page.entries):
-                yield piece
+            limit = FAR_PAGE if now() - began > FAR_S else CATCH_UP_PAGE
+            for start in range(0, len(page.entries), CATCH_UP_PAGE):
+                for piece in pieces(page.entries[start : start + CATCH_UP_PAGE]):
+                    yield piece
             after = page.entries[-1].seq
 
     async def mark_read(self, who: Principal, command: ReadMark) -> ReadState:

@@ -32,8 +32,10 @@ from securechat.store.database import Duplicate, Row
 from securechat.store.log_reads import by_user
 from securechat.store.names import claim_free
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
-from securechat.store.postgres_log import SUMMARY, Locked, PostgresLog
+from securechat.store.postgres_log import PostgresLog
 from securechat.store.postgres_pool import RETRY_MS
+from securechat.store.postgres_sql import SUMMARY
+from securechat.store.postgres_work import Locked
 from securechat.store.rows import name_key, permissions_of, to_user
 from securechat.store.sealing import Sealing
 from securechat.store.shards import ShardedDatabase

@@ -1,0 +1,266 @@
+"""What a commit does between two answers of PostgreSQL: what it loads, decides on, and stores.
+
+Most batches are decided on what is in memory, and stored by one statement that finds out whether that still holds. If it does not,
+or the batch is of a rarer kind, the rooms are locked first. Then a few round trips do it: the locks, a look if there is need for
+one, the append, the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
+from types import MappingProxyType
+
+import asyncpg
+
+from securechat.domain.entries import EntryType
+from securechat.domain.ports import CmidKey, TargetKey
+from securechat.domain.rooms import RoomState
+from securechat.store.buckets import ELSEWHERE, Elsewhere
+from securechat.store.database import Row, Transaction
+from securechat.store.keys import RoomKey
+from securechat.store.lanes import SIMPLE, keys_of
+from securechat.store.log_work import LogWork
+from securechat.store.postgres import PostgresDatabase, PostgresTransaction
+from securechat.store.postgres_sql import APPEND, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
+from securechat.store.projections import project
+from securechat.store.rows import add_edit, add_reactions, to_entries, to_entry, to_rows, to_state
+from securechat.store.sealing import Sealer, Sealing
+
+
+class Stale(Exception):
+    """What was decided on does not hold any more; nothing is stored."""
+
+
+class GoneOn(Stale):
+    """Another server was ahead."""
+
+
+def reactions_in(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
+    """Return the rows of reactions that were read as two arrays."""
+    return [(seq, emoji, user) for emoji, user in zip(emojis or (), users or (), strict=True)]
+
+
+def _states(rows: Sequence[Row]) -> dict[str, RoomState]:
+    return {row[0]: to_state(row[0], row[1:6], zip(row[6] or (), row[7] or (), strict=True)) for row in rows}
+
+
+class _Work(LogWork):
+    """What both ways of committing share: how entries are loaded, and stored.
+
+    A cmid is mostly new. So it is only looked for if it is one of the last commits', and else the unique key tells.
+
+    Args:
+        cmids: Of the last commits; None to look for each.
+
+    Attributes:
+        sealer: What seals the texts, once that is known.
+        looked_up: Cmids that were looked for in the database.
+    """
+
+    __slots__ = ("_cmids", "_keys", "_sealing", "looked_up", "sealer")
+
+    def __init__(self, rooms: dict[str, RoomState], sealing: Sealing | None, cmids: Container[CmidKey] | None) -> None:
+        super().__init__(rooms)
+        self._cmids = cmids
+        self.looked_up: set[CmidKey] = set()
+        self._sealing = sealing
+        self.sealer: Sealer | None = None
+        self._keys: dict[str, RoomKey] = {}
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something was refused that may be a repetition of what was not."""
+        return bool(self.asked - self.looked_up - keys_of(self.appended))
+
+    async def to_append(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
+        """Return the values of `APPEND`: none if there is nothing to store.
+
+        Args:
+            rooms: Those whose `last_seq` is compared.
+            transaction: Where keys are made that there are not. Without it the answer is None then.
+        """
+        before = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms}
+        for entry in self.appended:
+            before[entry.room] -= 1
+        if not before and not self.reads:
+            return ()
+        if self._sealing is not None and self._sealing.on:
+            await self._choose_keys(self._sealing, transaction)
+            if self.sealer is None:
+                return None
+        rows = await to_rows(self.appended, self.sealer)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 11
+        marks = list(zip(*self.reads, strict=True)) if self.reads else [()] * 4
+        order = sorted(before)
+        return (
+            order, [before[room_id] for room_id in order], list(self._keys), [key.version for key in self._keys.values()],
+            *columns, [entry.emoji for entry in self.appended], *marks,
+        )  # fmt: skip
+
+    async def _choose_keys(self, sealing: Sealing, transaction: Transaction | None) -> None:
+        """Seal with the keys that are known, which are compared; or with what is made in the transaction."""
+        keys = None if self.of(EntryType.ROOM_ERASED) else await sealing.known_keys(self.appended)
+        if keys is not None:
+            self._keys, self.sealer = keys, sealing.sealer(None)
+            self.sealer.use(keys)
+        elif transaction is not None:
+            self.sealer = sealing.sealer(transaction)
+
+    def refusal(self, error: asyncpg.PostgresError, rooms: Collection[str]) -> Exception:
+        """Return what it means that `securechat_append` refused to store something in these rooms."""
+        if error.sqlstate == REPLACED and self._sealing is not None:
+            for room_id in self._keys:
+                self._sealing.keys.forget(room_id)
+        if error.sqlstate == ELSEWHERE:
+            return Elsewhere({*rooms, *(room_id for _, room_id, _, _ in self.reads)})
+        if error.sqlstate == GONE_ON:
+            return GoneOn()
+        return Stale() if error.sqlstate == REPLACED else error
+
+    async def _look(
+        self,
+        fetch: Callable[..., Awaitable[list[Row]]],
+        sent: Collection[CmidKey],
+        targets: Collection[TargetKey],
+        behind: Mapping[str, int] = MappingProxyType({}),
+    ) -> list[tuple[str, Row]]:
+        """Load entries unless there is no need.
+
+        Args:
+            fetch: In the transaction, or outside of any.
+            sent: See `LogTransaction.load`.
+            targets: The same.
+            behind: Rooms that have gone on, and since when.
+
+        Returns:
+            (room id, row) of what is not simple in those, in order.
+        """
+        if not targets and not behind and not any(self._cmids is None or key in self._cmids for key in sent):
+            return []
+        self.looked_up.update(sent)
+        keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
+        places = list(zip(*targets, strict=True)) if targets else [(), ()]
+        newer = []
+        for row in await fetch(LOOK, *keys, *places, list(behind), list(behind.values()), [kind.value for kind in SIMPLE]):
+            emojis, users, erased, room_id, what = row[24:]
+            if what == "newer":
+                newer.append((room_id, row))
+                continue
+            (entry,) = await to_entries(room_id, [row[:12]], self._sealing, erased)
+            if what == "sent":
+                self.known_sent[entry.room, entry.device or "", entry.cmid or ""] = entry
+            else:
+                if row[12] is not None and entry.deleted is None:
+                    (edit,) = await to_entries(room_id, [row[12:24]], self._sealing, erased)
+                    add_edit(entry, edit)
+                add_reactions([entry], reactions_in(entry.seq, emojis, users))
+                self.known_targets[entry.room, entry.seq] = entry
+        return sorted(newer, key=lambda each: each[1][0])
+
+
+class Optimistic(_Work):
+    """Decides on what is in memory; loads only what is not there.
+
+    Attributes:
+        used: Rooms that it was decided on.
+    """
+
+    __slots__ = ("_postgres", "used")
+
+    def __init__(
+        self, rooms: dict[str, RoomState], postgres: PostgresDatabase, sealing: Sealing | None, cmids: Container[CmidKey]
+    ) -> None:
+        super().__init__(rooms, sealing, cmids)
+        self._postgres = postgres
+        self.used: set[str] = set()
+
+    async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
+        """See `LogTransaction.load`. Nothing is locked: the append finds out whether it holds."""
+        missing = [room_id for room_id in rooms if room_id not in self.rooms]
+        if missing:
+            self.rooms.update(_states(await self._postgres.fetch(STATE, missing)))
+        self.used.update(rooms)
+        await self._look(self._postgres.fetch, sent, targets)
+
+
+class Locked(_Work):
+    """Locks the rooms in the order of their ids, and decides on them as they are.
+
+    Attributes:
+        behind: Whether a room had gone on.
+        held: Rooms that are locked, as far as they exist.
+        claimed: (folded name or nothing, room id): names that are claimed elsewhere.
+    """
+
+    __slots__ = ("_transaction", "behind", "claimed", "held")
+
+    def __init__(
+        self,
+        rooms: dict[str, RoomState],
+        transaction: PostgresTransaction,
+        sealing: Sealing | None,
+        cmids: Container[CmidKey] | None,
+    ) -> None:
+        super().__init__(rooms, sealing, cmids)
+        self._transaction = transaction
+        self.behind = False
+        self.held: set[str] = set()
+        self.claimed: list[tuple[str, str]] = []
+
+    async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
+        """See `LogTransaction.load`."""
+        newest: dict[str, int] = {row[0]: row[1] for row in await self._transaction.fetch(LOCK_HERE, sorted(rooms))}
+        if "" in newest:
+            raise Elsewhere(rooms)
+        self.held.update(newest)
+        behind = self._find_behind(rooms, newest)
+        self.behind = bool(behind)
+        newer = await self._look(self._transaction.fetch, sent, targets, behind)
+        self._catch_up(newer, {room_id: newest[room_id] for room_id in behind})
+        missing = [room_id for room_id in newest if room_id not in self.rooms]
+        if missing:
+            self.rooms.update(_states(await self._transaction.fetch(STATE, missing)))
+
+    def _find_behind(self, rooms: Collection[str], newest: Mapping[str, int]) -> dict[str, int]:
+        """Return the rooms that have gone on, and since when; take out of memory what is of another time altogether."""
+        behind = {}
+        for room_id in rooms:
+            state, last_seq = self.rooms.get(room_id), newest.get(room_id, 0)
+            if state is None or state.last_seq == last_seq:
+                continue
+            if last_seq < state.last_seq:
+                del self.rooms[room_id]
+            else:
+                behind[room_id] = state.last_seq
+        return behind
+
+    def _catch_up(self, newer: Sequence[tuple[str, Row]], newest: Mapping[str, int]) -> None:
+        """Apply what others appended to states in memory."""
+        for room_id, row in newer:
+            state, entry = self.rooms[room_id], to_entry(room_id, row)
+            state.last_seq = entry.seq - 1
+            state.apply(entry)
+            if entry.type is EntryType.ROOM_ERASED and self._sealing is not None:
+                self._sealing.keys.forget(room_id)
+        for room_id, seq in newest.items():
+            self.rooms[room_id].last_seq = seq
+
+    async def write(self) -> None:
+        """Write everything that was appended: one round trip for all of it, and one or two for each entry of a rarer kind.
+
+        Raises:
+            Stale: It has to be decided again, with every cmid looked for.
+        """
+        if self.unsure:
+            raise Stale
+        for entry in self.of(EntryType.ROOM_CREATED):
+            await project(self._transaction, entry, self.rooms[entry.room])
+        values = await self.to_append(self.touched, self._transaction)
+        try:
+            if values:
+                await self._transaction.fetch(APPEND, *values)
+        except asyncpg.PostgresError as error:
+            raise self.refusal(error, self.touched) from None
+        for entry in self.appended:
+            if entry.type not in SIMPLE and entry.type is not EntryType.ROOM_CREATED:
+                await project(self._transaction, entry, self.rooms[entry.room])
