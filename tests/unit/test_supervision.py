@@ -15,12 +15,7 @@ from securechat.ops.health import Health
 from securechat.server import supervision, tls
 from securechat.server.supervision import DEATHS_MAX, WINDOW_S, Supervisor
 from securechat.server.tls import TLSContext
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)
