@@ -24,12 +24,15 @@ class Greeting:
 
     Args:
         handshake: Of this connection only.
+
+    Attributes:
+        handshake: The same: what is to be answered, and knows the encoding inside.
     """
 
-    __slots__ = ("_answered", "_began_at", "_expects", "_handshake")
+    __slots__ = ("_answered", "_began_at", "_expects", "handshake")
 
     def __init__(self, handshake: ServerHandshake) -> None:
-        self._handshake = handshake
+        self.handshake = handshake
         self._began_at = time.monotonic()
         self._expects = True
         self._answered = False
@@ -43,15 +46,10 @@ class Greeting:
         if not self._expects:
             raise SessionRefused(CloseCode.PROTOCOL, "a message while the handshake is computed")
         if self._answered:
-            return self._handshake.finish(data)
-        self._handshake.take_client_hello(data)
+            return self.handshake.finish(data)
+        self.handshake.take_client_hello(data)
         self._expects = False
         return None
-
-    @property
-    def handshake(self) -> ServerHandshake:
-        """What is to be answered, and knows the encoding inside."""
-        return self._handshake
 
     def answered(self) -> None:
         """ClientHello has its answer: ClientFin may come."""

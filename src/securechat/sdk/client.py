@@ -7,7 +7,6 @@ and notices gaps by `seq`. None of it needs a callback of the user's.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import time
@@ -25,6 +24,7 @@ from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized
 from securechat.program import program
 from securechat.protocol import frames as f
+from securechat.sdk.answers import Answers
 from securechat.sdk.auth_frame import auth_that_fits
 from securechat.sdk.backoff import Backoff
 from securechat.sdk.commands import Commands
@@ -40,6 +40,8 @@ from securechat.sdk.transport import Closed, Transport
 log = logging.getLogger(__name__)
 
 ANSWER_S: Final = 30.0
+RESUME: Final = "resume "
+"""How the ids of frames begin that ask for what was missed: their answers concern `Following`, too."""
 RESUME_ROOMS: Final = 100
 """Rooms that one frame asks for: each costs the server's rate limit as much as a command."""
 EXTEND_PAUSES_S: Final = (3.0, 7.0, 15.0, 25.0)
@@ -108,8 +110,7 @@ class ChatClient(Commands):
         self.outbox = Outbox(self.call)
         self._following = Following(lambda summary: Room(self, summary), resume or {})
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ids = itertools.count(1)
-        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._answers = Answers()
         self._transport: Transport | None = None
         self._ready = asyncio.Event()
         self._failed: Exception | None = None
@@ -182,17 +183,14 @@ class ChatClient(Commands):
         transport = self._transport
         if transport is None:
             raise ConnectionLost("not connected")
-        command.id = str(next(self._ids))
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._answers[command.id] = answer
-        try:
-            await transport.send(command)
-            async with asyncio.timeout(timeout):
-                data = await answer
-        except (Closed, TimeoutError) as error:
-            raise ConnectionLost(str(error)) from error
-        finally:
-            self._answers.pop(command.id, None)
+        with self._answers.expected() as (frame_id, answer):
+            command.id = frame_id
+            try:
+                await transport.send(command)
+                async with asyncio.timeout(timeout):
+                    data = await answer
+            except (Closed, TimeoutError) as error:
+                raise ConnectionLost(str(error)) from error
         reply = c.REPLIES.get(type(command))
         return data if reply is None else msgspec.convert(data, reply)
 
@@ -284,11 +282,10 @@ class ChatClient(Commands):
         left = list(rooms)
         while left and self._transport is transport:
             some = left[:RESUME_ROOMS]
-            frame_id = f"resume {next(self._ids)}"
-            answer = self._answers[frame_id] = asyncio.get_running_loop().create_future()
             try:
-                await transport.send(f.Resume(id=frame_id, rooms={room: rooms[room] for room in some}))
-                await answer
+                with self._answers.expected(RESUME) as (frame_id, answer):
+                    await transport.send(f.Resume(id=frame_id, rooms={room: rooms[room] for room in some}))
+                    await answer
             except RateLimited as error:
                 await asyncio.sleep((error.retry_after_ms or 1_000) / 1_000)
                 continue
@@ -298,8 +295,6 @@ class ChatClient(Commands):
             except ChatError as error:
                 log.info("not resumed", extra={"rooms": len(some), "error": error.code})
                 self._following.not_asked(some)
-            finally:
-                self._answers.pop(frame_id, None)
             del left[:RESUME_ROOMS]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -359,10 +354,7 @@ class ChatClient(Commands):
         if self._failed is None:
             self._ready.clear()
         self._following.lose()
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
-            if not answer.done():
-                answer.set_exception(ConnectionLost("The connection was lost before the answer came."))
+        self._answers.lose()
 
     async def _session(self, backoff: Backoff) -> None:
         token = await self._tokens.token()
@@ -412,7 +404,7 @@ class ChatClient(Commands):
         if isinstance(frame, Entry):
             missing = self._following.take_entry(frame, self.user.id if self.user is not None else "")
             if missing:
-                await transport.send(f.Resume(id=f"resume {next(self._ids)}", rooms=missing))
+                await transport.send(f.Resume(id=self._answers.new_id(RESUME), rooms=missing))
         elif isinstance(frame, f.Reply):
             self._take_reply(frame)
         elif isinstance(frame, f.ErrorFrame):
@@ -423,11 +415,9 @@ class ChatClient(Commands):
                 raise LoginRequired(f"{frame.detail} Run: {program()} login, or open the web client.")
             if frame.id == "auth" and frame.retryable and frame.retry_after_ms is not None:
                 raise Closed(f.CloseCode.OVERLOADED, frame.detail, wait_s=frame.retry_after_ms / 1_000)
-            if frame.id.startswith("resume ") and frame.id not in self._answers:
+            if frame.id.startswith(RESUME) and frame.id not in self._answers:
                 self._following.not_asked()
-            answer = self._answers.get(frame.id)
-            if answer is not None and not answer.done():
-                answer.set_exception(to_error(frame))
+            self._answers.take(frame.id, to_error(frame))
         elif isinstance(frame, f.SignalFrame) and frame.type == "auth.expiring":
             self._spawn(self._extend(transport))
         elif isinstance(frame, f.SignalFrame):
@@ -436,8 +426,6 @@ class ChatClient(Commands):
             self._drain_ms = frame.after_ms
 
     def _take_reply(self, frame: f.Reply) -> None:
-        if frame.id.startswith("resume ") and isinstance(frame.data, dict):
+        if frame.id.startswith(RESUME) and isinstance(frame.data, dict):
             self._following.take_resumed(frame.data.get("rooms", {}))
-        answer = self._answers.get(frame.id)
-        if answer is not None and not answer.done():
-            answer.set_result(frame.data)
+        self._answers.take(frame.id, frame.data)
