@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -205,12 +206,19 @@ async def test_a_short_interruption_is_not_worth_a_word(browser: Browser, server
             "new MutationObserver(() => { if (document.body.textContent.includes('Connection lost')) window.told = true })"
             ".observe(document.body, {subtree: true, childList: true, characterData: true})"
         )
-        server.stop(signal.SIGKILL)
-        server.start()
-        await write(ana, "still here")
-        wait_until(lambda: server.operator().perform(c.ServerStatus()).entries >= 3, "the message is stored")
-
-        assert await ana.evaluate("window.told === true") is False
+        for number in range(1, 6):  # On a busy machine a short one may take several tries.
+            await ana.evaluate("window.told = false")
+            began = time.monotonic()
+            server.stop(signal.SIGKILL)
+            server.start()
+            await write(ana, f"still here {number}")
+            wait_until(
+                lambda stored=2 + number: server.operator().perform(c.ServerStatus()).entries >= stored, "the message is stored"
+            )
+            if time.monotonic() - began < 3:
+                assert await ana.evaluate("window.told") is False
+                return
+        pytest.fail("it always took longer than what is short")
 
 
 async def test_history_is_scrolled_back_to_the_beginning(browser: Browser, server: RunningServer) -> None:

@@ -27,12 +27,14 @@ class Store:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
+        self.sizes: list[int] = []
 
     async def room(self, room: str, *, user_id: str) -> Any:
         return None
 
     async def page(self, room: str, *, before: int | None = None, after: int | None = None, limit: int) -> Page:
         found = [each for each in self.entries if each.seq > (after or 0) and (before is None or each.seq < before)]
+        self.sizes.append(limit)
         kept = found[:limit] if after is not None else found[-limit:]
         return Page(room=room, entries=kept, last_seq=len(self.entries))
 
@@ -77,6 +79,21 @@ async def test_catching_up_comes_in_pieces_that_fit(history: HistoryService, aft
 
     assert [each.seq for piece in pieces for each in piece] == list(range(101, 201) if after > 0 else range(351, 401))
     assert max(len(encode_json(piece)) for piece in pieces) < PAGE_BYTES
+
+
+@pytest.mark.parametrize(("far_s", "sizes"), [(60.0, [15] * 13 + [5]), (-1.0, [15, 60, 60, 60, 5])], ids=["near", "far away"])
+async def test_more_is_read_at_once_from_a_database_that_is_far_away_and_not_more_told(
+    monkeypatch: pytest.MonkeyPatch, far_s: float, sizes: list[int]
+) -> None:
+    store = Store([entry(seq, body="x") for seq in range(1, 401)])
+    monkeypatch.setattr("securechat.services.history.FAR_S", far_s)
+    history = HistoryService(None, store, None)  # type: ignore[arg-type]
+
+    pieces = [piece async for piece in history.missed("rm_1", 0, 200)]
+
+    assert store.sizes == sizes
+    assert [each.seq for piece in pieces for each in piece] == list(range(1, 201))
+    assert max(map(len, pieces)) == 15
 
 
 async def test_an_entry_that_is_too_large_by_itself_is_a_page_of_its_own() -> None:

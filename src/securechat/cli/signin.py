@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from securechat.cli.output import note, say
 from securechat.domain import commands as c
+from securechat.domain.accounts import PASSWORD_MIN, clean_password
+from securechat.domain.secret import Secret
 from securechat.errors import ConfirmationRequired, GrantRefused, InvalidInput, SecondFactorRequired, Shutdown
 from securechat.program import program
 from securechat.sdk.client import ChatClient
@@ -249,7 +251,12 @@ def ask_secret(prompt: str) -> str:
 
 def _new_password() -> str:
     while True:
-        password = getpass.getpass("New password (8 characters or more): ")
+        password = getpass.getpass(f"New password ({PASSWORD_MIN} characters or more): ")
+        try:
+            clean_password(Secret(password))
+        except InvalidInput as error:
+            note(error.detail)
+            continue
         if password == getpass.getpass("The same again: "):
             return password
         note("They differ.")

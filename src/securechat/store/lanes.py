@@ -38,17 +38,15 @@ class Lane:
     Attributes:
         rooms: As they are committed, and while a commit is under way as it would leave them.
         cmids: Of the last commits.
-        in_vain: How many commits lately found that another server was ahead of what is in memory.
         heard: By room, the places of entries that other servers say they appended, while a commit is under way.
         turn: Held by the commit that is under way.
     """
 
-    __slots__ = ("cmids", "heard", "in_vain", "rooms", "turn")
+    __slots__ = ("cmids", "heard", "rooms", "turn")
 
     def __init__(self) -> None:
         self.rooms: dict[str, RoomState] = {}
         self.cmids: dict[CmidKey, None] = {}
-        self.in_vain = 0
         self.heard: dict[str, list[int]] = {}
         self.turn = asyncio.Lock()
 

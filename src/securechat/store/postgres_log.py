@@ -2,8 +2,8 @@
 
 Everything that changes a room is an entry in its log, so a state in memory that knows entry s is right exactly as long as the
 room's `last_seq` is s. A commit decides on what is in memory and sends one statement, which locks the rooms in the order of their
-ids, compares `last_seq`, and stores everything, or nothing if one has gone on. Then, or when the commit is of a rarer kind, it is
-done again with the rooms locked first.
+ids, compares `last_seq`, and stores everything, or nothing if one has gone on. Then it is decided once more on what is there by
+then. Without luck, or when the commit is of a rarer kind, it is done with the rooms locked first.
 
 A commit whose answer was lost is decided: the rooms' rows are locked on another connection, which waits for the old one to end, and
 then the entries are there or not.
@@ -45,9 +45,9 @@ LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
 DECIDE_S: Final = 8.0
 """How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
-IN_VAIN: Final = 2
-"""After so many commits of which others were ahead, rooms are locked at once, until nobody was: with a database that is far away,
-two servers that write to the same rooms would mostly try in vain."""
+HOPES: Final = 2
+"""How often a batch is decided without locks, each time on what is there by then, while another server is ahead: locks are held for
+as long as the way to the database takes, some times over. Who has no luck at all locks."""
 TRIES: Final = 4
 """With the rooms locked, only a deadlock or a name that was taken a moment ago is a reason to try again."""
 
@@ -112,13 +112,14 @@ class PostgresLog(LogReads):
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
             sure = False
-            if lane.in_vain < IN_VAIN:
+            for hope in range(HOPES):
                 try:
-                    return await self._optimistic(work, lane)
+                    return await self._optimistic(work, lane, again=hope > 0)
                 except GoneOn:
-                    lane.in_vain += 1
+                    continue
                 except (Stale, TryAgain):
                     sure = True
+                    break
             for left in reversed(range(TRIES)):
                 try:
                     return await self._locked(work, lane, sure=sure)
@@ -128,9 +129,9 @@ class PostgresLog(LogReads):
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane) -> T:
-        """Decide on what is in memory, and store it in one round trip if it still holds."""
-        tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids)
+    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, *, again: bool) -> T:
+        """Decide on what is in memory, and store it in one round trip if it still holds; `again` looks what there is before."""
+        tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids, again=again)
         try:
             try:
                 result = await work(tried)
@@ -143,7 +144,6 @@ class PostgresLog(LogReads):
             lane.forget(tried)
             raise
         lane.remember(tried)
-        lane.in_vain = 0
         return result
 
     async def _send(self, tried: Optimistic, lane: Lane) -> None:
@@ -197,8 +197,6 @@ class PostgresLog(LogReads):
         if self._sealing is not None:
             self._sealing.committed(tried.appended, tried.sealer)
         lane.remember(tried)
-        if not tried.behind:
-            lane.in_vain = 0
         await self._ended(tried, stored=True)
         return result
 

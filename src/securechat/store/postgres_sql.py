@@ -46,8 +46,9 @@ LOOK: Final = (
     f" UNION ALL SELECT {_E}, {', '.join(['NULL'] * 15)}, e.room_id, 'newer'"
     " FROM unnest($6::text[], $7::bigint[]) AS w (room_id, seq)"
     " JOIN entries e ON e.room_id = w.room_id AND e.seq > w.seq AND e.type <> ALL ($8::text[])"
+    f" UNION ALL SELECT r.last_seq, {', '.join(['NULL'] * 26)}, r.id, 'newest' FROM rooms r WHERE r.id = ANY ($6::text[])"
 )
-"""What was sent, what it is about, and what else has changed in rooms since a `seq`: one round trip, mostly with rooms locked."""
+"""What was sent, what it is about, what else has changed in rooms since a `seq`, and where they are now: all as of one moment."""
 GONE: Final = (
     "SELECT 1 FROM buckets WHERE state IN ('away', 'absent')"
     " AND bucket IN (SELECT securechat_bucket(id) FROM unnest($1::text[]) AS w (id)) LIMIT 1"

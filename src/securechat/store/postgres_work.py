@@ -8,7 +8,6 @@ one, the append, the commit.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
-from types import MappingProxyType
 
 import asyncpg
 
@@ -122,27 +121,28 @@ class _Work(LogWork):
         fetch: Callable[..., Awaitable[list[Row]]],
         sent: Collection[CmidKey],
         targets: Collection[TargetKey],
-        behind: Mapping[str, int] = MappingProxyType({}),
-    ) -> list[tuple[str, Row]]:
-        """Load entries unless there is no need.
+        since: Mapping[str, int],
+    ) -> None:
+        """Load entries, and catch up with what others appended, unless there is no need.
 
         Args:
             fetch: In the transaction, or outside of any.
             sent: See `LogTransaction.load`.
             targets: The same.
-            behind: Rooms that have gone on, and since when.
-
-        Returns:
-            (room id, row) of what is not simple in those, in order.
+            since: Rooms in memory that have gone on, or may have, and where they are there.
         """
-        if not targets and not behind and not any(self._cmids is None or key in self._cmids for key in sent):
-            return []
+        if not targets and not since and not any(self._cmids is None or key in self._cmids for key in sent):
+            return
         self.looked_up.update(sent)
         keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
         places = list(zip(*targets, strict=True)) if targets else [(), ()]
-        newer = []
-        for row in await fetch(LOOK, *keys, *places, list(behind), list(behind.values()), [kind.value for kind in SIMPLE]):
+        newer: list[tuple[str, Row]] = []
+        newest: dict[str, int] = {}
+        for row in await fetch(LOOK, *keys, *places, list(since), list(since.values()), [kind.value for kind in SIMPLE]):
             emojis, users, erased, room_id, what = row[24:]
+            if what == "newest":
+                newest[room_id] = row[0]
+                continue
             if what == "newer":
                 newer.append((room_id, row))
                 continue
@@ -155,44 +155,72 @@ class _Work(LogWork):
                     add_edit(entry, edit)
                 add_reactions([entry], reactions_in(entry.seq, emojis, users))
                 self.known_targets[entry.room, entry.seq] = entry
-        return sorted(newer, key=lambda each: each[1][0])
+        self._catch_up(since, newest, sorted(newer, key=lambda each: each[1][0]))
+
+    def _catch_up(self, since: Mapping[str, int], newest: Mapping[str, int], newer: Sequence[tuple[str, Row]]) -> None:
+        """Apply what others appended to states in memory; take out what is of another time altogether."""
+        for room_id, known in since.items():
+            if newest.get(room_id, 0) < known:
+                del self.rooms[room_id]
+        for room_id, row in newer:
+            state, entry = self.rooms[room_id], to_entry(room_id, row)
+            state.last_seq = entry.seq - 1
+            state.apply(entry)
+            if entry.type is EntryType.ROOM_ERASED and self._sealing is not None:
+                self._sealing.keys.forget(room_id)
+        for room_id in since.keys() & self.rooms.keys():
+            self.rooms[room_id].last_seq = newest[room_id]
 
 
 class Optimistic(_Work):
     """Decides on what is in memory; loads only what is not there.
 
+    Args:
+        rooms: See `LogWork`.
+        postgres: The database.
+        sealing: Seals and opens texts.
+        cmids: Of the last commits.
+        again: Whether another server was ahead a moment ago: then it is looked where the rooms are now.
+
     Attributes:
         used: Rooms that it was decided on.
     """
 
-    __slots__ = ("_postgres", "used")
+    __slots__ = ("_again", "_postgres", "used")
 
     def __init__(
-        self, rooms: dict[str, RoomState], postgres: PostgresDatabase, sealing: Sealing | None, cmids: Container[CmidKey]
+        self,
+        rooms: dict[str, RoomState],
+        postgres: PostgresDatabase,
+        sealing: Sealing | None,
+        cmids: Container[CmidKey],
+        *,
+        again: bool = False,
     ) -> None:
         super().__init__(rooms, sealing, cmids)
         self._postgres = postgres
+        self._again = again
         self.used: set[str] = set()
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
         """See `LogTransaction.load`. Nothing is locked: the append finds out whether it holds."""
+        since = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms} if self._again else {}
+        await self._look(self._postgres.fetch, sent, targets, since)
         missing = [room_id for room_id in rooms if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._postgres.fetch(STATE, missing)))
         self.used.update(rooms)
-        await self._look(self._postgres.fetch, sent, targets)
 
 
 class Locked(_Work):
     """Locks the rooms in the order of their ids, and decides on them as they are.
 
     Attributes:
-        behind: Whether a room had gone on.
         held: Rooms that are locked, as far as they exist.
         claimed: (folded name or nothing, room id): names that are claimed elsewhere.
     """
 
-    __slots__ = ("_transaction", "behind", "claimed", "held")
+    __slots__ = ("_transaction", "claimed", "held")
 
     def __init__(
         self,
@@ -203,7 +231,6 @@ class Locked(_Work):
     ) -> None:
         super().__init__(rooms, sealing, cmids)
         self._transaction = transaction
-        self.behind = False
         self.held: set[str] = set()
         self.claimed: list[tuple[str, str]] = []
 
@@ -213,37 +240,12 @@ class Locked(_Work):
         if "" in newest:
             raise Elsewhere(rooms)
         self.held.update(newest)
-        behind = self._find_behind(rooms, newest)
-        self.behind = bool(behind)
-        newer = await self._look(self._transaction.fetch, sent, targets, behind)
-        self._catch_up(newer, {room_id: newest[room_id] for room_id in behind})
+        known = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms}
+        gone_on = {room_id: last_seq for room_id, last_seq in known.items() if last_seq != newest.get(room_id, 0)}
+        await self._look(self._transaction.fetch, sent, targets, gone_on)
         missing = [room_id for room_id in newest if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._transaction.fetch(STATE, missing)))
-
-    def _find_behind(self, rooms: Collection[str], newest: Mapping[str, int]) -> dict[str, int]:
-        """Return the rooms that have gone on, and since when; take out of memory what is of another time altogether."""
-        behind = {}
-        for room_id in rooms:
-            state, last_seq = self.rooms.get(room_id), newest.get(room_id, 0)
-            if state is None or state.last_seq == last_seq:
-                continue
-            if last_seq < state.last_seq:
-                del self.rooms[room_id]
-            else:
-                behind[room_id] = state.last_seq
-        return behind
-
-    def _catch_up(self, newer: Sequence[tuple[str, Row]], newest: Mapping[str, int]) -> None:
-        """Apply what others appended to states in memory."""
-        for room_id, row in newer:
-            state, entry = self.rooms[room_id], to_entry(room_id, row)
-            state.last_seq = entry.seq - 1
-            state.apply(entry)
-            if entry.type is EntryType.ROOM_ERASED and self._sealing is not None:
-                self._sealing.keys.forget(room_id)
-        for room_id, seq in newest.items():
-            self.rooms[room_id].last_seq = seq
 
     async def write(self) -> None:
         """Write everything that was appended: one round trip for all of it, and one or two for each entry of a rarer kind.

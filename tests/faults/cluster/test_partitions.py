@@ -84,12 +84,9 @@ async def have(cluster: Cluster, settings: Sequence[str]) -> None:
 
 
 FAR: Final = "the way is 200 ms ± 100 long"
-HELD_UP: Final = pytest.mark.xfail(
-    reason="two servers that write to the same rooms hold each other up: each has their locks for eight round trips", strict=False
-)
 
 
-@pytest.mark.parametrize("how", [pytest.param(FAR, marks=HELD_UP), "each commit takes 100 ms"])
+@pytest.mark.parametrize("how", [FAR, "each commit takes 100 ms"])
 async def test_f7_a_slow_database(cluster: Cluster, fault: FaultReport, how: str) -> None:
     """PostgreSQL is slow"""
     await cluster.start()
