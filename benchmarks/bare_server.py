@@ -20,14 +20,12 @@ from typing import Any, Final
 import aiofastnet
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
-from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # public class, absent from the stubs
 
 from securechat.gateway.acceptor import _BIO_BYTES
-from securechat.gateway.listener import _READ_BYTES, _quiet
+from securechat.gateway.upgrade import websocket_protocol
 from securechat.protocol.codec import websocket_header
 
 PAGE: Final = 50
-MESSAGE_BYTES: Final = 67_584
 
 
 def message(payload: bytes) -> bytes:
@@ -149,23 +147,7 @@ def _upgrade(_request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
 
 
 def _protocol() -> Any:
-    return WSProtocol(
-        host_port=None,
-        ws_path=None,
-        is_client_side=False,
-        ws_listener_factory=_upgrade,
-        logger=_quiet,
-        disconnect_on_exception=True,
-        websocket_handshake_timeout=5.0,
-        enable_auto_ping=False,
-        auto_ping_idle_timeout=0,
-        auto_ping_reply_timeout=0,
-        auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
-        enable_auto_pong=False,
-        max_frame_size=MESSAGE_BYTES,
-        extra_headers=None,
-        read_buffer_init_size=_READ_BYTES,
-    )
+    return websocket_protocol(_upgrade)
 
 
 async def serve(folder: Path) -> None:

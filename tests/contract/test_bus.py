@@ -27,6 +27,7 @@ from securechat.domain.ports import BLOCKS, MessageBus, RoomBatch, Signal, Typin
 from securechat.server.clock import SystemClock
 from support.ports import free_port
 from support.redis import RedisCluster, RedisNode, cluster, one_node
+from support.waiting import until
 
 KEY = b"0123456789abcdef0123456789abcdef"
 
@@ -68,12 +69,6 @@ class Site:
     def redis(self) -> RedisBus:
         assert isinstance(self.bus, RedisBus)
         return self.bus
-
-
-async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def has(site: Site, count: int) -> bool:

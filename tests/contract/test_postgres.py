@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,9 +21,11 @@ from securechat.domain.rooms import RoomRole
 from securechat.errors import Shutdown, Unavailable
 from securechat.store import postgres_log, postgres_pool
 from securechat.store.postgres import PostgresDatabase, open_postgres, translated
+from support.logs import appending, founding, made, opened
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 from support.tcp_proxy import TcpProxy
+from support.waiting import until
 
 ROOM = "rm_1"
 
@@ -32,17 +33,6 @@ ROOM = "rm_1"
 @pytest.fixture
 def place(tmp_path: Path, postgres: Postgres) -> Place:
     return Place(tmp_path, lambda: postgres)
-
-
-@asynccontextmanager
-async def opened(place: Place, port: int | None = None, *, sealed: bool = False) -> AsyncIterator[StoreUnderTest]:
-    store = await place.open(port=port)
-    await store.keys.unlock()
-    store.sealing.on = sealed
-    try:
-        yield store
-    finally:
-        await store.database.close()
 
 
 @pytest.fixture
@@ -60,25 +50,11 @@ async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTe
 
 async def create(store: StoreUnderTest, *rooms: str) -> None:
     for room in rooms or (ROOM,):
-        await write(
-            store,
-            made(room, 1, EntryType.ROOM_CREATED, kind="private", name="x"),
-            made(room, 2, EntryType.MEMBER_JOINED, member="usr_ana", role="owner"),
-        )
-
-
-def made(room: str, seq: int, what: EntryType, **more: object) -> Entry:
-    return Entry(type=what, room=room, seq=seq, at=seq, user="usr_ana", **more)  # type: ignore[arg-type]
+        await write(store, *founding(room))
 
 
 async def write(store: StoreUnderTest, *entries: Entry) -> None:
-    async def work(tx: LogTransaction) -> None:
-        targets = [(each.room, each.target) for each in entries if each.target is not None]
-        await tx.load(sorted({each.room for each in entries}), [], targets)
-        for each in entries:
-            tx.append(each)
-
-    await store.log.commit(work, store.log.lane(entries[0].room))
+    await store.log.commit(appending(*entries), store.log.lane(entries[0].room))
 
 
 async def say(store: StoreUnderTest, *cmids: str, room: str = ROOM, runs: list[int] | None = None) -> list[int]:
@@ -550,19 +526,13 @@ async def test_under_restarts_of_the_server_everything_acknowledged_is_there_onc
 
     talking = asyncio.create_task(talk())
     for goal in (30, 60):
-        await reaches(lambda goal=goal: len(acknowledged) >= goal)  # type: ignore[misc]
+        await until(lambda goal=goal: len(acknowledged) >= goal, 60)  # type: ignore[misc]
         await asyncio.to_thread(postgres.restart, number)
-    await reaches(lambda: len(acknowledged) >= 90)
+    await until(lambda: len(acknowledged) >= 90, 60)
     stop.set()
     await talking
 
     assert await texts_all(one) == acknowledged
-
-
-async def reaches(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def texts_all(store: StoreUnderTest) -> list[str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from contract.test_bus import has, message, site, until
+from contract.test_bus import has, message, site
 from securechat.domain.ports import RoomBatch
 from support.certificates import Files
 from support.redis import RedisNode, cluster
+from support.waiting import until
 
 HOWTO = Path(__file__).parents[2] / "docs/howto/several-servers.md"
 RULES = re.findall(r"^ACL SETUSER (.*)$", HOWTO.read_text(), re.MULTILINE)[0].replace(">PASSWORD", ">a-password").split()

@@ -26,9 +26,11 @@ from securechat.store.postgres import PostgresTransaction, open_postgres, read_a
 from securechat.store.session_locks import ServerLocks
 from securechat.store.sharded_log import ShardedLog
 from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_sharded
-from support.mover_death import Death, Killed, reaches
+from support.logs import appending, founding, made, opened
+from support.mover_death import Death, Killed
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -41,17 +43,6 @@ ROOM, AT_HOME = "rm_1", "rm_2"
 async def place(tmp_path: Path, postgres: Postgres, second: Postgres) -> Place:
     found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
     return await found.spread(second)
-
-
-@asynccontextmanager
-async def opened(place: Place, *, sealed: bool = False) -> AsyncIterator[StoreUnderTest]:
-    store = await place.open()
-    await store.keys.unlock()
-    store.sealing.on = sealed
-    try:
-        yield store
-    finally:
-        await store.database.close()
 
 
 @pytest.fixture
@@ -73,28 +64,12 @@ def urls(place: Place) -> dict[str, str]:
     return {HOME: place.postgres.url(place.name), **place.shards}
 
 
-def made(room: str, seq: int, what: EntryType, **more: object) -> Entry:
-    return Entry(type=what, room=room, seq=seq, at=seq, user="usr_ana", **more)  # type: ignore[arg-type]
-
-
 async def write(store: StoreUnderTest, *entries: Entry, event: AuditEvent | None = None) -> None:
-    async def work(tx: LogTransaction) -> None:
-        targets = [(each.room, each.target) for each in entries if each.target is not None]
-        await tx.load(sorted({each.room for each in entries}), [], targets)
-        for each in entries:
-            tx.append(each)
-        if event is not None:
-            tx.record(event)
-
-    await store.log.commit(work)
+    await store.log.commit(appending(*entries, event=event))
 
 
 async def create(store: StoreUnderTest, room: str, name: str = "x", kind: str = "private") -> None:
-    await write(
-        store,
-        made(room, 1, EntryType.ROOM_CREATED, kind=kind, name=name),
-        made(room, 2, EntryType.MEMBER_JOINED, member="usr_ana", role="owner"),
-    )
+    await write(store, *founding(room, name, kind))
 
 
 async def say(store: StoreUnderTest, room: str, cmid: str) -> int:
@@ -508,7 +483,7 @@ async def test_a_bucket_moves_there_and_back_while_people_write(place: Place, *,
                 done = await move(urls(place), 7, to)
                 pauses.append(done.pause_ms)
                 assert (done.target, done.rooms) == (to, 3)
-                await reaches(lambda goal=goal: sum(map(len, talk.acknowledged.values())) >= goal)  # type: ignore[misc]
+                await until(lambda goal=goal: sum(map(len, talk.acknowledged.values())) >= goal, 60)  # type: ignore[misc]
         assert talk.refused == 0
         assert max(pauses) < 3_000
         await talk.check(one)
@@ -542,7 +517,7 @@ async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatc
                 death.left, death.connections = 10**9, []
                 print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
                 before = {room: len(talk.acknowledged[room]) for room in rooms}
-                await reaches(lambda before=before: all(len(talk.acknowledged[room]) > before[room] for room in rooms))  # type: ignore[misc]
+                await until(lambda before=before: all(len(talk.acknowledged[room]) > before[room] for room in rooms), 60)  # type: ignore[misc]
                 if kill % 2:
                     done = await move(urls(place), 7, to)
                     assert done.target == to

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +21,7 @@ from securechat.errors import RateLimited
 from securechat.server.clock import SystemClock
 from securechat.server.limit_sharing import LimitSharing
 from support.redis import RedisCluster, RedisNode, cluster, one_node
+from support.waiting import until
 
 KEY = b"0123456789abcdef0123456789abcdef"
 RATES = {
@@ -76,12 +77,6 @@ async def servers(url: str, prefix: str, count: int = 2) -> AsyncIterator[list[S
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def share(*some: Server) -> None:

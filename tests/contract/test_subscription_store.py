@@ -19,7 +19,7 @@ from securechat.domain.subscriptions import (
 )
 from securechat.store import subscriptions as module
 from securechat.store.subscriptions import SqlSubscriptions
-from securechat.webhooks.relay import Pace
+from securechat.webhooks.delivery import Pace
 from support.receiver import Receiver
 from support.relaying import Relaying
 from support.stores import Place, StoreUnderTest

@@ -28,9 +28,11 @@ from securechat.store.postgres import PostgresTransaction, migrate_postgres, ope
 from securechat.store.session_locks import KNOWS, ServerLocks
 from securechat.store.shards import HOME, ShardedDatabase, open_sharded
 from securechat.store.spread_users import SpreadUsers
-from support.mover_death import Death, Killed, reaches
+from support.logs import opened
+from support.mover_death import Death, Killed
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -45,15 +47,6 @@ BUCKET = 7
 async def place(tmp_path: Path, postgres: Postgres, second: Postgres, third: Postgres) -> Place:
     found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
     return await found.spread(second, third)
-
-
-@asynccontextmanager
-async def opened(place: Place) -> AsyncIterator[StoreUnderTest]:
-    store = await place.open()
-    try:
-        yield store
-    finally:
-        await store.database.close()
 
 
 @pytest.fixture
@@ -593,7 +586,7 @@ class Person:
         here = {each.id[4:] for each in await store.accounts.devices(self.user)}
         assert {self.opened[name] for name in here & self.opened.keys()} <= {self.password}
         assert not here & self.ended
-        assert {name for name, password in self.opened.items() if password == self.password and name not in self.ended} <= here
+        assert {name for name in self.refresh.keys() - self.ended if self.opened[name] == self.password} <= here
         assert {each.id for each in await store.factors.passkeys(self.user)} == self.passkeys
         totp = await store.factors.totp(self.user)
         assert totp is not None
@@ -633,13 +626,13 @@ async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place:
         async with living([one, other], users) as people:
             for to in ("shard1", "shard2", "shard1"):
                 goals = [each.rounds + 3 for each in people]
-                await reaches(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)))  # type: ignore[misc]
+                await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
                 done = await move(urls(place), USERS + BUCKET, to)
                 if done.source != to:
                     pauses.append(done.pause_ms)
                     assert (done.target, done.of) == (to, "users")
             goals = [each.rounds + 3 for each in people]
-            await reaches(lambda: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)))
+            await until(lambda: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)
         assert max(pauses) < 3_000
         print(f"pauses of {pauses} ms, {sum(each.rounds for each in people)} rounds")
         await check(people, [one, other])
@@ -669,7 +662,7 @@ async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monk
                 death.left, death.connections = 10**9, []
                 print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
                 goals = [each.rounds + 1 for each in people]
-                await reaches(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)))  # type: ignore[misc]
+                await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
                 if kill % 2:
                     assert (await move(urls(place), USERS + BUCKET, to)).target == to
                     to = places[(places.index(to) + 1) % 3]

@@ -23,8 +23,8 @@ from securechat.domain import commands as c
 from securechat.domain.entries import Entry
 from securechat.domain.limits import LIMITS
 from securechat.errors import Forbidden
-from securechat.sdk.client import EVENTS_MAX, Event, Gap
 from securechat.sdk.errors import LoginRequired
+from securechat.sdk.following import EVENTS_MAX, Event, Gap
 from support.ports import free_port
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 

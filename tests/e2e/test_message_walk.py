@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,11 +11,8 @@ from typing import Any
 from securechat import ChatClient
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR
-from securechat.gateway.listener import Listener
-from securechat.server.config import Settings
-from securechat.server.datadir import DataDir
-from securechat.server.wiring import Parts, build
 from securechat.store.sqlite import SqliteDatabase
+from support.in_process import serving
 
 WALK = [
     "ClientConnection.on_ws_frame",
@@ -40,7 +35,7 @@ WALK = [
     "_Transaction.write",
     "SqliteDatabase._commit",
     "RoomLog._tell",
-    "ClientConnection._complete",
+    "Conversation._complete",
     "LocalBus.publish",
     "Hub.deliver",
     "ClientConnection.push",
@@ -61,26 +56,6 @@ def of_the_client(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-@asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Parts, int]]:
-    data = DataDir(folder)
-    data.open()
-    settings = Settings(data_dir=str(folder))
-    parts = await build(lambda: settings, data, lambda: "")
-    listener = Listener(None, parts.gateway, frozenset)
-    try:
-        yield parts, await listener.listen("127.0.0.1", 0, None)
-    finally:
-        listener.stop_accepting()
-        parts.gateway.abort()
-        while parts.gateway.connections:
-            await asyncio.sleep(0)
-        await parts.database.close()
-        parts.passwords.close()
-        parts.session_layer.admission.close()
-        data.close()
 
 
 async def test_a_message_walks_through_the_named_functions_in_order(tmp_path: Path) -> None:

@@ -10,19 +10,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
-from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # public class, absent from the stubs
 
 from fuzz.sessions import IDENTITY, LIMITS, StillClock
 from securechat.domain.accounts import Principal, User
 from securechat.domain.commands import Done
-from securechat.domain.limits import LIMITS as CHAT_LIMITS
 from securechat.domain.secret import Secret
 from securechat.errors import RateLimited, Unauthorized
-from securechat.gateway import connection as gateway
+from securechat.gateway import conversation
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Caps, Connections, Pending
-from securechat.gateway.listener import _quiet
+from securechat.gateway.upgrade import websocket_protocol
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
 from securechat.protocol.handshake import ServerHandshake
@@ -191,12 +189,7 @@ async def _feed(flags: int, data: bytes) -> None:
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(), connection)
 
     wire = Wire()
-    protocol = WSProtocol(
-        host_port=None, ws_path=None, is_client_side=False, ws_listener_factory=admit, logger=_quiet, disconnect_on_exception=True,
-        websocket_handshake_timeout=5, enable_auto_ping=False, auto_ping_idle_timeout=0, auto_ping_reply_timeout=0,
-        auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE, enable_auto_pong=False,
-        max_frame_size=CHAT_LIMITS.websocket_message_bytes, extra_headers=None, read_buffer_init_size=4_096,
-    )  # fmt: skip
+    protocol = websocket_protocol(admit)
     _failures.found.clear()
     try:
         protocol.connection_made(wire)
@@ -206,7 +199,7 @@ async def _feed(flags: int, data: bytes) -> None:
             await asyncio.sleep(0)
         protocol.connection_lost(None)
         await asyncio.sleep(0)
-        assert not gateway._tasks or all(not task.done() or task.exception() is None for task in gateway._tasks)
+        assert all(not task.done() or task.exception() is None for task in conversation._tasks)
         assert not _failures.found, _failures.found
         assert not len(server.connections), "a connection that is over is still counted"
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, STRANGER
 from securechat.domain.secret import Secret
 from securechat.errors import Forbidden
-from securechat.gateway.listener import Listener
 from securechat.sdk.client import ChatClient
 from securechat.sdk.errors import LoginRequired
-from securechat.server.config import Settings
-from securechat.server.datadir import DataDir
-from securechat.server.wiring import Parts, build
+from securechat.server.wiring import Parts
+from support.in_process import serving
 from support.running import PASSWORD
 
 
@@ -69,26 +66,6 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with serving(tmp_path / "data") as (parts, port):
         yield World(parts, port)
-
-
-@asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Parts, int]]:
-    data = DataDir(folder)
-    data.open()
-    settings = Settings(data_dir=str(folder))
-    parts = await build(lambda: settings, data, lambda: "")
-    listener = Listener(None, parts.gateway, frozenset)
-    try:
-        yield parts, await listener.listen("127.0.0.1", 0, None)
-    finally:
-        listener.stop_accepting()
-        parts.gateway.abort()
-        while parts.gateway.connections:
-            await asyncio.sleep(0)
-        await parts.database.close()
-        parts.passwords.close()
-        parts.session_layer.admission.close()
-        data.close()
 
 
 async def heard(client: ChatClient, count: int) -> list[str]:

@@ -31,7 +31,7 @@ from securechat.sdk.client import ChatClient
 from securechat.server import server_desk, wiring
 from securechat.server.config import Settings
 from securechat.server.datadir import DataDir
-from securechat.server.server import WEB
+from securechat.server.listening import WEB
 from support.running import SECURECHAT, RunningServer, clean_environment
 
 PASSWORD = "canary-password-7d1f"

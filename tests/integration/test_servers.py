@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from support.postgres import Postgres
 from support.postgres import running as running_postgres
 from support.redis import RedisNode, one_node
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.waiting import until
 
 BUS_KEY = "0123456789abcdef0123456789abcdef"
 HEALED_S = 2.5
@@ -77,12 +78,6 @@ class Person:
     async def close(self) -> None:
         await self.socket.close()
         await self._task
-
-
-async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

@@ -23,8 +23,9 @@ from securechat.services.room_log import Operation, RoomLog
 from securechat.services.subscriptions import SubscriptionService
 from securechat.store import subscriptions as store_module
 from securechat.webhooks import verify
+from securechat.webhooks.delivery import DELAYS_S, FAILING_MS, Pace
 from securechat.webhooks.gate import host_of
-from securechat.webhooks.relay import DELAYS_S, FAILING_MS, HOST_AT_ONCE, Pace
+from securechat.webhooks.relay import HOST_AT_ONCE
 from securechat.webhooks.signature import new_secret
 from support.receiver import Receiver
 from support.relaying import Relaying
@@ -262,7 +263,7 @@ async def test_only_the_server_that_leads_delivers(world: Relaying, receiver: Re
         world.clock.forward(3)
         await world.relay._look()
     assert receiver.events == []
-    assert not world.relay._states, "it does not even read"
+    assert not world.relay._backlogs, "it does not even read"
     world.leads = True
     await world.until(lambda: receiver.texts == ["one"], "the delivery")
 
@@ -273,7 +274,7 @@ async def test_a_paused_subscription_sends_nothing_and_then_everything(world: Re
     await world.until(lambda: receiver.texts == ["one"], "the first")
     await world.store.pause("sub_1", EVENT)
     world.relay.wake()
-    await world.until(lambda: not world.relay._states, "noticed")
+    await world.until(lambda: not world.relay._backlogs, "noticed")
     await world.say("two", "three")
     for _ in range(10):
         world.clock.forward(1)

@@ -26,9 +26,10 @@ from securechat.domain.accounts import OPERATOR
 from securechat.domain.commands import Command
 from securechat.domain.limits import LIMITS
 from securechat.errors import ChatError
-from securechat.gateway import connection as connection_module
+from securechat.gateway import conversation as conversation_module
 from securechat.gateway import message_queue
 from securechat.gateway.listener import Listener
+from securechat.server import listening as listening_module
 from securechat.server import server as server_module
 from securechat.server import wiring
 from securechat.server.config import DEFAULT_RATES, ConfigManager
@@ -154,9 +155,9 @@ def replace_edges() -> None:
         (TLSContext, "load", lambda *_: None),
         (IdentityKey, "load", staticmethod(cache(IdentityKey.load))),
         (server_module, "Logger", _NoLogger),
-        (server_module, "StaticFiles", lambda *_: None),
-        (server_module, "RestApp", lambda *_parts: SimpleNamespace(asgi=None)),  # Nobody here speaks HTTP but for the upgrade.
-        (server_module, "AdminApp", lambda *_parts, **_how: SimpleNamespace(asgi=None)),
+        (listening_module, "StaticFiles", lambda *_: None),
+        (listening_module, "RestApp", lambda *_parts: SimpleNamespace(asgi=None)),  # Nobody here speaks HTTP but for the upgrade.
+        (listening_module, "AdminApp", lambda *_parts, **_how: SimpleNamespace(asgi=None)),
         (server_module, "passkeys", SimpleNamespace(load=lambda: None)),
         (server_module, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None, set_threshold=lambda *_counts: None)),
         (server_module, "resource", SimpleNamespace(setrlimit=lambda *_limits: None, RLIMIT_CORE=0)),
@@ -292,8 +293,8 @@ class SimServer:
         self.life.end(tear, keep=keep)
         loop = self.loop
         loop.kill()
-        for task in [each for each in connection_module._tasks if each.get_loop() is loop]:
-            connection_module._tasks.discard(task)
+        for task in [each for each in conversation_module._tasks if each.get_loop() is loop]:
+            conversation_module._tasks.discard(task)
         if self.parts is not None and isinstance(self.parts.database, SqliteDatabase):
             database = self.parts.database
             for connection in (database._reader, database._checkpointer, database._writer):

@@ -16,7 +16,7 @@ from securechat.bus.sequencer import Sequencer
 from securechat.domain.ports import Signal
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
-from securechat.gateway.listener import Gateway
+from securechat.gateway.standing import Standing
 from securechat.protocol.codec import Block
 from securechat.store.audit import SqlAudit
 from support.mutants import MUTANTS, wrap
@@ -26,10 +26,10 @@ def _keep_sessions() -> None:
     """A session that ended keeps its connections, whoever tells of it."""
     wrap(Hub, "disconnect", lambda _disconnect: lambda _self, **_whom: None)
 
-    async def nothing(_self: Gateway) -> None:
+    async def nothing(_self: Standing) -> None:
         """Look for nobody."""
 
-    wrap(Gateway, "_close_ended", lambda _close: nothing)
+    wrap(Standing, "_close_ended", lambda _close: nothing)
 
 
 def _tell_everybody() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from securechat.bus.redis import RedisBus
-from securechat.gateway.listener import Gateway
+from securechat.gateway.gateway import Gateway
 from securechat.store.audit import SqlAudit
 from securechat.store.postgres import PostgresDatabase
 from support.mutants import EXIT, FAILPOINTS, wrap

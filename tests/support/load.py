@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 from securechat.domain.entries import Entry
-from securechat.sdk.client import ChatClient, Gap
+from securechat.sdk.client import ChatClient
+from securechat.sdk.following import Gap
 from support.history import History, digest
 from support.raw_client import RawClient, Refused
 

@@ -18,8 +18,9 @@ from securechat.crypto.encryption import Content, EncryptionManager
 from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
 from securechat.domain.ports import RoomBatch
 from securechat.gateway import connection as connection_module
-from securechat.gateway import listener as listener_module
+from securechat.gateway import gateway as gateway_module
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.conversation import Conversation
 from securechat.gateway.hub import Hub
 from securechat.protocol.codec import Block
 from securechat.services.room_log import Operation, RoomLog
@@ -84,7 +85,7 @@ def _before_ack(count: int) -> None:
         return wrapper
 
     def make_complete(complete: Any) -> Any:
-        def wrapper(self: ClientConnection, frame_id: str, result: Any) -> None:
+        def wrapper(self: Conversation, frame_id: str, result: Any) -> None:
             if armed:
                 os._exit(EXIT)
             complete(self, frame_id, result)
@@ -92,7 +93,7 @@ def _before_ack(count: int) -> None:
         return wrapper
 
     wrap(SqliteDatabase, "_commit", make_commit)
-    wrap(ClientConnection, "_complete", make_complete)
+    wrap(Conversation, "_complete", make_complete)
 
 
 def _mid_fanout(count: int) -> None:
@@ -314,7 +315,7 @@ def _swallow_cancel() -> None:
 
         return wrapper
 
-    wrap(listener_module.Gateway, "look_after", make)
+    wrap(gateway_module.Gateway, "look_after", make)
 
 
 def _skip_audit() -> None:
@@ -361,7 +362,7 @@ def short_heartbeat(ping_s: float, pong_s: float) -> None:
     for module, name, value in (
         (connection_module, "PING_S", ping_s),
         (connection_module, "PONG_S", pong_s),
-        (listener_module, "LOOK_AFTER_S", min(0.2, ping_s / 2)),
+        (gateway_module, "LOOK_AFTER_S", min(0.2, ping_s / 2)),
     ):
         setattr(module, name, value)
 

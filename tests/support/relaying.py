@@ -12,8 +12,9 @@ from securechat.domain.ports import LogTransaction
 from securechat.domain.subscriptions import PURPOSE, SubscriptionRecord, SubscriptionState
 from securechat.store.sealing import Secrets
 from securechat.store.subscriptions import SqlSubscriptions
+from securechat.webhooks.delivery import Pace
 from securechat.webhooks.gate import Gate, Network
-from securechat.webhooks.relay import Pace, Relay
+from securechat.webhooks.relay import Relay
 from securechat.webhooks.signature import new_secret
 from support.stores import Place, StoreUnderTest
 

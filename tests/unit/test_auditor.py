@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from securechat.ops import audit as ops_audit
 from securechat.ops.audit import ALL, EACH
 from support.audit_log import AuditFolder
 from support.fakes import principal
+from support.waiting import until
 
 ANA, EVE = principal("ana"), principal("eve")
 REFUSED = AuditEvent(action="user.list", actor="usr_eve", result=Result.REFUSED, reason="forbidden")
@@ -36,12 +37,6 @@ async def log(tmp_path: Path) -> AsyncIterator[AuditFolder]:
 
 async def all_of(log: AuditFolder) -> list[AuditRecord]:
     return await log.store.page(AuditQuery(after=0), limit=10_000)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_what_was_noted_is_stored_in_order_and_nobody_waited(log: AuditFolder) -> None:

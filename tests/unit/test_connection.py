@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from fuzz.sockets import Server
 from securechat.crypto.identity import IdentityKey
 from securechat.crypto.key_exchange import Suite
 from securechat.domain.accounts import Principal, Role
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized, Unavailable
-from securechat.gateway.connection import AUTH_S, ClientConnection
+from securechat.gateway.connection import ClientConnection
+from securechat.gateway.conversation import AUTH_S
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
 from securechat.protocol.codec import Encoding, encode_msgpack
@@ -127,7 +130,7 @@ async def test_what_is_said_before_the_client_chose_its_encoding_goes_out_as_it_
 
 async def test_who_is_late_with_auth_is_not_told_that_the_token_is_bad() -> None:
     connection, socket = connected()
-    connection.look_after(connection._opened_at + AUTH_S + 1, 0)
+    connection.look_after(connection._conversation._began_at + AUTH_S + 1, 0)
 
     assert socket.closed_with == 4403
 
@@ -141,7 +144,7 @@ async def test_only_a_bad_token_is_called_one(error: ChatError, code: int) -> No
     async def authenticate() -> None:
         raise error
 
-    await connection._guard(authenticate(), "auth")
+    await connection._conversation._guard(authenticate(), "auth")
     assert socket.closed_with == code
 
 
@@ -157,5 +160,27 @@ async def test_a_role_that_changed_while_a_token_was_looked_at_stays() -> None:
         return found
 
     connection._session.who = who  # type: ignore[method-assign, assignment]
-    await connection._extend(before, f.Auth(id="c1", token=Secret("t")))
+    await connection._conversation._extend(before, f.Auth(id="c1", token=Secret("t")))
     assert (connection.principal.role, connection.principal.expires_at) == (Role.MEMBER, 99)
+
+
+async def test_a_connection_that_is_over_does_not_wait_for_the_cycle_collector() -> None:
+    class Flushing(Server):
+        def mark(self, connection: ClientConnection) -> None:
+            connection.flush()
+
+    def alive() -> int:
+        return sum(type(each) is ClientConnection for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    before = alive()
+    try:
+        connection = ClientConnection(Flushing(), "192.0.2.1")
+        connection.on_ws_connected(Socket())  # type: ignore[arg-type]
+        connection.on_ws_disconnected(connection._transport)
+        del connection
+
+        assert alive() == before
+    finally:
+        gc.enable()

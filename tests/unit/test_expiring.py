@@ -10,7 +10,9 @@ import pytest
 from fuzz.sockets import Server
 from securechat.domain.accounts import Principal, Role
 from securechat.domain.secret import Secret
-from securechat.gateway.connection import EXPIRING_S, ClientConnection, Session
+from securechat.gateway.connection import ClientConnection
+from securechat.gateway.conversation import EXPIRING_S
+from securechat.gateway.session import Session
 from securechat.protocol.frames import Auth
 
 END = 10_000.0
@@ -83,7 +85,7 @@ async def test_a_fresh_token_of_the_same_device_extends_it_and_is_told_of_anew(c
     connection.look_after(now, END - 10)
     session.ends = END + 600
     assert connection.principal is not None
-    await connection._extend(connection.principal, Auth(id="1", token=Secret("fresh")))
+    await connection._conversation._extend(connection.principal, Auth(id="1", token=Secret("fresh")))
     connection.look_after(now, END + 1)
     assert connection._transport.code is None
     connection.look_after(now, END + 560)
@@ -94,7 +96,9 @@ async def test_a_token_of_another_device_extends_nothing(connection: ClientConne
     session = cast("World", connection._session)
     session.other, session.ends = "x", END + 600
     assert connection.principal is not None
-    await connection._guard(connection._extend(connection.principal, Auth(id="1", token=Secret("another's"))), "1")
+    await connection._conversation._guard(
+        connection._conversation._extend(connection.principal, Auth(id="1", token=Secret("another's"))), "1"
+    )
     connection.look_after(connection._last_heard, END + 1)
     assert [frame["code"] for frame in connection._transport.frames if frame["op"] == "error"] == ["conflict"]
     assert connection._transport.code == 4401

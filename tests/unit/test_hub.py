@@ -18,9 +18,9 @@ from securechat.errors import Unauthorized
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
-from securechat.gateway.listener import Gateway
 from securechat.gateway.message_queue import MessageQueue
 from securechat.gateway.roster import Presence, Roster
+from securechat.gateway.standing import Standing
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block, Form
@@ -243,7 +243,7 @@ async def test_a_storm_of_logins_is_one_presence_signal_per_room(hub: Hub) -> No
     watcher = attach(hub, "ana", "rm_1")
     for number in range(50):
         attach(hub, f"user{number}", "rm_1")
-    hub._show_presence()
+    hub.presence._show()
 
     assert len(watcher.ephemeral) == 1
     assert len(cast("Any", watcher.ephemeral[0].frames[0]).presence) == 51
@@ -325,14 +325,14 @@ def test_who_comes_and_goes_all_the_time_is_shown_at_most_once_in_three_seconds(
     watcher = attach(hub, "ana", "rm_1")
     flapping = attach(hub, "bob", "rm_1")
     for _ in range(20):  # Ten seconds, a change every half second.
-        hub._show_presence()
+        hub.presence._show()
         loop.now += 0.5
         if hub.is_online("usr_bob"):
             hub.detach(cast("ClientConnection", flapping), "usr_bob")
         else:
             flapping = attach(hub, "bob", "rm_1")
     loop.now += 4
-    hub._show_presence()
+    hub.presence._show()
     shown = [cast("Any", block.frames[0]).presence.get("usr_bob") for block in watcher.ephemeral]
 
     assert len([each for each in shown if each]) <= 5
@@ -350,7 +350,7 @@ async def test_a_role_that_changes_changes_on_open_connections(hub: Hub) -> None
 
 async def test_other_servers_are_told_of_memberships_that_were_set_right(hub: Hub) -> None:
     told: list[Presence] = []
-    hub.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
+    hub.presence.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
     attach(hub, "ana")
     hub.admit("usr_ana", RoomSummary(id="rm_1", kind="private", last_seq=3))
     hub.admit("usr_ana", RoomSummary(id="rm_1", kind="private", last_seq=3))
@@ -361,9 +361,9 @@ async def test_other_servers_are_told_of_memberships_that_were_set_right(hub: Hu
 
 async def test_other_servers_are_told_what_changed_while_somebody_was_away_for_a_moment(hub: Hub) -> None:
     told: list[Presence] = []
-    hub.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
+    hub.presence.others = Roster(hub.present, hub.is_online, hub.show_presence, told.append)
     ana = attach(hub, "ana", "rm_1", "rm_2")
-    hub._show_presence()
+    hub.presence._show()
     hub.detach(cast("ClientConnection", ana), "usr_ana")
     attach(hub, "ana", "rm_2", "rm_3")
     assert told == [
@@ -389,20 +389,6 @@ async def test_a_role_that_was_read_does_not_undo_one_that_came_meanwhile(hub: H
             return [msgspec.structs.replace(user, role=Role.MEMBER)]
 
     nothing = cast("Any", MagicMock())
-    gateway = Gateway(
-        hub,
-        nothing,
-        cast("Any", Accounts()),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-    )
-    await gateway._read_roles()
+    standing = Standing(hub, nothing, cast("Any", Accounts()), nothing)
+    await standing._read_roles()
     assert (ana.principal.role, reads) == (Role.MEMBER, 2)

@@ -23,8 +23,8 @@ from securechat.protocol.frames import COMMANDS, name_of
 from securechat.rest.routes import FORMS, ROUTES
 from securechat.server.config import FIELDS, HELP, ConfigError, ConfigManager, Settings
 from securechat.server.datadir import DataDir
+from securechat.server.derived import knows_host
 from securechat.server.server import IMPATIENT_S, Server
-from securechat.server.wiring import knows_host
 
 ROOT = Path(__file__).parents[2]
 

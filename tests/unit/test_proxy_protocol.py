@@ -17,7 +17,7 @@ from proxyprotocol.v2 import ProxyProtocolV2
 
 from securechat.auth.addresses import PROXY_PROTOCOL, networks
 from securechat.gateway import proxy_protocol
-from securechat.gateway.listener import Proxies
+from securechat.gateway.proxies import Proxies
 from securechat.gateway.proxy_protocol import HEADER_MAX, NoProxyHeader, announced_peer
 
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"

@@ -23,10 +23,11 @@ from securechat.protocol.codec import encode_msgpack
 from securechat.rest.routes import FORMS, ROUTES
 from securechat.sdk import entrance
 from securechat.sdk.backoff import Backoff
-from securechat.sdk.client import EVENTS_MAX, RESUME_ROOMS, ChatClient, Gap
+from securechat.sdk.client import RESUME_ROOMS, ChatClient
 from securechat.sdk.commands import Commands
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped
+from securechat.sdk.following import EVENTS_MAX, Gap
 from securechat.sdk.outbox import Outbox
 from securechat.sdk.profile import Profile, ProfileToken, load_profile, save_profile
 from securechat.sdk.room import Room
@@ -349,7 +350,7 @@ def ready_client(**summary: Any) -> ChatClient:
     client = ChatClient("https://chat.example.org", "sc_bot_x")
     room = c.RoomSummary(id=ROOM, kind="public", name="ops", **summary)
     user = User(id=ANA, username="ana", display_name="Ana")
-    client._start_session(f.Ready(user=user, device=DEVICE, rooms=[room], resumed=True), NoTransport())  # type: ignore[arg-type]
+    client._start_session(f.Ready(user=user, device=DEVICE, rooms=[room], resumed=True), NoTransport(), {})  # type: ignore[arg-type]
     return client
 
 
@@ -370,7 +371,7 @@ async def test_unread_counts_the_messages_of_others_and_the_servers_word_wins() 
 
 async def test_what_the_summary_has_counted_is_not_counted_again_on_resume() -> None:
     client = ready_client(last_seq=9, unread=3, resumed=True)
-    client._seen[ROOM] = 6
+    client._following._seen[ROOM] = 6
     for seq in (7, 8, 9, 10):
         await take(client, seq)
 
@@ -395,8 +396,8 @@ async def next_event(client: ChatClient) -> Any:
 
 async def test_a_room_that_opens_while_nobody_reads_is_told_as_a_gap() -> None:
     client = ready_client(last_seq=0)
-    while not client._events.full():
-        client._events.put_nowait(f.SignalFrame(type="typing.started", room=ROOM, user=BOB))
+    while not client._following.events.full():
+        client._following.events.put_nowait(f.SignalFrame(type="typing.started", room=ROOM, user=BOB))
     opened = f.SignalFrame(type="room.opened", summary=c.RoomSummary(id="rm_1", kind="public", name="new"))
     await client._take(opened, NoTransport())  # type: ignore[arg-type]
     entry = Entry(type=EntryType.MESSAGE_SENT, room="rm_1", seq=1, at=1, user=BOB, body="x")

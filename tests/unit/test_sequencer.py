@@ -411,7 +411,7 @@ async def test_a_membership_is_not_set_right_by_what_is_older_than_the_room(monk
 
         monkeypatch.setattr(log, "head", head)
         monkeypatch.setattr(log, "page", None)  # No gap is closed meanwhile.
-        server.sequencer._doubts.add(("usr_bob", "rm_0"))
+        server.sequencer.memberships._doubts.add(("usr_bob", "rm_0"))
         server.sequencer.suspect()
         await until(lambda: len(asked) > 1, server)
         assert bob.at == {}

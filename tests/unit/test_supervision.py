@@ -15,12 +15,7 @@ from securechat.ops.health import Health
 from securechat.server import supervision, tls
 from securechat.server.supervision import DEATHS_MAX, WINDOW_S, Supervisor
 from securechat.server.tls import TLSContext
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +69,13 @@ def test_the_process_ends_when_work_is_given_up(tmp_path: Path) -> None:
 import asyncio
 from securechat.server import supervision
 from securechat.server.config import ConfigManager
+from securechat.server.reloading import Reloading
 from securechat.server.server import Server
 
 async def broken(self): raise ValueError("out of range")
 
 supervision.FIRST_PAUSE_S = 0.001
-Server._watch_config = broken
+Reloading.watch = broken
 settings = dict(data_dir={str(tmp_path / "data")!r}, port=0, http_port=0, drain_s=0.1)
 asyncio.run(Server(ConfigManager(None, settings, {{}}), lambda text: None).run())
 """

@@ -10,13 +10,14 @@ and then also the memberships of everybody here are compared with the store: a j
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from securechat.bus.local import Receiver
+from securechat.bus.audience import Audience
+from securechat.bus.followed_room import FollowedRoom
+from securechat.bus.memberships import CHUNK, Memberships, chunks
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import CHANGES_AUDIENCE, Entry, EntryType
 from securechat.domain.ports import LogStore, RoomBatch, Signal
@@ -33,43 +34,10 @@ RESYNC_S: Final = 60.0
 HASTE_S: Final = 0.25
 """Between two looks that somebody asked for."""
 PAGE: Final = 200
-HELD_MAX: Final = 2_000
-"""Entries of one room that wait for one before them; past it they are read from the log."""
-CHUNK: Final = 500
-"""Rooms or users that are asked for at once."""
 ECHOES: Final = 8
 """Comparisons after one that came while snapshots were being read: who was not here yet may have missed the same."""
 AT_ONCE: Final = 4
 """Rooms that are read at the same time: the commits need the database, too."""
-
-
-class Audience(Receiver, Protocol):
-    """The hub, as the sequencer sees it."""
-
-    @property
-    def expecting(self) -> bool:
-        """Whether a snapshot is being read: then every room may matter."""
-
-    def hears(self, room_id: str) -> bool:
-        """Return whether somebody here hears a room."""
-
-    def is_online(self, user_id: str) -> bool:
-        """Return whether a user has a connection here."""
-
-    def is_expected(self, user_id: str) -> bool:
-        """Return whether a snapshot is being read for a connection of a user: it may be older than what comes now."""
-
-    def users(self) -> list[str]:
-        """Return everybody who has a connection here."""
-
-    def rooms_of(self, user_id: str) -> tuple[set[str], set[str]]:
-        """Return (rooms that all connections of a user hear, rooms that one of them hears)."""
-
-    def admit(self, user_id: str, summary: RoomSummary) -> None:
-        """Let a user hear a room from `summary.last_seq` on."""
-
-    def expel(self, user_id: str, room_id: str) -> None:
-        """Let a user not hear a room any more."""
 
 
 @dataclass(slots=True)
@@ -82,27 +50,6 @@ class Figures:
     """Entries that came before one that was to come first."""
     healed: int = 0
     """Entries read from the log because they did not come."""
-    memberships: int = 0
-    """Memberships that were set right because the entry did not come."""
-
-
-class _Room:
-    """A room that is followed.
-
-    Attributes:
-        position: The newest `seq` that the hub got, or that everybody here knows from a snapshot.
-        since: The hub got everything from there up to the position.
-        known: The newest `seq` that exists as far as we know.
-        held: By `seq`: what came too early.
-        opened: By user: what goes with their join in `held`.
-    """
-
-    __slots__ = ("held", "known", "opened", "position", "since")
-
-    def __init__(self, position: int) -> None:
-        self.position = self.since = self.known = position
-        self.held: dict[int, Entry] = {}
-        self.opened: dict[str, RoomSummary] = {}
 
 
 class Sequencer:
@@ -114,6 +61,10 @@ class Sequencer:
         audience: The hub.
         store: The truth.
         gap_s, poll_s, resync_s: See the constants.
+
+    Attributes:
+        memberships: Whether everybody here hears their rooms.
+        figures: For metrics.
     """
 
     def __init__(
@@ -124,18 +75,17 @@ class Sequencer:
         self._gap_s = gap_s
         self._poll_s = poll_s
         self._resync_s = resync_s
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, FollowedRoom] = {}
         self._passing: set[str] = set()
         """Rooms of `_rooms` that nobody heard a moment ago, and that may matter to somebody who is expected."""
         self._due: dict[str, float] = {}
         """Rooms with a gap → when to read what is missing."""
-        self._doubts: set[tuple[str, str]] = set()
-        """(user, room): memberships to compare with the store."""
         self._unsure: set[str] = set()
         """Rooms of `_due` of which nothing says that they have a gap."""
         self._suspicious = False
         self._echoes = 0
         self._wake = asyncio.Event()
+        self.memberships = Memberships(audience, store, self._has_reached)
         self.figures = Figures()
 
     @property
@@ -149,11 +99,10 @@ class Sequencer:
         """Somebody hears a room from `seq` on, and everything before is known to them."""
         room = self._rooms.get(room_id)
         if room is None:
-            self._rooms[room_id] = _Room(seq)
+            self._rooms[room_id] = FollowedRoom(seq)
         elif seq < room.position:
             # Others knew more from their snapshots, and the hub never got it: for this one it is still to come, now.
-            room.position = seq
-            room.since = min(room.since, seq)
+            room.go_back(seq)
             self._read(room_id, 0.0)
         self._passing.discard(room_id)
 
@@ -222,7 +171,7 @@ class Sequencer:
         self._echoes = ECHOES
         self._wake.set()
 
-    def _begin(self, batch: RoomBatch) -> _Room | None:
+    def _begin(self, batch: RoomBatch) -> FollowedRoom | None:
         """Follow a room that nobody heard, if it matters from this batch on."""
         if self._audience.expecting:
             self._passing.add(batch.room)
@@ -231,45 +180,20 @@ class Sequencer:
             self._suspect_room(batch.room)
         else:
             return None
-        room = self._rooms[batch.room] = _Room(batch.entries[0].seq - 1)
+        room = self._rooms[batch.room] = FollowedRoom(batch.entries[0].seq - 1)
         return room
 
-    def _sort(self, room: _Room, batch: RoomBatch) -> list[RoomBatch]:
+    def _sort(self, room: FollowedRoom, batch: RoomBatch) -> list[RoomBatch]:
         """Take in what is not simply next; return what is in order now."""
-        for entry in batch.entries:
-            if entry.seq > room.position:
-                self.figures.held += 1
-                room.held.setdefault(entry.seq, entry)
-                continue
-            self.figures.repeated += 1
-            if entry.type in CHANGES_AUDIENCE:
-                self._doubt(entry)
-        room.opened.update(batch.opened)
-        ready: list[Entry] = []
-        while room.position + 1 in room.held:
-            room.position += 1
-            ready.append(room.held.pop(room.position))
-        if len(room.held) > HELD_MAX:
-            room.held.clear()
-        room.known = max(room.known, batch.entries[-1].seq)
-        if room.position < room.known:
+        ready, opened, repeated = room.sort(batch)
+        self.figures.repeated += len(repeated)
+        self.figures.held += len(batch.entries) - len(repeated)
+        for entry in repeated:
+            if entry.type in CHANGES_AUDIENCE and self.memberships.doubt(entry):
+                self._wake.set()
+        if room.lacks:
             self._read(batch.room, self._gap_s)
-        if not room.held:
-            opened, room.opened = room.opened, {}
-        else:
-            opened = {entry.member: room.opened[entry.member] for entry in ready if entry.member and entry.member in room.opened}
         return [RoomBatch(batch.room, ready, opened)] if ready else []
-
-    def _doubt(self, entry: Entry) -> None:
-        """A change of the audience came after the position had passed it: if the hub says otherwise, compare with the store."""
-        user_id = entry.member or ""
-        doubtful = self._audience.is_expected(user_id)
-        if self._audience.is_online(user_id) and not doubtful:
-            every, some = self._audience.rooms_of(user_id)
-            doubtful = (entry.room not in every) if entry.type is EntryType.MEMBER_JOINED else (entry.room in some)
-        if doubtful:
-            self._doubts.add((user_id, entry.room))
-            self._wake.set()
 
     def _read(self, room_id: str, after_s: float) -> None:
         """Have what a room lacks read from the log, if it does not come by then."""
@@ -277,6 +201,16 @@ class Sequencer:
         if due < self._due.get(room_id, float("inf")):
             self._due[room_id] = due
             self._wake.set()
+
+    def _has_reached(self, room_id: str, seq: int) -> bool:
+        """Return whether the hub got a room exactly up to a `seq`; have what it lacks read."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            room = self._rooms[room_id] = FollowedRoom(seq)
+        if room.position < seq:
+            room.known = max(room.known, seq)
+            self._read(room_id, 0.0)
+        return room.position == seq
 
     def _suspect_room(self, room_id: str) -> None:
         self._unsure.add(room_id)
@@ -292,7 +226,7 @@ class Sequencer:
         poll_at, resync_at = looked_at + self._poll_s, looked_at + self._resync_s
         while True:
             now = loop.time()
-            if self._suspicious or self._doubts:
+            if self._suspicious or self.memberships.doubted:
                 poll_at = min(poll_at, looked_at + HASTE_S)
             wait = min([poll_at, *self._due.values()]) - now
             if wait > 0:
@@ -316,14 +250,14 @@ class Sequencer:
                             resync_at = now + self._poll_s
                     await self._look(resync=resync)
             except ChatError as error:
-                self._suspicious = self._suspicious or bool(self._doubts)
+                self._suspicious = self._suspicious or self.memberships.doubted
                 poll_at = loop.time() + self._poll_s
                 log.warning("what was lost cannot be read now", extra={"code": error.code, "rooms": len(self._due)})
 
     async def _close_gaps(self, now: float) -> None:
         """Read what is missing where it is time to."""
         due = [room_id for room_id, at in self._due.items() if at <= now]
-        for some in _chunks(due, AT_ONCE):
+        for some in chunks(due, AT_ONCE):
             for room_id in some:
                 self._due[room_id] = now + self._poll_s  # Again then, if the store does not answer.
             results = await asyncio.gather(*(self._heal(room_id) for room_id in some), return_exceptions=True)
@@ -335,13 +269,13 @@ class Sequencer:
                     raise result
                 self._unsure.discard(room_id)
                 room = self._rooms.get(room_id)
-                if room is None or room.position >= room.known:
+                if room is None or not room.lacks:
                     self._due.pop(room_id, None)
 
     async def _heal(self, room_id: str) -> None:
         """Read what a room lacks, up to the end of its log."""
         room = self._rooms.get(room_id)
-        if room is not None and room.position >= room.known and room_id not in self._unsure:
+        if room is not None and not room.lacks and room_id not in self._unsure:
             return  # It came.
         while room is not None and self._rooms.get(room_id) is room:
             before = room.position
@@ -358,12 +292,12 @@ class Sequencer:
             room.known = page.last_seq if not page.entries else max(room.known, page.last_seq)
             lacking = [entry for entry in page.entries if entry.seq > room.position]
             if not lacking:
-                if room.position >= room.known or not page.entries:
+                if not room.lacks or not page.entries:
                     return
                 continue
             self.figures.healed += len(lacking)
             self.deliver([RoomBatch(room_id, lacking, opened)])
-            if room.position >= room.known:
+            if not room.lacks:
                 return
 
     def _joiners_here(self, entries: Iterable[Entry]) -> set[str]:
@@ -378,8 +312,8 @@ class Sequencer:
         try:
             await self._poll()
             if resync:
-                await self._compare()
-            await self._settle_doubts()
+                await self.memberships.compare()
+            await self.memberships.settle()
         except BaseException:
             self._suspicious = self._suspicious or resync
             raise
@@ -388,7 +322,7 @@ class Sequencer:
         expecting = self._audience.expecting
         for room_id in [room_id for room_id in self._rooms if not expecting and not self._matters(room_id)]:
             del self._rooms[room_id]
-        for some in _chunks(list(self._rooms), CHUNK):
+        for some in chunks(list(self._rooms), CHUNK):
             before = {room_id: room.position for room_id in some if (room := self._rooms.get(room_id)) is not None}
             for room_id, newest in (await self._store.newest(list(before))).items():
                 room = self._rooms.get(room_id)
@@ -399,53 +333,4 @@ class Sequencer:
                     self._read(room_id, self._gap_s)
                 elif newest < before[room_id]:
                     log.error("a room's log is shorter than it was", extra={"room": room_id, "was": room.position, "is": newest})
-                    self._rooms[room_id] = _Room(newest)
-
-    async def _compare(self) -> None:
-        """Find who hears what they are no member of, or does not hear what they are a member of."""
-        for some in _chunks(self._audience.users(), CHUNK):
-            members = await self._store.rooms_of(some)
-            for user_id in some:
-                every, heard = self._audience.rooms_of(user_id)
-                inside = members.get(user_id, set())
-                gone = {room_id for room_id in heard - inside if self._store.refusal(self._store.lane(room_id)) is None}
-                self._doubts |= {(user_id, room_id) for room_id in (inside - every) | gone}
-
-    async def _settle_doubts(self) -> None:
-        for user_id, room_id in list(self._doubts):
-            if await self._settle_doubt(user_id, room_id):
-                self._doubts.discard((user_id, room_id))
-
-    async def _settle_doubt(self, user_id: str, room_id: str) -> bool:
-        """Set a membership right if what is read and what the hub got are of the same moment; return whether it is right."""
-        if self._audience.is_expected(user_id):
-            return False  # What their snapshot tells is not known yet.
-        if not self._audience.is_online(user_id):
-            return True
-        summary = await self._store.head(user_id, room_id)
-        if summary is None or not self._audience.is_online(user_id):
-            return True
-        member = summary.role is not None
-        every, some = self._audience.rooms_of(user_id)
-        if (room_id in every) if member else (room_id not in some):
-            return True
-        room = self._rooms.get(room_id)
-        if room is None:
-            room = self._rooms[room_id] = _Room(summary.last_seq)
-        if room.position < summary.last_seq:
-            room.known = max(room.known, summary.last_seq)
-            self._read(room_id, 0.0)
-        if room.position != summary.last_seq:
-            return False
-        self.figures.memberships += 1
-        if member:
-            self._audience.admit(user_id, summary)
-        else:
-            self._audience.expel(user_id, room_id)
-        return True
-
-
-def _chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:
-    parts = iter(values)
-    while some := list(itertools.islice(parts, size)):
-        yield some
+                    self._rooms[room_id] = FollowedRoom(newest)

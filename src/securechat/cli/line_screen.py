@@ -16,8 +16,9 @@ from securechat.domain.accounts import OPERATOR, User
 from securechat.domain.entries import Entry, EntryType, Page
 from securechat.errors import ChatError
 from securechat.protocol.frames import SignalFrame
-from securechat.sdk.client import ChatClient, Gap
+from securechat.sdk.client import ChatClient
 from securechat.sdk.errors import ConnectionLost
+from securechat.sdk.following import Gap
 from securechat.sdk.room import Room
 
 TYPING_S: Final = 6.0

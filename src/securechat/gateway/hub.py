@@ -24,17 +24,14 @@ from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.errors import Unauthorized
 from securechat.gateway.arrival import Arrival, Expected, Outdated
 from securechat.gateway.connection import ClientConnection
-from securechat.gateway.roster import Presence, Roster
+from securechat.gateway.presence_board import PresenceBoard
+from securechat.gateway.roster import Presence
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block
 from securechat.protocol.frames import SignalFrame
 
-PRESENCE_DELAY_S: Final = 0.5
-"""Changes of presence gather this long: a storm of logins becomes one signal per room."""
 SURELY_FIT: Final = PAGE_BYTES // (6 * LIMITS.body_bytes + 1_024)
 """So many entries, as they are told live, are never too large for one block."""
-FLAP_S: Final = 3.0
-"""Who comes and goes all the time is shown at most once in this time, as what they are in the end."""
 
 
 class Follower(Protocol):
@@ -57,12 +54,12 @@ class Hub:
     """Who listens to what on this server.
 
     Args:
-        loop: For gathering presence.
+        loop: For gathering presence, and closing connections in the next turn.
         counters: What is counted.
 
     Attributes:
         follower: Who is told which rooms are heard here; none where one server commits everything and is in order anyway.
-        others: Who is online at other servers; none where there are none.
+        presence: Who is shown as online, here and to other servers.
         roles_told: How many roles signals told of.
     """
 
@@ -70,7 +67,7 @@ class Hub:
         self._loop = loop
         self._counters = counters
         self.follower: Follower | None = None
-        self.others: Roster | None = None
+        self.presence = PresenceBoard(loop, self)
         self.roles_told = 0
         self._rooms: dict[str, dict[ClientConnection, None]] = {}
         self._newest: dict[str, int] = {}
@@ -80,11 +77,7 @@ class Hub:
         self._expected: dict[str, dict[ClientConnection, Expected]] = {}
         """By user: connections whose snapshot is being read, and what happened since."""
         self._users: dict[str, dict[ClientConnection, None]] = {}
-        self._rooms_of: dict[str, set[str]] = {}
-        self._presence: dict[str, None] = {}
-        self._shown: set[str] = set()
-        self._shown_at: dict[str, float] = {}
-        self._presence_timer: asyncio.TimerHandle | None = None
+        self._rooms_of = self.presence.rooms_of
 
     # ── who is here ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,9 +125,9 @@ class Hub:
         connections = self._users.setdefault(user_id, {})
         if not connections:
             before, self._rooms_of[user_id] = self._rooms_of.get(user_id, set()), set()
-            if user_id in self._shown:  # Back before others were told that they went: the rooms may be others.
-                self._tell_others({room_id: {user_id: room_id in places} for room_id in before ^ places.keys()})
-            self._changed(user_id)
+            if self.presence.is_shown(user_id):  # Back before others were told that they went: the rooms may be others.
+                self.presence.tell_others({room_id: {user_id: room_id in places} for room_id in before ^ places.keys()})
+            self.presence.changed(user_id)
         connections[connection] = None
         self._rooms_of[user_id].update(places)
         self.forget(connection, user_id)
@@ -160,7 +153,7 @@ class Hub:
             self._leave(room_id, (connection,))
         if not connections:
             del self._users[user_id]
-            self._changed(user_id)
+            self.presence.changed(user_id)
 
     def connections_of(self, user_id: str) -> list[ClientConnection]:
         """Return the connections of a user, oldest first."""
@@ -176,7 +169,8 @@ class Hub:
 
     def is_online_anywhere(self, user_id: str, room_id: str) -> bool:
         """Return whether a member of a room has a connection to any server."""
-        return user_id in self._users or (self.others is not None and self.others.is_online(user_id, room_id))
+        others = self.presence.others
+        return user_id in self._users or (others is not None and others.is_online(user_id, room_id))
 
     def online_in(self, rooms: Iterable[str]) -> dict[str, str]:
         """Return who is online in these rooms, at any server."""
@@ -186,8 +180,8 @@ class Hub:
             for connection in self._rooms.get(room_id, ()):
                 if connection.principal is not None:
                     found[connection.principal.user_id] = "online"
-        if self.others is not None:
-            found |= dict.fromkeys(self.others.online_in(rooms), "online")
+        if self.presence.others is not None:
+            found |= dict.fromkeys(self.presence.others.online_in(rooms), "online")
         return found
 
     def present(self) -> Presence:
@@ -203,6 +197,11 @@ class Hub:
         for room_id, people in presence.items():
             if people and room_id in self._rooms:
                 self._show_in_room(room_id, {user_id: "online" if online else "offline" for user_id, online in people.items()})
+
+    def _show_in_room(self, room_id: str, presence: dict[str, str]) -> None:
+        block = Block([SignalFrame(type="presence.changed", presence=presence)])
+        for connection in self._rooms.get(room_id, ()):
+            connection.push_ephemeral(block)
 
     # ── fan-out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -304,7 +303,7 @@ class Hub:
         if entering:
             self._rooms.setdefault(batch.room, {}).update(dict.fromkeys(entering))
             self._rooms_of[user_id].add(batch.room)
-            self._tell_others({batch.room: {user_id: True}})
+            self.presence.tell_others({batch.room: {user_id: True}})
 
     def _close(self, entry: Entry) -> None:
         user_id = entry.member or ""
@@ -315,7 +314,7 @@ class Hub:
         leaving = [each for each in connections if each in inside and floors.get(each, 0) < entry.seq]
         if len(leaving) == len(connections) and connections:
             self._rooms_of[user_id].discard(entry.room)
-            self._tell_others({entry.room: {user_id: False}})
+            self.presence.tell_others({entry.room: {user_id: False}})
         self._leave(entry.room, leaving)
         block = Block([SignalFrame(type="room.closed", room=entry.room)])
         for connection in leaving:
@@ -371,7 +370,7 @@ class Hub:
                 self._enter(connection, room_id, summary.last_seq, Arrival())
                 if room_id not in self._rooms_of[user_id]:
                     self._rooms_of[user_id].add(room_id)
-                    self._tell_others({room_id: {user_id: True}})
+                    self.presence.tell_others({room_id: {user_id: True}})
 
     def expel(self, user_id: str, room_id: str) -> None:
         """Let a user not hear a room any more: they are no member, and the entry that said so did not come here."""
@@ -379,57 +378,11 @@ class Hub:
         leaving = [each for each in self._users.get(user_id, ()) if each in inside]
         if leaving:
             self._rooms_of[user_id].discard(room_id)
-            self._tell_others({room_id: {user_id: False}})
+            self.presence.tell_others({room_id: {user_id: False}})
         self._leave(room_id, leaving)
         block = Block([SignalFrame(type="room.closed", room=room_id)])
         for connection in leaving:
             connection.push(block)
-
-    # ── presence ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _changed(self, user_id: str) -> None:
-        self._presence[user_id] = None
-        if self._presence_timer is None:
-            self._presence_timer = self._loop.call_later(PRESENCE_DELAY_S, self._show_presence)
-
-    def _show_presence(self) -> None:
-        self._presence_timer = None
-        by_room: Presence = {}
-        now = self._loop.time()
-        flapping = {user_id: None for user_id in self._presence if now - self._shown_at.get(user_id, -FLAP_S) < FLAP_S}
-        for user_id in self._presence:
-            if user_id in flapping:
-                continue
-            online = user_id in self._users
-            if online == (user_id in self._shown):
-                continue  # Came and went, or the other way round, while it gathered.
-            self._shown_at[user_id] = now
-            (self._shown.add if online else self._shown.discard)(user_id)
-            for room_id in self._rooms_of.get(user_id, ()):
-                by_room.setdefault(room_id, {})[user_id] = online
-            if not online:
-                self._rooms_of.pop(user_id, None)
-        self._presence = flapping
-        self._shown_at = {user_id: at for user_id, at in self._shown_at.items() if now - at < FLAP_S}
-        if flapping:
-            self._presence_timer = self._loop.call_later(PRESENCE_DELAY_S, self._show_presence)
-        self._tell_others(by_room)
-        if self.others is not None:  # Who is online elsewhere was so before, and is so after.
-            others = self.others
-            by_room = {
-                room_id: {user_id: online for user_id, online in people.items() if not others.is_online(user_id, room_id)}
-                for room_id, people in by_room.items()
-            }
-        self.show_presence(by_room)
-
-    def _tell_others(self, presence: Presence) -> None:
-        if self.others is not None and presence:
-            self.others.tell(presence)
-
-    def _show_in_room(self, room_id: str, presence: dict[str, str]) -> None:
-        block = Block([SignalFrame(type="presence.changed", presence=presence)])
-        for connection in self._rooms.get(room_id, ()):
-            connection.push_ephemeral(block)
 
 
 def _signal_frame(payload: Any) -> SignalFrame:

@@ -19,8 +19,9 @@ from securechat.domain import commands as c
 from securechat.domain.entries import Entry, EntryType
 from securechat.errors import ChatError
 from securechat.protocol.frames import SignalFrame
-from securechat.sdk.client import ChatClient, Gap
+from securechat.sdk.client import ChatClient
 from securechat.sdk.errors import ConnectionLost, LoginRequired
+from securechat.sdk.following import Gap
 from securechat.sdk.room import Room
 
 log = logging.getLogger("securechat.bot")

@@ -7,7 +7,6 @@ and notices gaps by `seq`. None of it needs a callback of the user's.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import time
@@ -20,18 +19,19 @@ import msgspec
 
 from securechat.domain import commands as c
 from securechat.domain.accounts import User
-from securechat.domain.entries import Entry, EntryType
-from securechat.domain.limits import LIMITS
+from securechat.domain.entries import Entry
 from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized
 from securechat.program import program
 from securechat.protocol import frames as f
-from securechat.protocol.codec import encode_msgpack
+from securechat.sdk.answers import Answers
+from securechat.sdk.auth_frame import auth_that_fits
 from securechat.sdk.backoff import Backoff
 from securechat.sdk.commands import Commands
 from securechat.sdk.errors import ConnectionLost, LoginRequired, Stopped, Untrusted, to_error
+from securechat.sdk.following import Event, Following, Gap, Places
 from securechat.sdk.outbox import Outbox
-from securechat.sdk.pins import PinStore, default_store
+from securechat.sdk.pins import PinStore, default_store, key_ids
 from securechat.sdk.profile import FixedToken, ProfileToken, TokenSource, check_url, load_profile, tls_context
 from securechat.sdk.room import Room
 from securechat.sdk.sealing import Sealing, SealPolicy, seal_policy
@@ -40,56 +40,15 @@ from securechat.sdk.transport import Closed, Transport
 log = logging.getLogger(__name__)
 
 ANSWER_S: Final = 30.0
+RESUME: Final = "resume "
+"""How the ids of frames begin that ask for what was missed: their answers concern `Following`, too."""
 RESUME_ROOMS: Final = 100
 """Rooms that one frame asks for: each costs the server's rate limit as much as a command."""
-AUTH_ROOMS: Final = 1_000
-EVENTS_MAX: Final = 1_000
-"""Events that wait for a slow reader. Past it, entries are left in the log, and asked for when the reader has caught up: a client
-that only sends need not read, and one that reads slowly misses nothing."""
 EXTEND_PAUSES_S: Final = (3.0, 7.0, 15.0, 25.0)
 """Between the attempts to bring a fresh token, when the server of tokens cannot be reached."""
 BROKEN_S: Final = 60.0
 """A session that breaks twice within this time is not an accident."""
-_MAP_HEAD: Final = 16
-"""What `resume` costs in `auth` before its first room."""
 _STOP: Final = frozenset({f.CloseCode.REPLACED, 4404, 4406})
-
-
-def _pins(text: str) -> list[str]:
-    """Read ids of keys, in hex, with commas between.
-
-    Raises:
-        ValueError: They are none.
-    """
-    found = [word.replace(" ", "").lower() for word in text.split(",") if word.strip()]
-    if any(len(bytes.fromhex(word)) != 32 for word in found):
-        raise ValueError("A key id has 64 hex digits.")
-    return found
-
-
-def _auth_that_fits(token: str, seen: dict[str, int], room: int) -> tuple[f.Auth, dict[str, int]]:
-    """Return `auth` with as many rooms to resume as fit into a message of `room` bytes, and the others."""
-    auth = f.Auth(id="auth", token=Secret(token))
-    left = room - len(encode_msgpack([auth])) - _MAP_HEAD
-    rest: dict[str, int] = {}
-    for name, seq in seen.items():
-        size = len(encode_msgpack({name: seq}))
-        if rest or size > left or len(auth.resume) == AUTH_ROOMS:
-            rest[name] = seq
-        else:
-            auth.resume[name] = seq
-            left -= size
-    return auth, rest
-
-
-class Gap(msgspec.Struct, frozen=True):
-    """The client was too far behind in a room: entries after `after` are missing here; `Room.history` has them."""
-
-    room: str
-    after: int
-
-
-Event = Entry | f.SignalFrame | Gap
 
 
 class ChatClient(Commands):
@@ -110,7 +69,6 @@ class ChatClient(Commands):
         ca: Its own CA's certificate, if it has one.
         user: Who one is, once connected.
         device: Which device.
-        rooms: One's rooms, by id; unread counts and names follow what comes.
         blocked: Ids of the users whom one has blocked.
         outbox: What waits to be sent.
         sealing: What is known and demanded of the server's key.
@@ -144,23 +102,18 @@ class ChatClient(Commands):
         self.ca = ca
         self._tls = tls_context(self.url, ca)
         self.sealing = Sealing(
-            self.url, seal or seal_policy(), pins or default_store(self.url), _pins(pin or os.environ.get("SECURECHAT_PIN", ""))
+            self.url, seal or seal_policy(), pins or default_store(self.url), key_ids(pin or os.environ.get("SECURECHAT_PIN", ""))
         )
         self.user: User | None = None
         self.device = ""
-        self.rooms: dict[str, Room] = {}
         self.blocked: set[str] = set()
         self.outbox = Outbox(self.call)
-        self._seen: dict[str, int | None] = dict(resume or {})
-        self._asked: set[str] = set()
-        self._behind: set[str] = set()
+        self._following = Following(lambda summary: Room(self, summary), resume or {})
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ids = itertools.count(1)
-        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._answers = Answers()
         self._transport: Transport | None = None
         self._ready = asyncio.Event()
         self._failed: Exception | None = None
-        self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS_MAX)
         self._runner: asyncio.Task[None] | None = None
         self._drain_ms: int | None = None
         self.connects = 0
@@ -209,9 +162,14 @@ class ChatClient(Commands):
         return self._transport is not None and self._ready.is_set() and self._failed is None
 
     @property
+    def rooms(self) -> dict[str, Room]:
+        """One's rooms, by id; unread counts and names follow what comes."""
+        return self._following.rooms
+
+    @property
     def seen(self) -> dict[str, int]:
         """Room id → last `seq` that `events` gave out or will give out."""
-        return {room: seq for room, seq in self._seen.items() if seq is not None}
+        return self._following.seen
 
     async def call(self, command: c.Command, *, timeout: float = ANSWER_S) -> Any:  # noqa: ASYNC109 - the caller's deadline
         """Send a command and return its reply.
@@ -225,17 +183,14 @@ class ChatClient(Commands):
         transport = self._transport
         if transport is None:
             raise ConnectionLost("not connected")
-        command.id = str(next(self._ids))
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._answers[command.id] = answer
-        try:
-            await transport.send(command)
-            async with asyncio.timeout(timeout):
-                data = await answer
-        except (Closed, TimeoutError) as error:
-            raise ConnectionLost(str(error)) from error
-        finally:
-            self._answers.pop(command.id, None)
+        with self._answers.expected() as (frame_id, answer):
+            command.id = frame_id
+            try:
+                await transport.send(command)
+                async with asyncio.timeout(timeout):
+                    data = await answer
+            except (Closed, TimeoutError) as error:
+                raise ConnectionLost(str(error)) from error
         reply = c.REPLIES.get(type(command))
         return data if reply is None else msgspec.convert(data, reply)
 
@@ -285,9 +240,8 @@ class ChatClient(Commands):
             except LoginRequired:
                 return None
             except ConnectionLost:
-                await asyncio.sleep(
-                    0
-                )  # The end of a session closes its connection, perhaps before the answer: the next try is told.
+                # The end of a session closes its connection, perhaps before the answer: the next try is told.
+                await asyncio.sleep(0)
 
     async def events(self, types: Iterable[str] | None = None) -> AsyncIterator[Event]:
         """Give events as they come: entries once each and in order per room, signals, and `Gap`.
@@ -302,9 +256,8 @@ class ChatClient(Commands):
                 yield event
 
     async def _next_event(self) -> Event:
-        if self._behind and self._events.qsize() <= EVENTS_MAX // 4:
-            self._catch_up()
-        get = asyncio.ensure_future(self._events.get())
+        self._ask_for(self._following.catch_up())
+        get = asyncio.ensure_future(self._following.events.get())
         runner = self._runner
         if runner is None:
             raise ConnectionLost("not started")
@@ -318,30 +271,21 @@ class ChatClient(Commands):
         get.cancel()
         raise self._failed or ConnectionLost("closed")
 
-    def _catch_up(self) -> None:
-        """Ask for what was left in the log while the reader was slow."""
-        rooms = {}
-        for room in self._behind & self.rooms.keys():
-            seq = self._seen.get(room)
-            if seq is None:  # Nothing of this room was shown yet, or there is a gap already: go on with the newest.
-                self._events.put_nowait(Gap(room, 0))
-            else:
-                rooms[room] = seq
-        self._behind.clear()
-        if self._transport is not None and rooms:
-            self._asked.update(rooms)
-            self._spawn(self._ask_for(self._transport, rooms))
+    def _ask_for(self, places: Places) -> None:
+        """Have everything after these places come, if there is a connection: the next one resumes by itself."""
+        if self._transport is not None and places:
+            self._following.asked(places)
+            self._spawn(self._resume(self._transport, places))
 
-    async def _ask_for(self, transport: Transport, rooms: dict[str, int]) -> None:
+    async def _resume(self, transport: Transport, rooms: Places) -> None:
         """Ask for everything after these places, some rooms at a time; a server that has enough to do says when to go on."""
         left = list(rooms)
         while left and self._transport is transport:
             some = left[:RESUME_ROOMS]
-            frame_id = f"resume {next(self._ids)}"
-            answer = self._answers[frame_id] = asyncio.get_running_loop().create_future()
             try:
-                await transport.send(f.Resume(id=frame_id, rooms={room: rooms[room] for room in some}))
-                await answer
+                with self._answers.expected(RESUME) as (frame_id, answer):
+                    await transport.send(f.Resume(id=frame_id, rooms={room: rooms[room] for room in some}))
+                    await answer
             except RateLimited as error:
                 await asyncio.sleep((error.retry_after_ms or 1_000) / 1_000)
                 continue
@@ -350,9 +294,7 @@ class ChatClient(Commands):
                 return
             except ChatError as error:
                 log.info("not resumed", extra={"rooms": len(some), "error": error.code})
-                self._asked.difference_update(some)  # What comes next shows the gap.
-            finally:
-                self._answers.pop(frame_id, None)
+                self._following.not_asked(some)
             del left[:RESUME_ROOMS]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -411,18 +353,14 @@ class ChatClient(Commands):
         self._transport = None
         if self._failed is None:
             self._ready.clear()
-        self._asked.clear()
-        self._behind.clear()
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
-            if not answer.done():
-                answer.set_exception(ConnectionLost("The connection was lost before the answer came."))
+        self._following.lose()
+        self._answers.lose()
 
     async def _session(self, backoff: Backoff) -> None:
         token = await self._tokens.token()
         transport = await Transport.open(self.url, self._tls, self.sealing)
         try:
-            auth, rest = _auth_that_fits(token, self.seen, transport.room)
+            auth, rest = auth_that_fits(token, self.seen, transport.room)
             await transport.send(auth)
             while True:
                 for frame in await transport.receive():
@@ -435,36 +373,17 @@ class ChatClient(Commands):
             self._lose()  # Before the closing, which takes a moment: nobody shall ask on it meanwhile.
             await transport.close()
 
-    def _start_session(self, ready: f.Ready, transport: Transport, rest: dict[str, int] | None = None) -> None:
+    def _start_session(self, ready: f.Ready, transport: Transport, rest: Places) -> None:
         """Begin anew with what the server knows; `rest` did not fit into `auth` and is asked for now."""
         self.user = ready.user
         self.device = ready.device
         self.blocked = set(ready.blocked)
         self.connects += 1
-        known = self.rooms
-        self.rooms = {}
-        missed: dict[str, int] = {}
-        for summary in ready.rooms:
-            room = known.get(summary.id) or Room(self, summary)
-            room.summary = summary
-            self.rooms[summary.id] = room
-            if rest and summary.id in rest:
-                if rest[summary.id] != summary.last_seq:
-                    missed[summary.id] = rest[summary.id]
-            elif summary.resumed is None:
-                self._seen[summary.id] = summary.last_seq
-            elif not summary.resumed:
-                self._events_put_gap(summary.id)
-        if not ready.complete:  # Where a database does not answer: what is not told is not gone.
-            self.rooms |= {room_id: room for room_id, room in known.items() if room_id not in self.rooms}
-        for gone in self._seen.keys() - self.rooms.keys():
-            del self._seen[gone]
+        missed = self._following.begin(ready, rest)
         self._transport = transport
         transport.authenticated()
         self._ready.set()
-        if missed:
-            self._asked.update(missed)
-            self._spawn(self._ask_for(transport, missed))
+        self._ask_for(missed)
 
     async def _extend(self, transport: Transport) -> None:
         """Bring a fresh token, again and again for as long as the old one lasts."""
@@ -483,7 +402,9 @@ class ChatClient(Commands):
 
     async def _take(self, frame: Any, transport: Transport) -> None:
         if isinstance(frame, Entry):
-            await self._take_entry(frame, transport)
+            missing = self._following.take_entry(frame, self.user.id if self.user is not None else "")
+            if missing:
+                await transport.send(f.Resume(id=self._answers.new_id(RESUME), rooms=missing))
         elif isinstance(frame, f.Reply):
             self._take_reply(frame)
         elif isinstance(frame, f.ErrorFrame):
@@ -494,69 +415,17 @@ class ChatClient(Commands):
                 raise LoginRequired(f"{frame.detail} Run: {program()} login, or open the web client.")
             if frame.id == "auth" and frame.retryable and frame.retry_after_ms is not None:
                 raise Closed(f.CloseCode.OVERLOADED, frame.detail, wait_s=frame.retry_after_ms / 1_000)
-            if frame.id.startswith("resume ") and frame.id not in self._answers:
-                self._asked.clear()
-            answer = self._answers.get(frame.id)
-            if answer is not None and not answer.done():
-                answer.set_exception(to_error(frame))
+            if frame.id.startswith(RESUME) and frame.id not in self._answers:
+                self._following.not_asked()
+            self._answers.take(frame.id, to_error(frame))
         elif isinstance(frame, f.SignalFrame) and frame.type == "auth.expiring":
             self._spawn(self._extend(transport))
         elif isinstance(frame, f.SignalFrame):
-            self._take_signal(frame)
-            if not self._events.full():
-                self._events.put_nowait(frame)
+            self._following.take_signal(frame)
         elif isinstance(frame, f.Drain):
             self._drain_ms = frame.after_ms
 
     def _take_reply(self, frame: f.Reply) -> None:
-        if frame.id.startswith("resume ") and isinstance(frame.data, dict):
-            for room, complete in frame.data.get("rooms", {}).items():
-                self._asked.discard(room)
-                if not complete:
-                    self._events_put_gap(room)
-        answer = self._answers.get(frame.id)
-        if answer is not None and not answer.done():
-            answer.set_result(frame.data)
-
-    async def _take_entry(self, entry: Entry, transport: Transport) -> None:
-        last = self._seen.get(entry.room)
-        if last is not None and entry.seq <= last:
-            return
-        if last is not None and entry.seq > last + 1:
-            if entry.room not in self._asked and entry.room not in self._behind:
-                self._asked.add(entry.room)
-                await transport.send(f.Resume(id=f"resume {next(self._ids)}", rooms={entry.room: last}))
-            return
-        if entry.room in self._behind or self._events.full():
-            self._behind.add(entry.room)
-            return
-        self._seen[entry.room] = entry.seq
-        room = self.rooms.get(entry.room)
-        if room is not None and entry.seq > room.summary.last_seq:  # The summary counts what it knew of.
-            room.summary.last_seq = entry.seq
-            if entry.type is EntryType.MESSAGE_SENT and self.user is not None and entry.user != self.user.id:
-                room.summary.unread = min(LIMITS.unread, room.summary.unread + 1)
-            if entry.name is not None:
-                room.summary.name = entry.name
-            if entry.topic is not None:
-                room.summary.topic = entry.topic
-        self._events.put_nowait(entry)
-
-    def _take_signal(self, signal: f.SignalFrame) -> None:
-        if signal.type == "room.opened" and signal.summary is not None:
-            self.rooms[signal.summary.id] = Room(self, signal.summary)
-            self._seen.setdefault(signal.summary.id, None)  # `ready` may have told of it already.
-        elif signal.type == "room.closed" and signal.room is not None:
-            self.rooms.pop(signal.room, None)
-            self._seen.pop(signal.room, None)
-        elif signal.type == "read.updated" and signal.room in self.rooms:
-            summary = self.rooms[signal.room].summary
-            summary.read_seq, summary.unread = signal.read_seq or 0, signal.unread or 0
-
-    def _events_put_gap(self, room: str) -> None:
-        last = self._seen.get(room)
-        self._seen[room] = None
-        try:
-            self._events.put_nowait(Gap(room, last or 0))
-        except asyncio.QueueFull:
-            log.warning("gap in a room, and nobody reads events", extra={"room": room})
+        if frame.id.startswith(RESUME) and isinstance(frame.data, dict):
+            self._following.take_resumed(frame.data.get("rooms", {}))
+        self._answers.take(frame.id, frame.data)

@@ -124,3 +124,15 @@ def shown(key_id: bytes | str) -> str:
     """Return a key id as people compare it: groups of four hex digits, the first half."""
     text = key_id if isinstance(key_id, str) else key_id.hex()
     return " ".join(text[at : at + 4] for at in range(0, 32, 4))
+
+
+def key_ids(text: str) -> list[str]:
+    """Read ids of keys, in hex, with commas between.
+
+    Raises:
+        ValueError: They are none.
+    """
+    found = [word.replace(" ", "").lower() for word in text.split(",") if word.strip()]
+    if any(len(bytes.fromhex(word)) != 32 for word in found):
+        raise ValueError("A key id has 64 hex digits.")
+    return found

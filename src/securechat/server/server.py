@@ -11,44 +11,33 @@ import contextlib
 import gc
 import logging
 import resource
-import shlex
 import signal
-import socket
 import sys
 import time
-import urllib.parse
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from starlette.types import ASGIApp
 
 from securechat import __version__
 from securechat.auth import passkeys
-from securechat.auth.addresses import is_loopback, networks
-from securechat.domain import commands as c
-from securechat.domain.accounts import OPERATOR
-from securechat.domain.audit import AuditEvent, Result
-from securechat.errors import ChatError, Conflict, Shutdown
+from securechat.domain.audit import AuditEvent
+from securechat.errors import ChatError, Shutdown
 from securechat.gateway.acceptor import quiet_about_strangers
-from securechat.gateway.listener import Listener, Proxies
-from securechat.ops.audit import Auditor
+from securechat.gateway.listener import Listener
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
-from securechat.program import program
-from securechat.rest.admin import AdminApp
-from securechat.rest.app import RestApp
-from securechat.rest.redirect import ToHttps
-from securechat.rest.static import StaticFiles
-from securechat.server.config import ConfigError, ConfigManager, Settings
+from securechat.server.banner import banner
+from securechat.server.config import ConfigManager, Settings
 from securechat.server.datadir import DataDir
+from securechat.server.derived import caps_of
+from securechat.server.listening import Listening
+from securechat.server.reloading import Reloading
 from securechat.server.renewal import Renewal, in_daemon_thread
 from securechat.server.shared_files import SharedFiles
 from securechat.server.supervision import DEATHS_MAX, Supervisor
-from securechat.server.tls import TLSContext
-from securechat.server.watching import health_of, metrics_of
-from securechat.server.wiring import Parts, build, caps_of
+from securechat.server.urls import Urls
+from securechat.server.watching import health_of
+from securechat.server.wiring import Parts, build
 from securechat.store.old_secrets import OLD_KEY, take_over
 
 if TYPE_CHECKING:
@@ -56,9 +45,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WEB: Final = Path(__file__).parent.parent / "web"
-RELOAD_POLL_S: Final = 1.0
 ROTATION_POLL_S: Final = 15.0
+"""Between two looks at the token keys, and at the files that servers have in common."""
+ROTATION_HEARD_S: Final = 1.0
+"""The same for token keys where several servers change them."""
 IMPATIENT_S: Final = 1.0
 """A second signal later than this ends the server at once. An earlier one is the same wish: make and timeout pass signals on."""
 SETTLE_S: Final = 2.0
@@ -88,30 +78,13 @@ class Server:
         self._broken: list[str] = []
         self._fatal: Shutdown | None = None
         self._supervisor = Supervisor(self._given_up)
-        self._auditor: Auditor | None = None
         self._health: Health | None = None
-        self._remembering: set[asyncio.Task[None]] = set()
-        self.port = 0
-        self.http_port = 0
+        self._urls = Urls(lambda: config.settings)
 
     @property
     def settings(self) -> Settings:
         """The settings that hold now."""
         return self._config.settings
-
-    def public_url(self) -> str:
-        """Return what links begin with."""
-        if self.settings.public_url:
-            return self.settings.public_url.rstrip("/")
-        if self.settings.tls_domains:
-            return self._secure_url(self.settings.tls_domains[0])
-        return f"http://localhost:{self.http_port}" if self.http_port else f"https://localhost:{self.port}"
-
-    def _secure_url(self, domain: str) -> str:
-        """Return the URL of a domain's listener: with the port of the public URL if there is one, else with our own."""
-        public = urllib.parse.urlsplit(self.settings.public_url)
-        port = (public.port or 443) if public.scheme == "https" else self.port or self.settings.port
-        return f"https://{domain}" + ("" if port == 443 else f":{port}")
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM.
@@ -141,9 +114,10 @@ class Server:
             loop.add_signal_handler(number, self._asked_to_stop)
         if self._worker is not None:
             loop.add_reader(sys.stdin.fileno(), self._parent_ended)
-        parts = await build(lambda: self._config.settings, data, self.public_url)
+        parts = await build(lambda: self._config.settings, data, self._urls.public)
         parts.tls.load()
         health = self._health = health_of(parts)
+        reloading = Reloading(self._config, parts.tls)
         keeping: asyncio.Task[None] | None = None
         try:
             await parts.storage.start(on=self.settings.at_rest == "on")
@@ -151,13 +125,13 @@ class Server:
             if parts.shared_files is not None and parts.locks is not None:
                 await parts.shared_files.begin(alone=parts.locks.alone)
             self._join_others(parts)
-            listeners = await self._listen(parts, health)
+            listeners = await Listening(parts, health, self._config, self._urls, self._worker).begin()
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
-            loop.add_signal_handler(signal.SIGHUP, self._reload, parts.tls)
+            loop.add_signal_handler(signal.SIGHUP, reloading.asked)
             if parts.tls.source == "acme":
                 parts.desk.renewal = self._renewal(parts)
                 self._supervisor.supervise("certificate renewal", parts.desk.renewal.run)
-            self._auditor = parts.auditor
+            reloading.auditor = parts.auditor
             await parts.auditor.begin(AuditEvent(action="server.start", address="server", details={"version": __version__}))
             await parts.identity_audit.look()
             keeping = self._supervisor.supervise("audit log", parts.auditor.keep)
@@ -167,7 +141,7 @@ class Server:
             background: dict[str, Callable[[], Awaitable[object]]] = {
                 "connections": parts.gateway.look_after,
                 "loop lag": health.watch_lag,
-                "configuration": self._watch_config,
+                "configuration": reloading.watch,
                 "token keys": partial(self._rotate_token_keys, parts),
                 "identity keys": parts.identity_audit.watch,
                 "passkeys": partial(asyncio.to_thread, passkeys.load),
@@ -184,19 +158,19 @@ class Server:
             await self._stop.wait()
             await self._drain(parts, health, listeners)
         finally:
-            await self._close(parts, keeping)
+            await self._close(parts, reloading, keeping)
         log.info("server stopped")
         if self._fatal is not None:
             raise self._fatal
         if self._broken:
             raise Shutdown(f"Ended: the work on {self._broken[0]} broke {DEATHS_MAX} times within a minute. See the log.", 1)
 
-    async def _close(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+    async def _close(self, parts: Parts, reloading: Reloading, keeping: asyncio.Task[None] | None) -> None:
         """End everything, in the reverse order of the start."""
         if parts.redis is not None:
             await parts.redis.leave()
         self._supervisor.cancel()
-        await self._settle(parts, keeping)
+        await self._settle(parts, reloading, keeping)
         await parts.database.close()
         if parts.locks is not None:
             await parts.locks.leave()
@@ -231,77 +205,6 @@ class Server:
             except (OSError, ChatError) as error:
                 log.warning("keys cannot be compared now", extra={"reason": str(error)})
 
-    async def _listen(self, parts: Parts, health: Health) -> list[Listener]:
-        settings = self.settings
-        static = StaticFiles(WEB, lambda: parts.accounts.server_name)
-
-        def origins() -> frozenset[str]:
-            return frozenset(
-                [*self.settings.origins, *([self.settings.public_url.rstrip("/")] if self.settings.public_url else [])]
-            )
-
-        def proxies() -> Proxies:
-            return Proxies(networks(tuple(self.settings.trusted_proxies)), self.settings.proxy_header)
-
-        def strict_for(host: str) -> int:
-            return self.settings.hsts_days * 86_400 if parts.tls.strict_for(host) else 0
-
-        rest = RestApp(
-            parts.dispatcher,
-            parts.auth,
-            parts.limiter,
-            health,
-            parts.counters,
-            static,
-            origins,
-            parts.session_layer.published,
-            strict_for,
-            self.public_url,
-        )
-        metrics = metrics_of(parts, health)
-        public = Listener(rest.asgi, parts.gateway, origins, proxies)
-        admin = Listener(AdminApp(parts.dispatcher, metrics, health, settings=self._config.told).asgi, None, origins, guarded=False)
-        listeners = [public, admin]
-        shared = self._worker is not None
-        try:
-            self.port = await public.listen(settings.host, settings.port, parts.tls, shared=shared)
-            if settings.http_port:
-                plain = public
-                if settings.tls_domains:
-                    plain = Listener(self._to_https(parts, local=rest.asgi), parts.gateway, origins, proxies)
-                    listeners.append(plain)
-                self.http_port = await plain.listen("127.0.0.1", settings.http_port, None, shared=shared)
-            if settings.redirect_port:
-                redirect = Listener(self._to_https(parts), None, origins, proxies)
-                listeners.append(redirect)
-                await redirect.listen(settings.host, settings.redirect_port, None, shared=shared)
-            with contextlib.suppress(FileNotFoundError):
-                parts.data.admin_socket.unlink()
-            await admin.listen_unix(str(parts.data.admin_socket))
-            parts.data.admin_socket.chmod(0o600)
-            if settings.admin_listen:
-                scrape = Listener(AdminApp(parts.dispatcher, metrics, health).asgi, None, origins, guarded=False)
-                host, _, port = settings.admin_listen.rpartition(":")
-                await scrape.listen(host or "127.0.0.1", int(port) + (self._worker or 0), None)
-                listeners.append(scrape)
-        except PermissionError as error:
-            raise Shutdown(
-                "Cannot listen: a port below 1024 needs a permission. See docs/howto/real-domain.md, or choose another port."
-            ) from error
-        except OSError as error:
-            raise Shutdown(
-                f"Cannot listen: {error.strerror or error}. Is another server running? Choose another --port or --http-port"
-                ' (make run ARGS="--port 9443 --http-port 9080").'
-            ) from error
-        return listeners
-
-    def _to_https(self, parts: Parts, local: ASGIApp | None = None) -> ToHttps:
-        names = self.settings.tls_domains or [self._own_host()]
-        return ToHttps(names, self._secure_url, lambda: parts.tls.challenges.tokens, local)
-
-    def _own_host(self) -> str:
-        return urllib.parse.urlsplit(self.settings.public_url).hostname or "localhost"
-
     def _renewal(self, parts: Parts) -> Renewal:
         # The library and what it brings take memory, and few servers need it.
         from securechat.server.acme import AcmeClient  # noqa: PLC0415
@@ -319,46 +222,11 @@ class Server:
         return Renewal(tls, lambda: in_daemon_thread(lambda: authority.obtain(tls.domains)))
 
     async def _tell(self, parts: Parts) -> None:
-        took = time.monotonic() - self._started
-        settings, kind = self.settings, parts.database.dialect
-        lines = [
-            f"SecureChat {__version__}   data {settings.data_dir}   db {kind}   registration {settings.registration}",
-            f"  Chat     {self.public_url()}" + (f"   (or https://localhost:{self.port})" if self.http_port else ""),
-        ]
-        if parts.locks is None or parts.locks.leads:  # A new link ends the one that another server told.
-            with contextlib.suppress(Conflict):  # There are people already: they invite each other.
-                link = await parts.accounts.setup_link(OPERATOR.at("server"), c.SetupLink())
-                lines.append(f"  Setup    {link.url}\n           one time, 60 minutes   (a new one: {self._call('setup-link')})")
-        if parts.locks is not None and parts.redis is not None:
-            lines.append(f"  Servers  several, by way of Redis{'; this one leads' if parts.locks.leads else ''}")
-        lines.append(f"  Admin    unix:{parts.data.admin_socket}   (stop with Ctrl+C)")
-        if parts.tls.source != "own-ca":
-            state = parts.tls.problem or f"good until {parts.tls.certificate.not_after:%Y-%m-%d}"
-            lines.insert(2, f"  TLS      {state}   ({self._call('cert show')})")
-        if trouble := self._unreachable():
-            lines.insert(2, f"  Warning  {trouble}")
-            log.warning("public_url is not set: links that others get lead nowhere", extra={"host": settings.host})
-        if self._workers > 1:
-            lines[0] += f"   workers {self._workers}"
+        took_s = time.monotonic() - self._started
+        lines = await banner(parts, self._config, self._urls, self._workers)
         if not self._worker:
-            self._announce("\n".join(lines))
-        log.info("server ready", extra={"port": self.port, "http_port": self.http_port, "ready_s": round(took, 3)})
-
-    def _call(self, command: str) -> str:
-        """Return how an operator calls a command for this server."""
-        is_elsewhere = self._config.origin.get("data_dir", "environment") != "environment"
-        return f"{program()} {command}" + (f" --data {shlex.quote(self.settings.data_dir)}" if is_elsewhere else "")
-
-    def _unreachable(self) -> str:
-        """Return a word about links that lead others nowhere: the server listens for them and does not know its name."""
-        settings = self.settings
-        if settings.public_url or settings.tls_domains or is_loopback(settings.host):
-            return ""
-        return (
-            f"Links begin with {self.public_url()}, which nobody else can open.\n"
-            f"           It listens on {settings.host} for others: say how they get here, for example\n"
-            f"           --public-url https://{socket.gethostname()}:{self.port} (public_url in a configuration)"
-        )
+            self._announce(lines)
+        log.info("server ready", extra={"port": self._urls.port, "http_port": self._urls.http_port, "ready_s": round(took_s, 3)})
 
     async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
         """Stop within `drain_s` and the window in which others take our people, whatever hangs."""
@@ -389,14 +257,13 @@ class Server:
         except TimeoutError:
             log.warning("deliveries did not end in time")
 
-    async def _settle(self, parts: Parts, keeping: asyncio.Task[None] | None) -> None:
+    async def _settle(self, parts: Parts, reloading: Reloading, keeping: asyncio.Task[None] | None) -> None:
         """Write what is left to write, unless the store hangs: nobody waits for that."""
         try:
             async with asyncio.timeout(max(SETTLE_S, self.settings.drain_s * 0.15)):
                 if keeping is not None:
                     await asyncio.wait({keeping})
-                if self._remembering:
-                    await asyncio.wait(self._remembering)
+                await reloading.settle()
                 await parts.auditor.settle(AuditEvent(action="server.stop", address="server"))
                 await parts.storage.stop()
         except TimeoutError:
@@ -423,44 +290,6 @@ class Server:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         self._asked_to_stop()
 
-    def _reload(self, tls: TLSContext | None = None) -> None:
-        if tls is not None and tls.source != "own-ca":
-            tls.reload()
-        try:
-            changed, waiting = self._config.reload()
-        except ConfigError as error:
-            log.error("configuration refused, the old one stays", extra={"mistakes": error.line})  # noqa: TRY400 - no traceback helps
-            self._note_reload(Result.FAILED, changed="")
-            return
-        log.info("configuration read", extra={"changed": ", ".join(changed), "needs_restart": ", ".join(waiting)})
-        self._note_reload(Result.DONE, changed=", ".join(changed))
-
-    def _note_reload(self, result: Result, *, changed: str) -> None:
-        """Remember that the settings were read again: which keys changed, not their values."""
-        if self._auditor is not None:
-            event = AuditEvent(action="config.reload", address="server", result=result, details={"changed": changed})
-            task = asyncio.create_task(self._remember(self._auditor, event))
-            self._remembering.add(task)
-            task.add_done_callback(self._remembering.discard)
-
-    async def _remember(self, auditor: Auditor, event: AuditEvent) -> None:
-        try:
-            await auditor.record(event)
-        except ChatError as error:
-            log.error("audit record not written", extra={"action": event.action, "error": error.code})  # noqa: TRY400 - no traceback helps
-
-    async def _watch_config(self) -> None:
-        """Read the file again when it changes."""
-        path = self._config.path
-        if path is None:
-            return
-        seen = _stamp(path)
-        while True:
-            await asyncio.sleep(RELOAD_POLL_S)
-            if (now := _stamp(path)) != seen:
-                seen = now
-                self._reload()
-
     async def _rotate_token_keys(self, parts: Parts) -> None:
         while True:
             try:
@@ -469,18 +298,10 @@ class Server:
                     await parts.token_keys.rotate_if_older(self.settings.token_key_max_age_s)
             except (OSError, ChatError, Shutdown) as error:
                 log.warning("token key not rotated, the old one stays", extra={"reason": str(error)})
-            await asyncio.sleep(ROTATION_POLL_S if parts.redis is None else RELOAD_POLL_S)
+            await asyncio.sleep(ROTATION_POLL_S if parts.redis is None else ROTATION_HEARD_S)
 
     def _apply(self, settings: Settings, parts: Parts, logger: Logger) -> None:
         parts.limiter.change(settings.rates)
         parts.gateway.pending.caps = caps_of(settings)
-        parts.gateway.recheck()
+        parts.gateway.standing.rules_changed()
         logger.set_level(settings.log_level)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_size)

@@ -99,5 +99,8 @@ def _cluster_gauges(parts: Parts) -> Gauges:
         "sequencer_entries_healed": ("Entries read from the log because they did not come", lambda: figures.healed),
         "sequencer_entries_held": ("Entries that came before one that was to come first", lambda: figures.held),
         "sequencer_entries_repeated": ("Entries that came again", lambda: figures.repeated),
-        "sequencer_memberships_healed": ("Memberships set right because the entry did not come", lambda: figures.memberships),
+        "sequencer_memberships_healed": (
+            "Memberships set right because the entry did not come",
+            lambda: sequencer.memberships.corrected,
+        ),
     }

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
 
 from securechat.auth.accounts import AccountService
-from securechat.auth.addresses import host_of, networks
+from securechat.auth.addresses import networks
 from securechat.auth.apps import AppService
 from securechat.auth.confirmation import Confirmation
 from securechat.auth.external import ExternalService
@@ -32,15 +31,14 @@ from securechat.auth.token_key_service import TokenKeyService
 from securechat.bus.local import LocalBus
 from securechat.bus.sequencer import Sequencer
 from securechat.crypto.key_provider import EnvironmentKeys, FileKeys, KeyProvider
-from securechat.domain import commands as c
 from securechat.domain.audit import AuditEvent
 from securechat.domain.ids import new_id
 from securechat.domain.ports import ROLES, LogStore, MessageBus
 from securechat.errors import InvalidInput
 from securechat.gateway.admission import HandshakeAdmission
-from securechat.gateway.connection_limits import Caps, Pending
+from securechat.gateway.connection_limits import Pending
+from securechat.gateway.gateway import Gateway
 from securechat.gateway.hub import Hub
-from securechat.gateway.listener import Gateway
 from securechat.gateway.roster import Roster
 from securechat.gateway.session_layer import SessionLayer
 from securechat.ops.audit import ALL, EACH, Auditor
@@ -50,8 +48,20 @@ from securechat.ops.metrics import Counters
 from securechat.protocol.session import EpochLimits
 from securechat.server.certificate_desk import CertificateDesk
 from securechat.server.clock import SystemClock
+from securechat.server.command_table import (
+    Table,
+    app_asks,
+    app_opens,
+    chat_asks,
+    entrance_opens,
+    factor_asks,
+    message_operations,
+    server_asks,
+    subscription_asks,
+)
 from securechat.server.config import Settings
 from securechat.server.datadir import AUDIT_KEY, DataDir
+from securechat.server.derived import caps_of, knows_host
 from securechat.server.identity import IdentityKeys
 from securechat.server.identity_audit import IdentityAudit
 from securechat.server.limit_sharing import LimitSharing
@@ -217,9 +227,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     history = HistoryService(room_log, log_store, bus)
     keeper = StorageService(storage, room_log)
 
-    relay, subscription_asks = _subscriptions(
-        settings, SqlSubscriptions(database, audit_store), log_store, room_log, secrets, clock, leads
-    )
+    relay, hook_asks = _subscriptions(settings, SqlSubscriptions(database, audit_store), log_store, room_log, secrets, clock, leads)
 
     server = ServerDesk(maintenance, data, auditor, public_url, lambda: len(gateway.connections))
     audit = AuditService(audit_store, auditor, auditor.prune, account_store, clock)
@@ -228,26 +236,13 @@ async def build(  # noqa: PLR0915 - a list of what there is
     desk = CertificateDesk(tls)
 
     dispatcher = CommandDispatcher(
-        operations={
-            c.MessageSend: messaging.send,
-            c.MessageEdit: messaging.edit,
-            c.MessageDelete: messaging.delete,
-            c.ReactionAdd: messaging.react,
-            c.ReactionRemove: messaging.unreact,
-        },
-        asks=_asks(rooms, history, PresenceService(log_store, bus, clock), auth, accounts)
-        | {c.ServerStatus: server.status, c.BackupCreate: server.backup, c.AuditList: audit.list_records, c.AuditPrune: audit.prune}
-        | {c.CertificateGet: desk.get, c.CertificateRenew: desk.renew}
-        | {
-            c.StorageStatus: keeper.status,
-            c.StorageRotate: keeper.rotate,
-            c.StorageShred: keeper.shred,
-            c.PolicyExplain: ExplainService(log_store, account_store).explain,
-        }
-        | _factor_asks(factors, confirmation, token_keys)
+        operations=message_operations(messaging),
+        asks=chat_asks(rooms, history, PresenceService(log_store, bus, clock), auth, accounts)
+        | server_asks(server, audit, desk, keeper, ExplainService(log_store, account_store))
+        | factor_asks(factors, confirmation, token_keys)
         | oauth_asks
-        | subscription_asks,
-        opens=_opens(accounts, auth, factors) | oauth_opens,
+        | hook_asks,
+        opens=entrance_opens(accounts, auth, factors) | oauth_opens,
         room_log=room_log,
         limiter=limiter,
         clock=clock,
@@ -259,7 +254,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         lambda: accounts.server_name, session_layer, lambda age_ms: factor_store.ended_since(clock.now_ms() - age_ms),
         auditor.note, max(1, settings().database_connections // 2),
     )  # fmt: skip
-    bus.on_stale(ROLES, gateway.recheck_roles)
+    bus.on_stale(ROLES, gateway.standing.roles_changed)
     return Parts(
         data=data, database=database, maintenance=maintenance, room_log=room_log, hub=hub, gateway=gateway,
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
@@ -300,7 +295,7 @@ async def _bus(
     hub.follower = sequencer = Sequencer(hub, log_store)
     key = now.bus_key.reveal().encode()
     redis = RedisBus(now.redis_url.reveal(), key, sequencer, clock, prefix=f"securechat:{name}")
-    hub.others = redis.elsewhere = Roster(hub.present, hub.is_online, hub.show_presence, redis.show_presence)
+    hub.presence.others = redis.elsewhere = Roster(hub.present, hub.is_online, hub.show_presence, redis.show_presence)
     return redis, redis, sequencer
 
 
@@ -329,17 +324,6 @@ def _session_layer(
     )
 
 
-def knows_host(settings: Settings, host: str) -> bool:
-    """Return whether a host (`name[:port]`) that a client dialled is this server, as far as one can know."""
-    if not settings.hosts and not settings.public_url and not settings.tls_domains:
-        return True
-    name = host_of(host)
-    if name is None:
-        return False
-    known = {*map(str.lower, settings.hosts), *settings.tls_domains, "localhost", "127.0.0.1", "::1", settings.host}
-    return name in known or name == (urlsplit(settings.public_url).hostname or "")
-
-
 async def _auditor(
     settings: Callable[[], Settings], data: DataDir, store: SqlAudit, clock: SystemClock, leads: Callable[[], bool]
 ) -> Auditor:
@@ -366,42 +350,11 @@ def _key_provider(settings: Settings, data: DataDir) -> KeyProvider:
     return FileKeys(Path(settings.at_rest_keys) if settings.at_rest_keys else data.keys)
 
 
-def caps_of(settings: Settings) -> Caps:
-    """Return the limits of connections."""
-    return Caps(
-        connections=settings.max_connections,
-        address=settings.max_connections_address,
-        account=settings.max_connections_account,
-        pending=settings.max_pending,
-        pending_address=settings.max_pending_address,
-        http=settings.max_http_connections,
-        http_address=settings.max_http_connections_address,
-    )
-
-
-def _factor_asks(factors: FactorService, confirmation: Confirmation, token_keys: TokenKeyService) -> dict[type[c.Command], Any]:
-    return {
-        c.SessionConfirm: confirmation.confirm,
-        c.PasswordChange: confirmation.change_password,
-        c.FactorList: factors.list_factors,
-        c.TotpBegin: factors.begin_totp,
-        c.TotpConfirm: factors.confirm_totp,
-        c.TotpRemove: factors.remove_totp,
-        c.PasskeyBegin: factors.begin_passkey,
-        c.PasskeyAdd: factors.add_passkey,
-        c.PasskeyRemove: factors.remove_passkey,
-        c.RecoveryCreate: factors.create_codes,
-        c.FactorClear: factors.clear,
-        c.TokenKeyList: token_keys.list_keys,
-        c.TokenKeyRotate: token_keys.rotate,
-    }
-
-
 def _oauth(
     settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqlOAuth,
     account_store: SqlAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
     confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: MessageBus,
-) -> tuple[dict[type[c.Command], Any], dict[type[c.Command], Any]]:  # fmt: skip
+) -> tuple[Table, Table]:  # fmt: skip
     """Put together what has to do with other providers, apps and tokens: what people ask, and what strangers ask."""
     external = ExternalService(
         store, account_store, auth, second_factor, confirmation, tickets, limiter, clock,
@@ -411,39 +364,13 @@ def _oauth(
     apps = AppService(store, bus, confirmation, limiter, clock, public_url)
     oauth = OAuthService(store, account_store, apps, auth, limiter, clock, public_url)
     personal = PersonalTokens(store, auth, confirmation, clock)
-    asks: dict[type[c.Command], Any] = {
-        c.ExternalList: external.list_externals,
-        c.ExternalBegin: external.begin_link,
-        c.ExternalAdd: external.add,
-        c.ExternalRemove: external.remove,
-        c.ConsentGet: apps.see,
-        c.ConsentGive: apps.give,
-        c.GrantList: apps.list_grants,
-        c.GrantRevoke: apps.revoke_grant,
-        c.AppCreate: apps.create,
-        c.AppList: apps.list_apps,
-        c.AppDelete: apps.delete,
-        c.TokenCreate: personal.create,
-        c.TokenList: personal.list_tokens,
-        c.TokenRevoke: personal.revoke,
-    }
-    opens: dict[type[c.Command], Any] = {
-        c.ProviderList: external.list_providers,
-        c.ProviderBegin: external.begin,
-        c.ProviderFinish: external.finish,
-        c.SessionProvider: external.log_in,
-        c.AccountProvider: external.register,
-        c.OauthToken: oauth.token,
-        c.OauthDevice: oauth.begin_device,
-        c.OauthRevoke: oauth.revoke,
-    }
-    return asks, opens
+    return app_asks(external, apps, personal), app_opens(external, oauth)
 
 
 def _subscriptions(
     settings: Callable[[], Settings], store: SqlSubscriptions, log_store: LogStore, room_log: RoomLog, secrets: Secrets,
     clock: SystemClock, leads: Callable[[], bool],
-) -> tuple[Relay, dict[type[c.Command], Any]]:  # fmt: skip
+) -> tuple[Relay, Table]:  # fmt: skip
     """Put together what sends the entries of rooms elsewhere."""
     gate = Gate(lambda: networks(tuple(settings().hooks_allow_networks)))
     relay = Relay(store, log_store, secrets, gate, clock, leads)
@@ -457,77 +384,4 @@ def _subscriptions(
         return place.host
 
     service = SubscriptionService(store, log_store, room_log, secrets, check, host_of_url, clock, new_id, new_secret, relay.wake)
-    return relay, {
-        c.SubscriptionCreate: service.create,
-        c.SubscriptionList: service.list_subscriptions,
-        c.SubscriptionOverview: service.overview,
-        c.SubscriptionDelete: service.delete,
-        c.SubscriptionPause: service.pause,
-        c.SubscriptionResume: service.resume,
-        c.SubscriptionRotate: service.rotate,
-        c.DeadLetterList: service.list_letters,
-        c.DeadLetterReplay: service.replay,
-        c.DeadLetterDrop: service.drop,
-    }
-
-
-def _opens(accounts: AccountService, auth: AuthManager, factors: FactorService) -> dict[type[c.Command], Any]:
-    return {
-        c.SetupComplete: accounts.setup,
-        c.InviteGet: accounts.see_invite,
-        c.AccountRegister: accounts.register,
-        c.SessionCreate: auth.log_in,
-        c.SessionRefresh: auth.refresh,
-        c.PasswordReset: accounts.reset_password,
-        c.PasskeyChallenge: factors.challenge,
-        c.SessionPasskey: factors.log_in,
-    }
-
-
-def _asks(
-    rooms: RoomService, history: HistoryService, presence: PresenceService, auth: AuthManager, accounts: AccountService
-) -> dict[type[c.Command], Any]:
-    return {
-        c.Fetch: history.fetch,
-        c.ReadMark: history.mark_read,
-        c.TypingStart: presence.typing,
-        c.RoomCreate: rooms.create,
-        c.RoomDirect: rooms.direct,
-        c.RoomUpdate: rooms.update,
-        c.RoomList: rooms.list_own,
-        c.RoomBrowse: rooms.browse,
-        c.RoomGet: rooms.get,
-        c.RoomLookup: rooms.lookup,
-        c.RoomJoin: rooms.join,
-        c.RoomLeave: rooms.leave,
-        c.MemberList: rooms.list_members,
-        c.MemberAdd: rooms.add,
-        c.MemberRemove: rooms.remove,
-        c.MemberRole: rooms.change_role,
-        c.RoomPermit: rooms.permit,
-        c.CommandList: rooms.list_commands,
-        c.CommandSet: accounts.set_commands,
-        c.UserGet: accounts.get_users,
-        c.UserFind: accounts.find_users,
-        c.UserBlock: accounts.block,
-        c.UserUnblock: accounts.unblock,
-        c.UserBlocks: accounts.list_blocks,
-        c.UserUpdate: accounts.update,
-        c.Me: accounts.me,
-        c.SessionDelete: auth.log_out,
-        c.DeviceList: auth.list_devices,
-        c.DeviceRevoke: auth.revoke_device,
-        c.InviteCreate: accounts.create_invite,
-        c.InviteList: accounts.list_invites,
-        c.InviteRevoke: accounts.revoke_invite,
-        c.UserCreate: accounts.create_user,
-        c.UserList: accounts.list_users,
-        c.UserRole: accounts.change_role,
-        c.UserDisable: accounts.disable,
-        c.UserEnable: accounts.enable,
-        c.UserReset: accounts.reset_link,
-        c.BotCreate: accounts.create_bot,
-        c.BotRotate: accounts.rotate_bot,
-        c.BotRevoke: accounts.revoke_bot,
-        c.SetupLink: accounts.setup_link,
-    }
+    return relay, subscription_asks(service)

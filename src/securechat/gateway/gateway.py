@@ -1,0 +1,264 @@
+"""Gateway: all WebSocket connections of this process, and what each of them needs of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Final
+
+from picows import WSUpgradeResponse, WSUpgradeResponseWithListener
+
+from securechat.auth.manager import AuthManager
+from securechat.auth.rate_limiter import RateLimiter
+from securechat.domain import policy
+from securechat.domain.accounts import Principal
+from securechat.domain.audit import AuditEvent, Result
+from securechat.domain.entries import Entry
+from securechat.domain.ports import AccountStore, LogStore
+from securechat.domain.secret import Secret
+from securechat.errors import RateLimited, SessionRefused, Unauthorized, Unavailable
+from securechat.gateway import draining
+from securechat.gateway.arrival import Arrival
+from securechat.gateway.connection import ClientConnection
+from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
+from securechat.gateway.hub import Hub
+from securechat.gateway.session_layer import SessionLayer
+from securechat.gateway.standing import Standing
+from securechat.gateway.turns import Turns
+from securechat.gateway.upgrade import refusal
+from securechat.gateway.writer import TurnWriter
+from securechat.ops.metrics import Counters
+from securechat.protocol import frames as f
+from securechat.protocol.handshake import ServerHandshake
+from securechat.services.dispatcher import CommandDispatcher
+from securechat.services.history import HistoryService
+
+LOOK_AFTER_S: Final = 1.5
+COMPLETE_MS: Final = 3_000
+"""Over so long those come again who did not get all of their rooms."""
+ARRIVALS_WAITING: Final = 1_000
+"""Who may wait to be let in: everybody of a full server, after a few tries."""
+ARRIVAL_S: Final = 4.0
+ARRIVAL_AGAIN_MS: Final = 3_000
+
+
+class Gateway:
+    """All WebSocket connections of this process: the `Session` that each of them uses.
+
+    Args:
+        hub: Who listens to what.
+        auth: Who is asking.
+        accounts: People.
+        log_store: Rooms.
+        history: Catching up.
+        dispatcher: Commands.
+        counters: What is counted.
+        limiter: For connecting again and again.
+        pending: Connections on their way in; its caps are those of all connections.
+        server_name: What `hello` says.
+        session_layer: The sealed sub-protocol.
+        ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
+        note: Hears of what the audit log should remember. Does not wait, and does not raise.
+        arrivals: How many are let in at a time: who comes back after an outage leaves the database to those who are there.
+
+    Attributes:
+        standing: Whether those who are connected may still be.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        auth: AuthManager,
+        accounts: AccountStore,
+        log_store: LogStore,
+        history: HistoryService,
+        dispatcher: CommandDispatcher,
+        counters: Counters,
+        limiter: RateLimiter,
+        pending: Pending,
+        server_name: Callable[[], str],
+        session_layer: SessionLayer,
+        ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]],
+        note: Callable[[AuditEvent], None],
+        arrivals: int = 4,
+    ) -> None:
+        self._hub = hub
+        self.expect = hub.expect
+        self.forget = hub.forget
+        self.online_in = hub.online_in
+        self._auth = auth
+        self._accounts = accounts
+        self._log_store = log_store
+        self._history = history
+        self._writer = TurnWriter(asyncio.get_running_loop())
+        self.mark = self._writer.mark
+        self.dispatch = dispatcher.dispatch
+        self.charge = dispatcher.charge
+        self.standing = Standing(hub, auth, accounts, ended)
+        self._note = note
+        self._arrivals = Turns(arrivals)
+        self.counters = counters
+        self.pending = pending
+        self.server_name = server_name
+        self.session_layer = session_layer
+        self.key_root = session_layer.root
+        self.connections = Connections(pending)
+        self.http = HttpConnections(pending)
+        self._limiter = limiter
+        self.draining = False
+
+    async def answer(self, handshake: ServerHandshake, address: str) -> list[bytes]:
+        """See `Session.answer`."""
+        return await self.session_layer.admission.answer(handshake, address)
+
+    def note_refusal(self, who: Principal | None, address: str, refused: SessionRefused) -> None:
+        """See `Session.note_refusal`."""
+        event = AuditEvent(
+            action="session.refused", actor=who.user_id if who else "", device=who.device_id if who else "", address=address,
+            result=Result.REFUSED, reason=refused.reason, details={"code": int(refused.code)},
+        )  # fmt: skip
+        self._note(event)
+
+    async def who(self, token: Secret) -> Principal:
+        """See `Session.who`."""
+        principal = await self._auth.authenticate(token)
+        policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
+        policy.require_connection(principal)
+        return principal
+
+    def arrival(self) -> AbstractAsyncContextManager[None]:
+        """See `Session.arrival`."""
+        refusal = Unavailable("Too many come at once.", retry_after_ms=ARRIVAL_AGAIN_MS)
+        return self._arrivals.turn(refusal, waiting_max=ARRIVALS_WAITING, wait_s=ARRIVAL_S)
+
+    async def known(self, token: Secret) -> Principal:
+        """See `Session.known`."""
+        try:
+            principal = await self.who(token)
+        except Unauthorized:
+            self.counters.auth_failures += 1
+            raise
+        self._make_room(principal)
+        return principal
+
+    async def ready(self, principal: Principal) -> f.Ready:
+        """See `Session.ready`."""
+        # Asked again: what ends a session from here on finds the connection among those that are expected.
+        found = await self._accounts.session(user_id=principal.user_id, device_id=principal.device_id, blocks=True)
+        if found is None or found.device.revoked or found.user.disabled:
+            raise Unauthorized("The session has ended.")
+        expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
+        rooms = await self._log_store.heads(principal.user_id)
+        return f.Ready(
+            user=found.user,
+            device=principal.device_id,
+            rooms=rooms.rooms,
+            complete=rooms.complete,
+            resumed=True,
+            blocked=found.blocked,
+            expires_in=expires_in,
+        )
+
+    def admit(self, address: str, subprotocol: str) -> WSUpgradeResponseWithListener:
+        """Accept an upgrade from this address to one of our sub-protocols, or refuse it, before anything is allocated for it."""
+        if self.draining:
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE)
+        status, wait_ms = self.connections.refused(address), 5_000
+        if status is None:
+            try:
+                self._limiter.take("connect.address", address, time.monotonic())
+            except RateLimited as error:
+                status, wait_ms = HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_ms or wait_ms
+        if status is not None:
+            self.counters.connections_refused += 1
+            return refusal(HTTPStatus(status), wait_ms)
+        self.counters.connections_opened += 1
+        response = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": subprotocol})
+        handshake = self.session_layer.handshake() if subprotocol == f.SUBPROTOCOL else None
+        return WSUpgradeResponseWithListener(response, ClientConnection(self, address, handshake))
+
+    def _make_room(self, principal: Principal) -> None:
+        """Keep an account within its number of connections.
+
+        Raises:
+            RateLimited: It connects too often, or has too many connections and none of this device that could be replaced.
+        """
+        self._limiter.take("connect.account", principal.user_id, time.monotonic())
+        own = self._hub.connections_of(principal.user_id)
+        if len(own) < self.pending.caps.account:
+            return
+        for connection in own:  # Oldest first.
+            if connection.principal is not None and connection.principal.device_id == principal.device_id:
+                connection.close(f.CloseCode.REPLACED, "replaced by a newer connection of this device")
+                return
+        raise RateLimited("This account has too many connections.", retry_after_ms=60_000)
+
+    def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
+        """See `Session.attach`."""
+        arrival = self._hub.attach(connection, user_id, rooms)
+        self.connections.known(connection)
+        return arrival
+
+    def detach(self, connection: ClientConnection, user_id: str) -> None:
+        """See `Session.detach`."""
+        self._hub.detach(connection, user_id)
+
+    async def newest(self, principal: Principal, room: str) -> int:
+        """See `Session.newest`."""
+        state = policy.require_in(principal, "fetch", await self._log_store.room(room, user_id=principal.user_id), room)
+        return state.last_seq
+
+    async def missed(self, principal: Principal, room: str, after: int, last_seq: int) -> AsyncIterator[list[Entry]]:
+        """See `Session.missed`."""
+        pages = self._history.missed(room, after, last_seq)
+        while True:
+            async with self._arrivals.some_time():
+                entries = await anext(pages, None)
+                if entries is None:
+                    return
+                state = await self._log_store.room(room, user_id=principal.user_id)
+            if state is None or not policy.may_read(state, principal.user_id):
+                return  # A page takes time to be read by the client: who was removed meanwhile gets no more.
+            yield entries
+
+    async def look_after(self) -> None:
+        """Ping, and end what is dead, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_AFTER_S)
+            await self.standing.look()
+            self.complete()
+            now, wall = time.monotonic(), time.time()
+            for connection in self._connections():
+                connection.look_after(now, wall)
+
+    async def drain(self, spread_s: float, window_s: float) -> None:
+        """Tell every client to come back, and let them go in batches within a time; see `gateway.draining`.
+
+        Without a window nobody is closed yet: what they sent is answered first.
+        """
+        self.draining = True
+        connections = self._connections()
+        window_s = draining.announce(connections, spread_s=spread_s, window_s=window_s)
+        if window_s:
+            await draining.let_go(connections, window_s)
+
+    def complete(self) -> None:
+        """Have those come again whose rooms could not all be had when they came, if now they can."""
+        if not self._log_store.whole:
+            return
+        lacking = [each for each in self._connections() if not each.complete]
+        for index, connection in enumerate(lacking):
+            connection.complete = True
+            connection.announce(COMPLETE_MS * (index + 1) // len(lacking))
+            connection.close(f.CloseCode.DRAIN, "drain")
+
+    def abort(self) -> None:
+        """End what is left."""
+        for connection in self._connections():
+            connection.close(f.CloseCode.DRAIN, "drain")
+
+    def _connections(self) -> list[ClientConnection]:
+        return [each for each in self.connections if isinstance(each, ClientConnection)]

@@ -1,0 +1,102 @@
+"""Standing: whether those who are connected may still be, and as what: looked at now and then, for what was not told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from securechat.auth.manager import AuthManager
+from securechat.domain.ports import AccountStore
+from securechat.errors import ChatError
+from securechat.gateway.hub import Hub
+from securechat.protocol.frames import CloseCode
+
+log = logging.getLogger(__name__)
+
+ENDED_MS: Final = 10_000
+"""How far back it is looked for sessions that ended without our being told, beside what was not looked at."""
+RECHECK_BATCH: Final = 100
+"""Users that are looked at in one turn of the loop."""
+
+
+class Standing:
+    """The rights by which connections are open.
+
+    What is not known because a store does not answer is looked at again, the next time.
+
+    Args:
+        hub: Who is connected.
+        auth: Who has to have a second factor.
+        accounts: People.
+        ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
+    """
+
+    def __init__(
+        self, hub: Hub, auth: AuthManager, accounts: AccountStore, ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]]
+    ) -> None:
+        self._hub = hub
+        self._auth = auth
+        self._accounts = accounts
+        self._ended = ended
+        self._roles_stale = False
+        self._rules_changed = False
+        self._knew_ended_at = time.monotonic()
+
+    def roles_changed(self, _user_id: str) -> None:
+        """Somebody's role may have changed without our being told."""
+        self._roles_stale = True
+
+    def rules_changed(self) -> None:
+        """The settings changed: see to it that whoever is connected would still be let in."""
+        self._rules_changed = True
+
+    async def look(self) -> None:
+        """Close who may not be here any more, and let the roles of now hold."""
+        await self._close_ended()
+        if self._roles_stale:
+            self._roles_stale = False
+            await self._read_roles()
+        if self._rules_changed:
+            self._rules_changed = False
+            await self._close_unenrolled()
+
+    async def _close_ended(self) -> None:
+        """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
+        now = time.monotonic()
+        try:
+            for user_id, device_id in await self._ended(ENDED_MS + int((now - self._knew_ended_at) * 1_000)):
+                self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=CloseCode.UNAUTHORIZED)
+        except ChatError as error:
+            log.warning("sessions that ended are not known now", extra={"code": error.code})
+        else:
+            self._knew_ended_at = now
+
+    async def _read_roles(self) -> None:
+        """Let the roles that the store knows hold on open connections."""
+        users = self._hub.users()
+        try:
+            while users:
+                told = self._hub.roles_told
+                found = await self._accounts.users(users[:RECHECK_BATCH])
+                if self._hub.roles_told != told:
+                    continue  # What came meanwhile may be newer than what was read.
+                for user in found:
+                    self._hub.change_role(user)
+                del users[:RECHECK_BATCH]
+        except ChatError as error:
+            self._roles_stale = True
+            log.warning("roles are not known now", extra={"code": error.code})
+
+    async def _close_unenrolled(self) -> None:
+        """Close connections of those whose role wants a second factor now, and who have none."""
+        try:
+            for number, user_id in enumerate(self._hub.users()):
+                await self._auth.disconnect_unenrolled(user_id)
+                if number % RECHECK_BATCH == 0:
+                    await asyncio.sleep(0)
+        except ChatError as error:
+            self._rules_changed = True
+            log.warning("who lacks a second factor is not known now", extra={"code": error.code})
