@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -13,6 +13,7 @@ from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import BotCommand, Invite
 from securechat.domain.ports import Account, DeviceRecord, LinkRecord, SessionRecord
 from securechat.errors import NameTaken, Unavailable
+from securechat.store.account_rows import DEVICE, DEVICE_WIDTH, of, to_command, to_device, to_invite, to_session
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database, Duplicate, Row, Transaction
 from securechat.store.locking import lock_owners, lock_user
@@ -20,8 +21,6 @@ from securechat.store.names import claim
 from securechat.store.rows import name_key, to_user
 
 _USER: Final = "id, username, display_name, role, disabled_at"
-_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at"
-_DEVICE_WIDTH: Final = len(_DEVICE.split())
 _WORDS: Final = "replace(replace(replace(' ' || username || ' ' || name_key, '.', ' '), '-', ' '), '_', ' ')"
 """All words of both names, a space before each: what `domain.accounts.fits` compares."""
 _ESCAPE: Final = "!"
@@ -174,11 +173,11 @@ class SqlAccounts:
             return await self._spread_session(user_id, by, key, blocks=blocks)
         blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = u.id") if blocks else ("NULL", "")
         rows = await self._db.read(
-            f"SELECT {_of('d', _DEVICE)}, {_of('u', _USER)}, {blocked[0]} FROM devices d JOIN users u ON u.id = d.user_id"
+            f"SELECT {of('d', DEVICE)}, {of('u', _USER)}, {blocked[0]} FROM devices d JOIN users u ON u.id = d.user_id"
             f"{blocked[1]} WHERE d.{by} = ?",
             (key,),
         )
-        return _to_session(rows, rows[0][_DEVICE_WIDTH:]) if rows else None
+        return to_session(rows, rows[0][DEVICE_WIDTH:]) if rows else None
 
     async def _spread_session(self, user_id: str, by: str, key: str, *, blocks: bool) -> SessionRecord | None:
         """Find a session where its user's rows are, then the user at home.
@@ -186,13 +185,13 @@ class SqlAccounts:
         Both are as they were at a moment after this began: a session that had ended, or an account that was locked, is found so.
         """
         blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = d.user_id") if blocks else ("NULL AS blocked", "")
-        wanted = f"{_of('d', _DEVICE)}, {blocked[0]} FROM devices d{blocked[1]} WHERE d.{by} = ?"
+        wanted = f"{of('d', DEVICE)}, {blocked[0]} FROM devices d{blocked[1]} WHERE d.{by} = ?"
         if user_id:
             rows = await self._users.read(user_id, f"SELECT {wanted}", (key,))
         else:
             rows = await self._find(f"d.user_id AS owner, {wanted}", (key,))
         users = await self._db.read(f"SELECT {_USER} FROM users WHERE id = ?", (rows[0][1],)) if rows else []
-        return _to_session(rows, users[0]) if users else None
+        return to_session(rows, users[0]) if users else None
 
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """See `AccountStore.device_by_family`."""
@@ -241,7 +240,7 @@ class SqlAccounts:
             f"SELECT {_INVITE} FROM invites WHERE code = ? AND uses_left > 0 AND expires_at > ?",
             (code, at),
         )
-        return (_to_invite(rows[0]), str(rows[0][4])) if rows else None
+        return (to_invite(rows[0]), str(rows[0][4])) if rows else None
 
     async def use_invite(self, code: str, at: int) -> bool:
         """See `AccountStore.use_invite`."""
@@ -261,7 +260,7 @@ class SqlAccounts:
             f"SELECT {_INVITE} FROM invites WHERE uses_left > 0 AND expires_at > ? ORDER BY expires_at DESC, code",
             (at,),
         )
-        return [_to_invite(row) for row in rows]
+        return [to_invite(row) for row in rows]
 
     async def revoke_invite(self, code: str) -> bool:
         """See `AccountStore.revoke_invite`."""
@@ -325,13 +324,13 @@ class SqlAccounts:
             rows, whole = await self._users.read_all("SELECT user_id, name, definition FROM commands")
             if not whole:
                 raise _incomplete()
-            return [_to_command((row[2], row[0])) for row in sorted(rows, key=lambda row: (row[1], row[0])) if row[0] in found]
+            return [to_command((row[2], row[0])) for row in sorted(rows, key=lambda row: (row[1], row[0])) if row[0] in found]
         rows = await self._db.read(
             "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id WHERE m.room_id = ?"
             " ORDER BY c.name, c.user_id",
             (room_id,),
         )
-        return [_to_command(row) for row in rows]
+        return [to_command(row) for row in rows]
 
     async def setting(self, key: str) -> str | None:
         """See `AccountStore.setting`."""
@@ -390,8 +389,8 @@ class SqlAccounts:
             return await own.execute(sql, values)
 
     async def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
-        rows = await self._find(f"user_id AS owner, {_DEVICE} FROM devices WHERE {where}", values)
-        return _to_device(rows[0]) if rows else None
+        rows = await self._find(f"user_id AS owner, {DEVICE} FROM devices WHERE {where}", values)
+        return to_device(rows[0]) if rows else None
 
     async def _find(self, wanted: str, values: Sequence[object]) -> list[Row]:
         """Return rows of whoever's they are.
@@ -412,30 +411,3 @@ class SqlAccounts:
 
 def _incomplete() -> Unavailable:
     return Unavailable("A database in which it may be does not answer.", retry_after_ms=RETRY_MS)
-
-
-def _of(table: str, columns: str) -> str:
-    """Return columns as those of a table."""
-    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
-
-
-def _to_session(rows: Sequence[Row], user: Row) -> SessionRecord:
-    """Make a session of rows that begin with `_DEVICE` and end with somebody who is blocked, or nobody."""
-    blocked = sorted(row[-1] for row in rows if row[-1] is not None)
-    return SessionRecord(_to_device(rows[0][:_DEVICE_WIDTH]), to_user(user), blocked)
-
-
-def _to_device(row: Sequence[Any]) -> DeviceRecord:
-    device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = row
-    return DeviceRecord(
-        device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
-        None if app is None else frozenset(str(scopes or "").split()), expires_at,
-    )  # fmt: skip
-
-
-def _to_command(row: Row) -> BotCommand:
-    return msgspec.structs.replace(msgspec.json.decode(row[0], type=BotCommand), bot=row[1])
-
-
-def _to_invite(row: Row) -> Invite:
-    return Invite(code=row[0], uses_left=row[1], expires_at=row[2], rooms=msgspec.json.decode(row[3], type=list[str]))
