@@ -13,11 +13,13 @@ import pytest
 from securechat.domain import commands as c
 from securechat.domain.accounts import OPERATOR, STRANGER
 from securechat.domain.secret import Secret
-from securechat.errors import Forbidden
+from securechat.errors import Forbidden, Unavailable
+from securechat.protocol.frames import CloseCode
 from securechat.sdk.client import ChatClient
 from securechat.sdk.errors import LoginRequired
 from securechat.server.wiring import Parts
 from support.in_process import serving
+from support.raw_socket import RawSocket
 from support.running import PASSWORD
 
 
@@ -176,3 +178,33 @@ async def test_070_a_role_that_changes_while_its_owner_comes_in_holds_from_the_s
     with pytest.raises(Forbidden):
         await client.call(c.UserList())
     await client.__aexit__(None, None, None)
+
+
+async def test_who_catches_up_while_the_store_refuses_comes_back_for_the_rest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await world.room("ops")
+    _, token = await world.bot("one", room)
+    _, other = await world.bot("two", room)
+    async with ChatClient(world.url, other) as speaker:
+        for text in ("a", "b", "c"):
+            await speaker.rooms[room].send(text)
+        store = world.parts.gateway._log_store
+        page, refusals = store.page, [Unavailable("The disk is full.", retry_after_ms=1)]
+
+        async def refuses(*arguments: Any, **more: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return await page(*arguments, **more)
+
+        monkeypatch.setattr(store, "page", refuses)
+        raw = await RawSocket.open(int(world.url.rpartition(":")[2]))
+        assert (await raw.authenticate(token, {room: 0}))["op"] == "ready"
+        assert await raw.closed(5) == CloseCode.OVERLOADED
+        raw.end()
+        await raw.gone()
+        refusals.append(Unavailable("The disk is full.", retry_after_ms=1))
+        async with ChatClient(world.url, token, resume={room: 0}) as client:
+            assert await heard(client, 3) == ["a", "b", "c"]
+            assert (await client.rooms[room].send("d")).seq
+        assert not refusals

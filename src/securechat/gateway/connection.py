@@ -238,12 +238,8 @@ class ClientConnection(WSListener):
         """Queue a block that may be dropped."""
         if self._closing:
             return
-        self.put_ephemeral(block)
-        self._mark()
-
-    def put_ephemeral(self, block: Block) -> None:
-        """Have a block that may be dropped go with what is written next."""
         self._queue.put_ephemeral(block.message(self._form))
+        self._mark()
 
     def put_frame(self, frame: Any) -> None:
         """Queue what is for this connection only. Never waits."""

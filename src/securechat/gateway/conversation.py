@@ -213,13 +213,22 @@ class Conversation:
         try:
             await work
         except ChatError as error:
-            self._answer(frame_id, error)
-            if connection.principal is None:
-                connection.close(_code_of(error), error.code, after_ms=error.retry_after_ms or 0)
+            if self._held is None:
+                self._answer(frame_id, error)
+            else:
+                self._end_coming_in(frame_id, error)
         except Exception:
             log.exception("connection failed")
             self._answer(frame_id, Internal())
             connection.close(f.CloseCode.INTERNAL, "internal")
+
+    def _end_coming_in(self, frame_id: str, error: ChatError) -> None:
+        """Close a connection that cannot be let in; who has `ready` already comes back for what was missed."""
+        known = self._connection.principal is not None
+        if not known:
+            self._answer(frame_id, error)
+        code = f.CloseCode.OVERLOADED if known else _code_of(error)
+        self._connection.close(code, error.code, after_ms=error.retry_after_ms or 0)
 
     async def _authenticate(self, auth: f.Auth) -> None:
         welcome = await let_in(self._session, self._connection, auth)
@@ -231,7 +240,7 @@ class Conversation:
         presence = self._session.online_in(room.id for room in ready.rooms)  # With this one, who is known by now.
         await connection.catch_up(welcome.principal, [ready, *welcome.changes], welcome.behind)
         if presence:
-            connection.put_ephemeral(Block([f.SignalFrame(type="presence.changed", presence=presence)]))
+            connection.push_ephemeral(Block([f.SignalFrame(type="presence.changed", presence=presence)]))
         held, self._held = self._held or [], None
         for each in held:
             self.take(each)

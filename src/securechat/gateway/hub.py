@@ -126,7 +126,7 @@ class Hub:
         if not connections:
             before, self._rooms_of[user_id] = self._rooms_of.get(user_id, set()), set()
             if self.presence.is_shown(user_id):  # Back before others were told that they went: the rooms may be others.
-                self.presence.tell_others({room_id: {user_id: room_id in places} for room_id in before ^ places.keys()})
+                self.presence.tell_others({room_id: {user_id: room_id in places} for room_id in sorted(before ^ places.keys())})
             self.presence.changed(user_id)
         connections[connection] = None
         self._rooms_of[user_id].update(places)
@@ -149,7 +149,7 @@ class Hub:
         if connections is None or connection not in connections:
             return
         del connections[connection]
-        for room_id in self._rooms_of[user_id]:
+        for room_id in sorted(self._rooms_of[user_id]):
             self._leave(room_id, (connection,))
         if not connections:
             del self._users[user_id]
@@ -188,7 +188,7 @@ class Hub:
         """Return who is online here: by room, user → True."""
         found: Presence = {}
         for user_id in self._users:
-            for room_id in self._rooms_of[user_id]:
+            for room_id in sorted(self._rooms_of[user_id]):
                 found.setdefault(room_id, {})[user_id] = True
         return found
 

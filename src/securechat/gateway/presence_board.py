@@ -73,7 +73,7 @@ class PresenceBoard:
                 continue  # Came and went, or the other way round, while it gathered.
             self._shown_at[user_id] = now
             (self._shown.add if online else self._shown.discard)(user_id)
-            for room_id in self.rooms_of.get(user_id, ()):
+            for room_id in sorted(self.rooms_of.get(user_id, ())):  # In an order that does not hang on how strings are hashed.
                 by_room.setdefault(room_id, {})[user_id] = online
             if not online:
                 self.rooms_of.pop(user_id, None)
