@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from securechat.store.buckets import bucket_of
+from securechat.store.buckets import bucket_of, user_bucket_of
 from support.postgres import Postgres, running
 from support.stores import Place
 
@@ -25,6 +25,13 @@ def second() -> Iterator[Postgres]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def third() -> Iterator[Postgres]:
+    """And another one."""
+    with running() as found:
+        yield found
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where a store is kept, on each database."""
@@ -37,6 +44,12 @@ def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return place_on(request, tmp_path)
 
 
+@pytest.fixture(params=["sqlite", "postgresql", "spread"])
+def users_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """As `place`, and on three servers, none of which has all users that the tests make: for what is about users."""
+    return place_on(request, tmp_path)
+
+
 def place_on(request: pytest.FixtureRequest, folder: Path) -> Place:
     """Return where a store is kept, as the parameter says."""
     if request.param == "sqlite":
@@ -45,4 +58,7 @@ def place_on(request: pytest.FixtureRequest, folder: Path) -> Place:
     if request.param == "shards":
         assert bucket_of("rm_1") % 2 == 0
         asyncio.run(found.spread(request.getfixturevalue("second")))
+    if request.param == "spread":
+        assert [(user_bucket_of(user) + 1) % 3 for user in ("usr_ana", "usr_bob")] == [1, 0]
+        asyncio.run(found.spread(request.getfixturevalue("second"), request.getfixturevalue("third")))
     return found

@@ -31,8 +31,8 @@ async def actions(stores: StoreUnderTest) -> list[str]:
 
 
 @pytest.fixture
-async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
-    found = await place.open()
+async def stores(users_place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await users_place.open()
     yield found
     await found.database.close()
 
@@ -69,7 +69,8 @@ async def test_what_cannot_be_remembered_is_not_stored(stores: StoreUnderTest, m
     def full(*_: object) -> None:
         raise Unavailable
 
-    monkeypatch.setattr(stores.audit, "append", full)
+    for name in ("append", "remember"):
+        monkeypatch.setattr(stores.audit, name, full)
 
     with pytest.raises(Unavailable):
         await stores.accounts.recording(EVENT).create_user(ANA, None, 1)
@@ -104,7 +105,7 @@ async def test_a_change_that_changes_nothing_is_not_remembered(stores: StoreUnde
     assert not await recording.update_user("usr_nobody", display_name="x")
     assert await recording.revoke_devices("usr_nobody", None, 1) == []
     assert not await recording.revoke_invite("X")
-    assert not await recording.rotate_refresh("dev_x", "a", "b", 1, "")
+    assert not await recording.rotate_refresh("usr_ana", "dev_x", "a", "b", 1, "")
     assert await actions(stores) == []
 
 
@@ -124,7 +125,7 @@ async def test_every_writing_method_takes_a_record_along(stores: StoreUnderTest)
     await recording("update_user").update_user("usr_ana", display_name="Ana R.")
     device = Device(id="dev_1", name="x", created_at=1, last_seen_at=1)
     await recording("create_device").create_device(device, "usr_ana", refresh_hash="a", refresh_family="f")
-    await recording("rotate_refresh").rotate_refresh("dev_1", "a", "b", 2, "")
+    await recording("rotate_refresh").rotate_refresh("usr_ana", "dev_1", "a", "b", 2, "")
     await recording("revoke_devices").revoke_devices("usr_ana", None, 3)
     await recording("create_invite").create_invite(Invite(code="X", uses_left=2, expires_at=9), "usr_ana")
     await recording("use_invite").use_invite("X", 1)

@@ -15,8 +15,8 @@ ANA, BOB = "usr_ana", "usr_bob"
 
 
 @pytest.fixture
-async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
-    found = await place.open()
+async def stores(users_place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await users_place.open()
     yield found
     await found.database.close()
 
@@ -64,11 +64,12 @@ async def test_passkeys_have_one_id_and_one_owner(store: FactorStore) -> None:
 async def test_a_use_is_noted_if_nobody_else_noted_one(store: FactorStore) -> None:
     await store.add_passkey(passkey("a", ANA, 1))
 
-    assert sorted(await asyncio.gather(*(store.use_passkey("a", 0, 5, 9) for _ in range(4)))) == [False] * 3 + [True]
+    assert sorted(await asyncio.gather(*(store.use_passkey(ANA, "a", 0, 5, 9) for _ in range(4)))) == [False] * 3 + [True]
     found = await store.passkey("a")
     assert found is not None
     assert (found.sign_count, found.last_used_at) == (5, 9)
-    assert await store.use_passkey("a", 5, 6, 10)
+    assert not await store.use_passkey(BOB, "a", 5, 6, 10)
+    assert await store.use_passkey(ANA, "a", 5, 6, 10)
 
 
 async def test_a_recovery_code_is_taken_once_and_by_its_owner(store: FactorStore) -> None:
@@ -101,9 +102,9 @@ async def test_who_logged_in_is_confirmed_and_ended_sessions_are_found(store: Fa
     for name, refresh in (("dev_a", "hash a"), ("dev_b", "hash b"), ("dev_bot", None)):
         await accounts.create_device(Device(id=name, name="D", created_at=100, last_seen_at=100), ANA, refresh_hash=refresh)
 
-    assert [await store.confirmed_at(name) for name in ("dev_a", "dev_bot", "dev_x")] == [100, 0, 0]
-    await store.confirm("dev_a", 200)
-    assert [await store.confirmed_at(name) for name in ("dev_a", "dev_b")] == [200, 100]
+    assert [await store.confirmed_at(ANA, name) for name in ("dev_a", "dev_bot", "dev_x")] == [100, 0, 0]
+    await store.confirm(ANA, "dev_a", 200)
+    assert [await store.confirmed_at(ANA, name) for name in ("dev_a", "dev_b")] == [200, 100]
     assert await accounts.revoke_devices(ANA, None, 300, keep="dev_a") == ["dev_b", "dev_bot"]
     assert sorted(await store.ended_since(300)) == [(ANA, "dev_b"), (ANA, "dev_bot")]
     assert await store.ended_since(301) == []

@@ -25,8 +25,8 @@ CODE = CodeRecord("h1", APP.id, ["profile"], 1_000, ANA, "https://app.example/",
 
 
 @pytest.fixture
-async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
-    found = await place.open()
+async def stores(users_place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await users_place.open()
     yield found
     await found.database.close()
 
@@ -61,7 +61,7 @@ async def test_an_account_at_a_provider_opens_one_account(stores: StoreUnderTest
     assert found is not None
     assert found.user_id == ANA
     assert await stores.oauth.external("https://i", "S") is None
-    await stores.oauth.use_external("e1", 9)
+    await stores.oauth.use_external(ANA, "e1", 9)
     assert [each.last_used_at for each in await stores.oauth.externals(ANA)] == [9]
 
 

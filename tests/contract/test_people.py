@@ -42,8 +42,8 @@ FOUND = {
 
 
 @pytest.fixture
-async def stores(place: Place) -> AsyncIterator[StoreUnderTest]:
-    found = await place.open()
+async def stores(users_place: Place) -> AsyncIterator[StoreUnderTest]:
+    found = await users_place.open()
     yield found
     await found.database.close()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 import pytest
 
@@ -19,8 +18,8 @@ from securechat.domain.commands import BotCommand
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction
 from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
+from securechat.store import handing_over, sharded_log
 from securechat.store import moving as moving_module
-from securechat.store import sharded_log
 from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
 from securechat.store.moving import move
 from securechat.store.postgres import PostgresTransaction, open_postgres, read_all
@@ -28,6 +27,7 @@ from securechat.store.session_locks import ServerLocks
 from securechat.store.sharded_log import ShardedLog
 from securechat.store.shards import HOME, SHARD, ShardedDatabase, add, open_sharded
 from support.logs import appending, founding, made, opened
+from support.mover_death import Death, Killed
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 from support.waiting import until
@@ -494,56 +494,10 @@ async def test_a_bucket_moves_there_and_back_while_people_write(place: Place, *,
         assert await one.log.read_state("usr_ana", rooms[0]) == ((await one.log.page(rooms[0], limit=1)).last_seq, 0)
 
 
-class Killed(BaseException):
-    """Whoever moves is not there any more."""
-
-
-class Death:
-    """Ends the mover at one of its statements, before it or right after it, with its connections."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = 10**9
-        self.count = 0
-        self.connections: list[Any] = []
-        connect = asyncpg.connect
-
-        async def connected(*arguments: Any, **more: Any) -> Any:
-            made = await connect(*arguments, **more)
-            if more.get("server_settings", {}).get("application_name") == "securechat-copy":
-                self.connections.append(made)
-            return made
-
-        monkeypatch.setattr(asyncpg, "connect", connected)
-        for name in ("execute", "fetch", "fetchval", "fetchrow", "copy_records_to_table", "executemany"):
-            monkeypatch.setattr(asyncpg.Connection, name, self._mortal(getattr(asyncpg.Connection, name)))
-
-    def _mortal(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def wrapper(connection: Any, *arguments: Any, **more: Any) -> Any:
-            if connection not in self.connections:
-                return await method(connection, *arguments, **more)
-            self.count += 1
-            self.left -= 1
-            if self.left == 0:
-                self._die()
-            found = await method(connection, *arguments, **more)
-            if self.left == 1:
-                self.left = 0
-                self._die()
-            return found
-
-        return wrapper
-
-    def _die(self) -> None:
-        for connection in self.connections:
-            connection.terminate()
-        self.connections.clear()
-        raise Killed
-
-
 @pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moving_module, "FENCE_S", 1.0)
+    monkeypatch.setattr(handing_over, "FENCE_S", 1.0)
     rooms = [*rooms_of_bucket(7, 2), ROOM]
     death = Death(monkeypatch)
     async with opened(place) as one, opened(place) as other:
@@ -700,13 +654,13 @@ async def test_a_job_that_began_while_a_move_prepared_goes_first(
     one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the target it may be past the rooms that come: they would stay as they are."""
-    index = moving_module._index
+    index = handing_over.index
 
-    async def slowly(connection: Any) -> None:
-        await index(connection)
+    async def slowly(*arguments: Any) -> None:
+        await index(*arguments)
         await one.jobs.rotate(messages=False)
 
-    monkeypatch.setattr(moving_module, "_index", slowly)
+    monkeypatch.setattr(moving_module, "index", slowly)
     with pytest.raises(Conflict, match="storage job"):
         await move(urls(place), bucket_of(ROOM), HOME)
     await say(one, ROOM, "a")

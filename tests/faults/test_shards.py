@@ -1,4 +1,4 @@
-"""Rooms move between three PostgreSQL servers while people talk, and whoever moves them is killed."""
+"""Rooms and users move between three PostgreSQL servers while people talk and show their tokens; whoever moves them is killed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
+import httpx2 as httpx
 import pytest
 
+from securechat.rest.routes import BASE
 from securechat.store.buckets import bucket_of
 from securechat.store.copying import copy_database
 from securechat.store.postgres import read_all
@@ -24,6 +27,7 @@ from support.server_process import CONFIG
 
 SHARDS = ("east", "west")
 KILLS = 8
+TOKENS = 2
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,33 @@ class Operator:
         return output.decode()
 
 
+class Tokens:
+    """Shows the tokens of some accounts all the time, each of them in another bucket."""
+
+    def __init__(self, world: World) -> None:
+        self._url = f"https://localhost:{world.server.port}{BASE}/me"
+        self._verify = world.tls()
+        self.bots = [world.bot(number) for number in range(TOKENS)]
+        self.statuses: Counter[int] = Counter()
+        self._stop = asyncio.Event()
+
+    async def show(self) -> None:
+        async with httpx.AsyncClient(verify=self._verify, trust_env=False, timeout=20) as client:
+            while not self._stop.is_set():
+                for bot in self.bots:
+                    answer = await client.get(self._url, headers={"Authorization": f"Bearer {bot.token}"})
+                    self.statuses[answer.status_code] += 1
+
+    async def until(self, more: int) -> None:
+        goal = self.statuses.total() + more
+        async with asyncio.timeout(30):
+            while self.statuses.total() < goal:
+                await asyncio.sleep(0.02)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
 async def read_rows(databases: dict[str, str]) -> list[Row]:
     sql = "SELECT room_id, seq, type, user_id, cmid, body, extra::json->>'member' FROM entries"
     found = [row for url in databases.values() for row in await read_all(url, sql)]
@@ -82,7 +113,9 @@ async def test_rooms_move_under_load_and_the_mover_is_killed(world: World, datab
     for name in SHARDS:
         assert name in await operator.run("add", name)
     await world.start(talkers=4, listeners=1, readers=1)
-    buckets = [str(bucket_of(room)) for room in world.rooms]
+    tokens = Tokens(world)
+    showing = asyncio.create_task(tokens.show())
+    buckets = [str(bucket_of(each)) for each in (*world.rooms, *(bot.user for bot in tokens.bots))]
     pauses: list[int] = []
 
     async def move(to: str) -> None:
@@ -100,6 +133,7 @@ async def test_rooms_move_under_load_and_the_mover_is_killed(world: World, datab
             process.kill()
         await process.communicate()
         await world.acknowledges(30)
+        await tokens.until(10)
         if kill % 2:
             await move(to)
     await move("west")
@@ -107,7 +141,10 @@ async def test_rooms_move_under_load_and_the_mover_is_killed(world: World, datab
     assert (await operator.db("status")).count("up to date") == 3
     assert "as before" in await operator.db("migrate")
     listed = {each["name"]: each for each in json.loads(await operator.run("list", "--json"))}
-    assert set(map(int, buckets)) == set(listed["west"]["buckets"])
+    assert set(map(int, buckets)) == set(listed["west"]["buckets"]) == set(listed["west"]["user_buckets"])
+    assert listed["west"]["users"] >= TOKENS
+    tokens.stop()
+    await showing
     await world.quiet()
     await world.leave()
     await world.server.terminate(15)
@@ -117,8 +154,14 @@ async def test_rooms_move_under_load_and_the_mover_is_killed(world: World, datab
     places = [{row[0] for row in await read_all(url, "SELECT id FROM rooms")} for url in databases.values()]
     assert set(world.rooms) <= places[2]
     assert sum(map(len, places)) == len(set().union(*places))
+    assert tokens.statuses.keys() <= {200, 503}, "a token that holds did not"
+    assert tokens.statuses[200] > 100
+    devices = [{row[0] for row in await read_all(url, "SELECT id FROM devices")} for url in databases.values()]
+    assert sum(map(len, devices)) == len(set().union(*devices))
     refused = sum(record.op == "send" and record.phase == "fail" for record in world.history.records())
-    print(f"{KILLS} kills, {world.history.acknowledged} acknowledged, {refused} refused, pauses of {sorted(pauses)} ms")
+    print(
+        f"{KILLS} kills, {world.history.acknowledged} acknowledged, {refused} refused, pauses of {sorted(pauses)} ms, {tokens.statuses}"
+    )
 
 
 def _objects(text: str) -> list[str]:

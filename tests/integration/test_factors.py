@@ -268,8 +268,8 @@ async def test_a_passkey_that_is_taken_away_opens_no_session_that_was_under_way(
     assert account is not None
     used = identity.store.use_passkey
 
-    async def use_and_lose(passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
-        found = await used(passkey_id, old_count, new_count, at)
+    async def use_and_lose(user_id: str, passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
+        found = await used(user_id, passkey_id, old_count, new_count, at)
         if change == "cleared":
             await identity.store.clear_factors(account.user.id)
         else:

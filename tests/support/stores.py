@@ -119,7 +119,7 @@ class Place:
         self.shards: dict[str, str] = {}
 
     async def spread(self, *others: Postgres) -> Place:
-        """Have the rooms in further databases, too: every bucket is elsewhere than its neighbours."""
+        """Have rooms and users in further databases, too: every bucket is elsewhere than its neighbours."""
         assert self.postgres is not None
         home = await open_postgres(self.postgres.url(self.name))
         for number, other in enumerate(others, 1):
@@ -130,7 +130,7 @@ class Place:
             await read_all(url, "DELETE FROM buckets")
             mine = f"(each + 1) % {len(others) + 1} = {number}"
             await read_all(
-                url, f"INSERT INTO buckets SELECT each, 'absent', '' FROM generate_series(0, 255) AS each WHERE NOT {mine}"
+                url, f"INSERT INTO buckets SELECT each, 'absent', '' FROM generate_series(0, 511) AS each WHERE NOT {mine}"
             )
         await home.close()
         return self

@@ -50,7 +50,7 @@ class Confirmation:
 
     async def is_recent(self, who: Principal) -> bool:
         """Return whether somebody authenticated on this device in full, ten minutes ago or less."""
-        return self._clock.now_ms() - await self._store.confirmed_at(who.device_id) <= RECENT_MS
+        return self._clock.now_ms() - await self._store.confirmed_at(who.user_id, who.device_id) <= RECENT_MS
 
     async def require(self, who: Principal) -> None:
         """Raise `ConfirmationRequired` when it was longer ago."""
@@ -69,7 +69,7 @@ class Confirmation:
         else:
             account = await self.check_own_password(who, command.password, "password")
             await self._second_factor.require(account.user, command.code.reveal())
-        await self._store.confirm(who.device_id, self._clock.now_ms())
+        await self._store.confirm(who.user_id, who.device_id, self._clock.now_ms())
         return c.Done()
 
     async def change_password(self, who: Principal, command: c.PasswordChange) -> c.Done:

@@ -161,7 +161,7 @@ class ExternalService:
             raise Unauthorized("No account here is opened by this.", about="" if known is None else known.user_id)
         await self._second_factor.require(account.user, command.code.reveal())
         self._tickets.finish(ticket_id)
-        await self._store.use_external(known.id, self._clock.now_ms())
+        await self._store.use_external(known.user_id, known.id, self._clock.now_ms())
         return await self._auth.open_session(account.user, command.device_name, address, provider=back.provider)
 
     async def register(self, command: c.AccountProvider, address: str) -> c.Session:

@@ -88,8 +88,8 @@ class AuthManager:
                 if self._clock.now_ms() >= found.device.expires_at:
                     raise Unauthorized("This token has ended.")
         else:
-            _, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
-            found = await self._accounts.session(device_id=device_id)
+            user_id, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
+            found = await self._accounts.session(user_id=user_id, device_id=device_id)
         if found is None or found.device.revoked or found.user.disabled:
             raise Unauthorized("The session has ended.")
         user, device = found.user, found.device
@@ -214,7 +214,7 @@ class AuthManager:
         following = next_refresh_token(self._refresh_key, refresh_token)
         now = self._clock.now_ms()
         rotated = hmac.compare_digest(device.refresh_hash or "", old) and await self._accounts.rotate_refresh(
-            device.id, old, token_hash(following), now, address
+            device.user_id, device.id, old, token_hash(following), now, address
         )
         if not rotated:
             # The token was used before, or an identical request was faster by a moment.

@@ -63,7 +63,7 @@ class PasskeyCheck:
             raise Unauthorized(WRONG)
         count = self._webauthn.used(credential, challenge, found.public_key, found.sign_count)
         self._tickets.finish(ticket_id)
-        if not await self._store.use_passkey(found.id, found.sign_count, count, self._clock.now_ms()):
+        if not await self._store.use_passkey(found.user_id, found.id, found.sign_count, count, self._clock.now_ms()):
             log.warning("passkey used twice at once", extra={"user_id": found.user_id})
             raise Unauthorized(WRONG)
         return account.user, found.id

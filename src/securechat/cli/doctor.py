@@ -143,7 +143,7 @@ def _shards(settings: Settings) -> Iterator[Finding]:
     from securechat.store.postgres import read_all  # noqa: PLC0415 - the driver takes memory, and few need it
     from securechat.store.shards import Registered, problem_of  # noqa: PLC0415
 
-    fix = "start that PostgreSQL, or correct database_shards; rooms in it cannot be used meanwhile"
+    fix = "start that PostgreSQL, or correct database_shards; meanwhile its rooms cannot be used, and its users cannot sign in"
     known: Registered | None = None
     try:
         rows = asyncio.run(read_all(settings.database_url.reveal(), "SELECT value FROM settings WHERE key = 'shards'"))
@@ -153,7 +153,7 @@ def _shards(settings: Settings) -> Iterator[Finding]:
     for name in sorted({*settings.database_shards, *(known.names if known else ())}):
         if name not in settings.database_shards:
             yield Finding(
-                "fail", "shard", f"{name}: rooms live in it, and database_shards does not say where it is", "add it there"
+                "fail", "shard", f"{name}: rooms or users live in it, and database_shards does not say where it is", "add it there"
             )
         elif known is not None and name not in known.names:
             yield Finding("warn", "shard", f"{name}: not in use", f"{program()} shards add {name}")

@@ -1,4 +1,4 @@
-"""`securechat db shards`: the databases that rooms live in, and moving rooms between them while servers run."""
+"""`securechat db shards`: the databases that rooms and users live in, and moving them between those while servers run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from securechat.cli.main import Config, Data, Json
 from securechat.cli.output import say, say_json
 from securechat.errors import InvalidInput, Shutdown
 from securechat.server.config import ConfigManager, Settings
-from securechat.store.buckets import BUCKETS
-from securechat.store.moving import BucketMoved, move
+from securechat.store.buckets import BUCKETS, USERS
+from securechat.store.handing_over import BucketMoved
+from securechat.store.moving import move
+from securechat.store.moving_users import COUNTS
 from securechat.store.postgres import PostgresDatabase, open_postgres
 from securechat.store.shards import HOME, ShardedDatabase, add, open_sharded, registered
 
 shards = typer.Typer(
-    help="The databases that rooms live in.", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+    help="The databases that rooms and users live in.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -28,26 +32,34 @@ class Shard(msgspec.Struct):
     """One of the databases.
 
     Attributes:
-        buckets: Which of 0–255 live in it.
+        buckets: Which of 0–255 of the rooms live in it.
+        user_buckets: Which of 0–255 of the users do.
+        users: How many users have something in it: devices, blocks, passkeys and the like.
+        devices: How many devices they have.
     """
 
     name: str
     host: str
     buckets: list[int]
+    user_buckets: list[int]
     rooms: int
     entries: int
+    users: int
+    devices: int
 
 
 @shards.command("list")
 def list_shards(*, config: Config = None, data: Data = None, json: Json = False) -> None:
-    """Show the databases, and which buckets and how many rooms each has."""
+    """Show the databases, and how many buckets, rooms and users each has."""
     found = asyncio.run(_list(_settings(config, data)))
     if json:
         say_json(found)
         return
     for each in found:
-        held = f"{len(each.buckets):>4} of {BUCKETS} buckets{each.rooms:>12,} rooms{each.entries:>16,} entries"
-        say(f"{each.name:<16}{each.host:<32}{held}")
+        rooms = f"{len(each.buckets):>4} of {BUCKETS} buckets{each.rooms:>12,} rooms{each.entries:>16,} entries"
+        users = f"{len(each.user_buckets):>4} of {BUCKETS} buckets{each.users:>12,} users{each.devices:>16,} devices"
+        say(f"{each.name:<16}{each.host:<32}{rooms}")
+        say(f"{'':<48}{users}")
 
 
 @shards.command("add")
@@ -77,7 +89,7 @@ def move_buckets(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Move buckets of rooms while servers run. What was interrupted goes on when it is begun again."""
+    """Move buckets of rooms and of users while servers run. What was interrupted goes on when it is begun again."""
     if not bucket and not count:
         raise InvalidInput("Say which: --bucket or --count.")
     asyncio.run(_move(_settings(config, data), to, bucket or [], count, json=json))
@@ -108,10 +120,14 @@ async def _list(settings: Settings) -> list[Shard]:
     try:
         found = []
         for name, part in zip(urls, database.parts, strict=True):
-            ((rooms, entries),) = await part.read_beside("SELECT (SELECT count(*) FROM rooms), (SELECT count(*) FROM entries)")
+            ((rooms, entries, users, devices),) = await part.read_beside(COUNTS)
             place = urlsplit(urls[name])
-            buckets = database.buckets(name) if isinstance(database, ShardedDatabase) else list(range(BUCKETS))
-            found.append(Shard(name, f"{place.hostname}:{place.port or 5432}{place.path}", buckets, rooms, entries))
+            every = list(range(BUCKETS))
+            of_rooms, of_users = (
+                (database.buckets(name), database.user_buckets(name)) if isinstance(database, ShardedDatabase) else (every, every)
+            )
+            host = f"{place.hostname}:{place.port or 5432}{place.path}"
+            found.append(Shard(name, host, of_rooms, of_users, rooms, entries, users, devices))
         return found
     finally:
         await database.close()
@@ -130,7 +146,7 @@ async def _move(settings: Settings, to: str, buckets: list[int], count: int, *, 
     try:
         if to not in urls or not isinstance(database, ShardedDatabase):
             raise InvalidInput(f"{to} is no shard. Take it in first: securechat db shards add {to}")
-        held = {name: database.buckets(name) for name in urls}
+        held = {name: sorted({*database.buckets(name), *database.user_buckets(name)}) for name in urls}
     finally:
         await database.close()
     wanted = list(buckets)
@@ -139,17 +155,16 @@ async def _move(settings: Settings, to: str, buckets: list[int], count: int, *, 
         if not held[most]:
             break
         wanted.append(held[most].pop())
-    for bucket in wanted:
-        _tell(await move(urls, bucket, to), json=json)
+    for bucket in dict.fromkeys(wanted):  # One may have been in two: its rooms here, its users there.
+        for each in (bucket, USERS + bucket):
+            _tell(await move(urls, each, to), json=json)
 
 
 def _tell(done: BucketMoved, *, json: bool) -> None:
     if json:
         say_json(done)
     elif done.source == done.target:
-        say(f"bucket {done.bucket} is at {done.target}")
+        say(f"bucket {done.bucket} of {done.of} is at {done.target}")
     else:
-        say(
-            f"bucket {done.bucket}: {done.source} → {done.target}, {done.rooms:,} rooms, {done.entries:,} entries,"
-            f" {done.pause_ms} ms without writes"
-        )
+        what = f"{done.rooms:,} rooms, {done.entries:,} entries" if done.of == "rooms" else f"{done.rows:,} devices and other rows"
+        say(f"bucket {done.bucket} of {done.of}: {done.source} → {done.target}, {what}, {done.pause_ms} ms without writes")

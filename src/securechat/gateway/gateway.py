@@ -147,7 +147,7 @@ class Gateway:
     async def ready(self, principal: Principal) -> f.Ready:
         """See `Session.ready`."""
         # Asked again: what ends a session from here on finds the connection among those that are expected.
-        found = await self._accounts.session(device_id=principal.device_id, blocks=True)
+        found = await self._accounts.session(user_id=principal.user_id, device_id=principal.device_id, blocks=True)
         if found is None or found.device.revoked or found.user.disabled:
             raise Unauthorized("The session has ended.")
         expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))

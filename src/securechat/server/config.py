@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         None, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; default: SQLite in the data folder. See docs/howto/postgresql.md."
     )
     database_shards: dict[str, Secret] = _setting(
-        {}, 'Further databases that rooms may live in: {"NAME": "postgresql://…"}. See docs/howto/shards.md.'
+        {}, 'Further databases that rooms and users may live in: {"NAME": "postgresql://…"}. See docs/howto/shards.md.'
     )
     database_connections: Annotated[int, Meta(ge=3, le=1_000)] = _setting(
         10, "Connections to PostgreSQL, at most; never fewer than 5."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -12,7 +12,8 @@ from securechat.domain.accounts import Device, Role, User, words_of
 from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import BotCommand, Invite
 from securechat.domain.ports import Account, DeviceRecord, LinkRecord, SessionRecord
-from securechat.errors import NameTaken
+from securechat.errors import NameTaken, Unavailable
+from securechat.store.account_rows import DEVICE, DEVICE_WIDTH, of, to_command, to_device, to_invite, to_session
 from securechat.store.audit import SqlAudit
 from securechat.store.database import Database, Duplicate, Row, Transaction
 from securechat.store.locking import lock_owners, lock_user
@@ -20,10 +21,10 @@ from securechat.store.names import claim
 from securechat.store.rows import name_key, to_user
 
 _USER: Final = "id, username, display_name, role, disabled_at"
-_DEVICE: Final = "id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at"
 _WORDS: Final = "replace(replace(replace(' ' || username || ' ' || name_key, '.', ' '), '-', ' '), '_', ' ')"
 """All words of both names, a space before each: what `domain.accounts.fits` compares."""
 _ESCAPE: Final = "!"
+RETRY_MS: Final = 1_000
 _INVITE: Final = "code, uses_left, expires_at, rooms, created_by"
 
 
@@ -37,6 +38,7 @@ class SqlAccounts:
 
     def __init__(self, database: Database, audit: SqlAudit | None = None) -> None:
         self._db = database
+        self._users = database.users
         self._audit = audit or SqlAudit(database)
         self._events: tuple[AuditEvent, ...] = ()
 
@@ -99,21 +101,25 @@ class SqlAccounts:
         enable: bool = False,
     ) -> bool:
         """See `AccountStore.update_user`."""
-        rows = await self._write(
+        sql = (
             "UPDATE users SET display_name = coalesce(?, display_name), name_key = coalesce(?, name_key),"
             " password_hash = coalesce(?, password_hash), role = coalesce(?, role),"
-            " disabled_at = CASE WHEN ? THEN NULL ELSE coalesce(?, disabled_at) END WHERE id = ? RETURNING id",
-            (
-                display_name,
-                None if display_name is None else name_key(display_name),
-                password_hash,
-                None if role is None else role.value,
-                enable,
-                disabled_at,
-                user_id,
-            ),
+            " disabled_at = CASE WHEN ? THEN NULL ELSE coalesce(?, disabled_at) END WHERE id = ? RETURNING id"
         )
-        return bool(rows)
+        values = (
+            display_name,
+            None if display_name is None else name_key(display_name),
+            password_hash,
+            None if role is None else role.value,
+            enable,
+            disabled_at,
+            user_id,
+        )
+        if password_hash is None:
+            return bool(await self._write(sql, values))
+        # Whose sessions cannot be ended now keeps the password: they would be told that it failed, and old sessions would go on.
+        async with self._both(user_id) as (home, _):
+            return bool(await home.execute(sql, values))
 
     async def set_role(self, user_id: str, role: Role) -> bool:
         """See `AccountStore.set_role`."""
@@ -139,17 +145,17 @@ class SqlAccounts:
     ) -> bool:
         """See `AccountStore.create_device`."""
         at = device.created_at
-        async with self._transaction() as transaction:
-            await lock_user(transaction, user_id)
-            rows = await transaction.execute(
+        async with self._both(user_id) as (home, own):
+            user = await lock_user(home, user_id)
+            if user is None or (user[1] is not None and token_hash is None) or password_hash not in {None, user[0]}:
+                return False
+            rows = await own.execute(
                 "INSERT INTO devices (id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family,"
-                " refresh_hash, token_hash, confirmed_at) SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM users"
-                " WHERE id = ? AND (disabled_at IS NULL OR ?) AND password_hash IS NOT DISTINCT FROM coalesce(?, password_hash)"
-                " AND (CAST(? AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM passkeys p WHERE p.id = ? AND p.user_id = users.id))"
-                " RETURNING id",
+                " refresh_hash, token_hash, confirmed_at) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+                " WHERE CAST(? AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM passkeys WHERE id = ? AND user_id = ?) RETURNING id",
                 (
-                    device.id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
-                    at if refresh_hash else 0, user_id, token_hash is not None, password_hash, passkey, passkey,
+                    device.id, user_id, device.name, device.address, at, at, at, refresh_family, refresh_hash, token_hash,
+                    at if refresh_hash else 0, passkey, passkey, user_id,
                 ),
             )  # fmt: skip
         return bool(rows)
@@ -158,37 +164,53 @@ class SqlAccounts:
         """See `AccountStore.device`."""
         return await self._find_device("id = ?", (device_id,))
 
-    async def session(self, *, device_id: str = "", token_hash: str = "", blocks: bool = False) -> SessionRecord | None:
+    async def session(
+        self, *, user_id: str = "", device_id: str = "", token_hash: str = "", blocks: bool = False
+    ) -> SessionRecord | None:
         """See `AccountStore.session`."""
+        by, key = ("id", device_id) if device_id else ("token_hash", token_hash)
+        if self._users.spread:
+            return await self._spread_session(user_id, by, key, blocks=blocks)
         blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = u.id") if blocks else ("NULL", "")
         rows = await self._db.read(
-            f"SELECT {_of('d', _DEVICE)}, {_of('u', _USER)}, {blocked[0]} FROM devices d JOIN users u ON u.id = d.user_id"
-            f"{blocked[1]} WHERE d.{'id' if device_id else 'token_hash'} = ?",
-            (device_id or token_hash,),
+            f"SELECT {of('d', DEVICE)}, {of('u', _USER)}, {blocked[0]} FROM devices d JOIN users u ON u.id = d.user_id"
+            f"{blocked[1]} WHERE d.{by} = ?",
+            (key,),
         )
-        if not rows:
-            return None
-        width = len(_DEVICE.split())
-        return SessionRecord(
-            _to_device(rows[0][:width]), to_user(rows[0][width:]), sorted(row[-1] for row in rows if row[-1] is not None)
-        )
+        return to_session(rows, rows[0][DEVICE_WIDTH:]) if rows else None
+
+    async def _spread_session(self, user_id: str, by: str, key: str, *, blocks: bool) -> SessionRecord | None:
+        """Find a session where its user's rows are, then the user at home.
+
+        Both are as they were at a moment after this began: a session that had ended, or an account that was locked, is found so.
+        """
+        blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = d.user_id") if blocks else ("NULL AS blocked", "")
+        wanted = f"{of('d', DEVICE)}, {blocked[0]} FROM devices d{blocked[1]} WHERE d.{by} = ?"
+        if user_id:
+            rows = await self._users.read(user_id, f"SELECT {wanted}", (key,))
+        else:
+            rows = await self._find(f"d.user_id AS owner, {wanted}", (key,))
+        users = await self._db.read(f"SELECT {_USER} FROM users WHERE id = ?", (rows[0][1],)) if rows else []
+        return to_session(rows, users[0]) if users else None
 
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """See `AccountStore.device_by_family`."""
         return await self._find_device("refresh_family = ?", (family_hash,))
 
-    async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
+    async def rotate_refresh(self, user_id: str, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
         """See `AccountStore.rotate_refresh`."""
-        rows = await self._write(
+        rows = await self._write_own(
+            user_id,
             "UPDATE devices SET refresh_hash = ?, previous_hash = ?, refreshed_at = ?, last_seen_at = ?, address = ?"
-            " WHERE id = ? AND refresh_hash = ? AND revoked_at IS NULL RETURNING id",
-            (new_hash, old_hash, at, at, address, device_id, old_hash),
+            " WHERE user_id = ? AND id = ? AND refresh_hash = ? AND revoked_at IS NULL RETURNING id",
+            (new_hash, old_hash, at, at, address, user_id, device_id, old_hash),
         )
         return bool(rows)
 
     async def devices(self, user_id: str) -> list[Device]:
         """See `AccountStore.devices`."""
-        rows = await self._db.read(
+        rows = await self._users.read(
+            user_id,
             "SELECT id, name, created_at, last_seen_at, address FROM devices WHERE user_id = ? AND revoked_at IS NULL"
             " AND app IS NULL ORDER BY created_at DESC, id",
             (user_id,),
@@ -197,7 +219,8 @@ class SqlAccounts:
 
     async def revoke_devices(self, user_id: str, device_id: str | None, at: int, *, keep: str | None = None) -> list[str]:
         """See `AccountStore.revoke_devices`."""
-        rows = await self._write(
+        rows = await self._write_own(
+            user_id,
             "UPDATE devices SET revoked_at = ?, refresh_hash = NULL, token_hash = NULL"
             " WHERE user_id = ? AND revoked_at IS NULL AND id = coalesce(?, id) AND id IS DISTINCT FROM ? RETURNING id",
             (at, user_id, device_id, keep),
@@ -217,7 +240,7 @@ class SqlAccounts:
             f"SELECT {_INVITE} FROM invites WHERE code = ? AND uses_left > 0 AND expires_at > ?",
             (code, at),
         )
-        return (_to_invite(rows[0]), str(rows[0][4])) if rows else None
+        return (to_invite(rows[0]), str(rows[0][4])) if rows else None
 
     async def use_invite(self, code: str, at: int) -> bool:
         """See `AccountStore.use_invite`."""
@@ -237,7 +260,7 @@ class SqlAccounts:
             f"SELECT {_INVITE} FROM invites WHERE uses_left > 0 AND expires_at > ? ORDER BY expires_at DESC, code",
             (at,),
         )
-        return [_to_invite(row) for row in rows]
+        return [to_invite(row) for row in rows]
 
     async def revoke_invite(self, code: str) -> bool:
         """See `AccountStore.revoke_invite`."""
@@ -264,28 +287,31 @@ class SqlAccounts:
     async def set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
         """See `AccountStore.set_block`."""
         if on:
-            await self._write("INSERT INTO blocks (user_id, blocked) VALUES (?, ?) ON CONFLICT DO NOTHING", (user_id, blocked))
+            sql = "INSERT INTO blocks (user_id, blocked) VALUES (?, ?) ON CONFLICT DO NOTHING"
         else:
-            await self._write("DELETE FROM blocks WHERE user_id = ? AND blocked = ?", (user_id, blocked))
+            sql = "DELETE FROM blocks WHERE user_id = ? AND blocked = ?"
+        await self._write_own(user_id, sql, (user_id, blocked))
 
     async def blocks(self, user_id: str) -> list[str]:
         """See `AccountStore.blocks`."""
-        return [
-            str(row[0]) for row in await self._db.read("SELECT blocked FROM blocks WHERE user_id = ? ORDER BY blocked", (user_id,))
-        ]
+        rows = await self._users.read(user_id, "SELECT blocked FROM blocks WHERE user_id = ? ORDER BY blocked", (user_id,))
+        return [str(row[0]) for row in rows]
 
     async def every_block(self) -> dict[str, set[str]]:
         """See `AccountStore.every_block`."""
+        rows, whole = await self._users.read_all("SELECT user_id, blocked FROM blocks")
+        if not whole:
+            raise _incomplete()
         found: dict[str, set[str]] = {}
-        for user_id, blocked in await self._db.read("SELECT user_id, blocked FROM blocks"):
+        for user_id, blocked in rows:
             found.setdefault(user_id, set()).add(blocked)
         return found
 
     async def set_commands(self, bot: str, commands: Sequence[BotCommand]) -> None:
         """See `AccountStore.set_commands`."""
-        async with self._transaction() as transaction:
-            await transaction.execute("DELETE FROM commands WHERE user_id = ?", (bot,))
-            await transaction.execute_many(
+        async with self._own(bot) as own:
+            await own.execute("DELETE FROM commands WHERE user_id = ?", (bot,))
+            await own.execute_many(
                 "INSERT INTO commands (user_id, name, definition) VALUES (?, ?, ?)",
                 [(bot, command.name, msgspec.json.encode(command).decode()) for command in commands],
             )
@@ -293,16 +319,18 @@ class SqlAccounts:
     async def commands(self, room_id: str) -> list[BotCommand]:
         """See `AccountStore.commands`."""
         place = self._db.for_room(room_id)
-        if place is not self._db:  # The room is in another database than its members' accounts.
+        if self._users.spread or place is not self._db:  # The room is in another database than what hangs off its members.
             found = {row[0] for row in await place.read("SELECT user_id FROM members WHERE room_id = ?", (room_id,))}
-            rows = await self._db.read("SELECT definition, user_id FROM commands ORDER BY name, user_id")
-            return [_to_command(row) for row in rows if row[1] in found]
+            rows, whole = await self._users.read_all("SELECT user_id, name, definition FROM commands")
+            if not whole:
+                raise _incomplete()
+            return [to_command((row[2], row[0])) for row in sorted(rows, key=lambda row: (row[1], row[0])) if row[0] in found]
         rows = await self._db.read(
             "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id WHERE m.room_id = ?"
             " ORDER BY c.name, c.user_id",
             (room_id,),
         )
-        return [_to_command(row) for row in rows]
+        return [to_command(row) for row in rows]
 
     async def setting(self, key: str) -> str | None:
         """See `AccountStore.setting`."""
@@ -317,40 +345,69 @@ class SqlAccounts:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction]:
-        """Give a transaction that takes along what is to be remembered, if it changes anything."""
+        """Give a transaction at home that takes along what is to be remembered, if it changes anything."""
         async with self._db.transaction() as transaction:
             yield transaction
-            events = self._events if transaction.changed else ()
-            if events:
-                await self._audit.append(transaction, events)
-        if events:
+            noted = await self._note(transaction, changed=transaction.changed)
+        if noted:
             self._events = ()
+
+    @asynccontextmanager
+    async def _own(self, user_id: str) -> AsyncIterator[Transaction]:
+        """As `_transaction`, where the rows of a user are."""
+        async with self._users.transaction(user_id) as own:
+            yield own
+            noted = await self._note(own, changed=own.changed)
+        await self._noted(own, noted=noted)
+
+    @asynccontextmanager
+    async def _both(self, user_id: str) -> AsyncIterator[tuple[Transaction, Transaction]]:
+        """As `_transaction`, at home and where the rows of a user are."""
+        async with self._users.transactions(user_id) as (home, own):
+            yield home, own
+            noted = await self._note(own if own.changed else home, changed=home.changed + own.changed)
+        await self._noted(own, noted=noted)
+
+    async def _note(self, transaction: Transaction, *, changed: int) -> bool:
+        noted = bool(changed and self._events)
+        if noted:
+            await self._audit.remember(transaction, self._events)
+        return noted
+
+    async def _noted(self, own: Transaction, *, noted: bool) -> None:
+        if noted:
+            self._events = ()
+            if own.away:
+                await self._audit.settle()
 
     async def _write(self, sql: str, values: Sequence[object]) -> list[Row]:
         async with self._transaction() as transaction:
             return await transaction.execute(sql, values)
 
+    async def _write_own(self, user_id: str, sql: str, values: Sequence[object]) -> list[Row]:
+        async with self._own(user_id) as own:
+            return await own.execute(sql, values)
+
     async def _find_device(self, where: str, values: Sequence[object]) -> DeviceRecord | None:
-        rows = await self._db.read(f"SELECT {_DEVICE} FROM devices WHERE {where}", values)
-        return _to_device(rows[0]) if rows else None
+        rows = await self._find(f"user_id AS owner, {DEVICE} FROM devices WHERE {where}", values)
+        return to_device(rows[0]) if rows else None
+
+    async def _find(self, wanted: str, values: Sequence[object]) -> list[Row]:
+        """Return rows of whoever's they are.
+
+        Args:
+            wanted: What follows SELECT. The first column says whose a row is, and is left out.
+            values: Of the query.
+
+        Raises:
+            Unavailable: There are none, and a database in which there may be some does not answer: nobody is told that a session
+                has ended because of that.
+        """
+        rows, whole = await self._users.read_all(f"SELECT {wanted}", values)
+        if not rows and not whole:
+            raise _incomplete()
+        return [row[1:] for row in rows]
 
 
-def _of(table: str, columns: str) -> str:
-    """Return columns as those of a table."""
-    return ", ".join(f"{table}.{column}" for column in columns.split(", "))
-
-
-def _to_device(row: Sequence[Any]) -> DeviceRecord:
-    device_id, user_id, revoked_at, refresh_hash, previous_hash, refreshed_at, address, app, scopes, expires_at = row
-    return DeviceRecord(
-        device_id, user_id, revoked_at is not None, refresh_hash, previous_hash, refreshed_at, address, app,
-        None if app is None else frozenset(str(scopes or "").split()), expires_at,
-    )  # fmt: skip
-
-
-def _to_command(row: Row) -> BotCommand:
-    return msgspec.structs.replace(msgspec.json.decode(row[0], type=BotCommand), bot=row[1])
-
-
-def _to_invite(row: Row) -> Invite:
-    return Invite(code=row[0], uses_left=row[1], expires_at=row[2], rooms=msgspec.json.decode(row[3], type=list[str]))
+def _incomplete() -> Unavailable:
+    return Unavailable("A database in which it may be does not answer.", retry_after_ms=RETRY_MS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,10 +14,15 @@ import apsw
 import msgspec
 
 from securechat.domain.audit import AuditEvent, AuditRecord, Detail, Head, PruneStatement, place
+from securechat.domain.ids import new_id
 from securechat.domain.ports import AuditQuery
+from securechat.errors import Unavailable
 from securechat.store.database import Database, Row, Transaction
 from securechat.store.locking import for_update
 
+log = logging.getLogger(__name__)
+
+RELAY_AGAIN_S: Final = 5.0
 _COLUMNS: Final = "chain, n, at, action, actor, device, address, subject, room, result, reason, details, hash"
 _INSERT: Final = f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 READ_CHAIN: Final = f"SELECT {_COLUMNS} FROM audit ORDER BY chain, n"  # nosec B608 - our own column names
@@ -24,6 +31,7 @@ _NEW_CHAIN: Final = "INSERT INTO settings (key, value) VALUES ('audit_chain', ?)
 _HEAD: Final = "SELECT chain, n, hash, at FROM audit WHERE chain = ? ORDER BY n DESC LIMIT 1"
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
+_events_of: Final = msgspec.json.Decoder(list[AuditEvent]).decode
 _details_of: Final = msgspec.json.Decoder(dict[str, Detail]).decode
 
 
@@ -42,6 +50,51 @@ class SqlAudit:
     def __init__(self, database: Database, now_ms: Callable[[], int] = _now_ms) -> None:
         self._db = database
         self._now_ms = now_ms
+        self._settling: asyncio.Task[None] | None = None
+
+    async def remember(self, transaction: Transaction, events: Sequence[AuditEvent]) -> None:
+        """Store events with what they tell of, as `append` does; in another database than the log, they wait there for `settle`."""
+        if transaction.away:
+            text = msgspec.json.encode(list(events)).decode()
+            await transaction.execute("INSERT INTO audit_pending (id, events) VALUES (?, ?)", (new_id("aup"), text))
+        else:
+            await self.append(transaction, events)
+
+    async def settle(self) -> None:
+        """Take into the log what waits for it in other databases. What cannot be taken now is taken later."""
+        again = False
+        for part in self._db.parts[1:]:
+            try:
+                await self.take_from(part)
+            except Unavailable:
+                again = True
+        if again:
+            log.warning("the audit log does not take it yet")
+            if self._settling is None or self._settling.done():
+                self._settling = asyncio.create_task(self._settle_later(), name="audit-relay")
+
+    async def _settle_later(self) -> None:
+        await asyncio.sleep(RELAY_AGAIN_S)
+        self._settling = None
+        await self.settle()
+
+    async def take_from(self, part: Database) -> None:
+        """Take into the log what waits for it in another database, each once.
+
+        Raises:
+            Unavailable: One of the two databases does not answer.
+        """
+        for pending, events in await part.read("SELECT id, events FROM audit_pending ORDER BY id"):
+            async with self._db.transaction() as transaction:
+                taken = "INSERT INTO audit_taken (id) VALUES (?) ON CONFLICT DO NOTHING RETURNING id"
+                # Whoever finds it gone again was late: somebody else took it, and forgot by now that they had.
+                waits = "SELECT 1 FROM audit_pending WHERE id = ?"
+                if await transaction.execute(taken, (pending,)) and await part.read(waits, (pending,)):
+                    await self.append(transaction, _events_of(events))
+            async with part.transaction() as transaction:
+                await transaction.execute("DELETE FROM audit_pending WHERE id = ?", (pending,))
+            async with self._db.transaction() as transaction:
+                await transaction.execute("DELETE FROM audit_taken WHERE id = ?", (pending,))
 
     async def append(self, transaction: Transaction, events: Sequence[AuditEvent]) -> None:
         """Append events inside a transaction, as the last thing that it does: others who append wait for its end."""

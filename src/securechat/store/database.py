@@ -38,6 +38,10 @@ class Transaction(Protocol):
         """Which database it is."""
 
     @property
+    def away(self) -> bool:
+        """Whether it is in another database than the audit log."""
+
+    @property
     def changed(self) -> int:
         """How many rows it changed so far."""
 
@@ -50,6 +54,76 @@ class Transaction(Protocol):
 
     async def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Execute one statement for many rows."""
+
+
+class UserRows(Protocol):
+    """What hangs off users: devices, blocks, commands, passkeys, authenticator apps, recovery codes, accounts at providers.
+
+    It may be in other databases than the users themselves (`users`, `names`), which are at home. Where it is in the same one, all
+    of this is the database itself.
+    """
+
+    @property
+    def spread(self) -> bool:
+        """Whether it may be elsewhere."""
+
+    def transaction(self, user_id: str, /) -> AbstractAsyncContextManager[Transaction]:
+        """Give a transaction where the rows of a user are. Waits while they are being moved.
+
+        Raises:
+            Unavailable: As `Database.transaction`; or they are being moved for too long.
+        """
+
+    def transactions(self, user_id: str, /) -> AbstractAsyncContextManager[tuple[Transaction, Transaction]]:
+        """Give a transaction at home and one where the rows of a user are: the same one, where that is home.
+
+        Of two, the one at home ends last: what is locked there stays so until the other one is stored. If the block ends without
+        an exception, the lock held until then, and both are stored. If the one at home fails after that, the other one is stored,
+        and whoever waits is told that nobody knows.
+
+        Raises:
+            Unavailable: As `transaction`.
+        """
+
+    def claiming(self, kind: str, key: str, user_id: str, /) -> AbstractAsyncContextManager[tuple[Transaction, Transaction]]:
+        """Give what `transactions` gives, with a name (see `names`) that is the user's, and stays so if the block ends well.
+
+        Raises:
+            Duplicate: It is somebody else's.
+            Unavailable: As `transaction`.
+        """
+
+    async def read(self, user_id: str, sql: str, values: Sequence[object] = (), /) -> list[Row]:
+        """Return the rows of a query on the rows of one user, as they are at one moment.
+
+        Raises:
+            Unavailable: As `transaction`.
+        """
+
+    async def read_named(self, kind: str, key: str, sql: str, values: Sequence[object] = (), /) -> list[Row]:
+        """Return the rows of a query, whose second column is the user, of whose the name is.
+
+        Raises:
+            Unavailable: As `transaction`.
+        """
+
+    async def read_all(self, sql: str, values: Sequence[object] = (), /) -> tuple[list[Row], bool]:
+        """Return the rows of a query on the rows of all users, whose first column is the user; and whether these are all.
+
+        They are not all when a database does not answer: who has rows elsewhere has them all the same.
+        """
+
+    async def change_all(self, transaction: Transaction, sql: str, values: Sequence[object], /) -> list[Row]:
+        """Change rows of all users, and return the columns `user_id, id` of each.
+
+        Args:
+            transaction: At home. What is elsewhere is stored before it ends.
+            sql: An UPDATE that may be done again, and ends with its WHERE.
+            values: Of the statement.
+
+        Raises:
+            Unavailable: Some are changed, or all.
+        """
 
 
 class Database(Protocol):
@@ -65,6 +139,10 @@ class Database(Protocol):
 
     def for_room(self, room_id: str, /) -> Database:
         """Return the one of `parts` that a room lives in, as far as is known."""
+
+    @property
+    def users(self) -> UserRows:
+        """What hangs off users, wherever it is."""
 
     async def read(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """Return the rows of a query on committed data. May wait: what was read before may not hold any more after it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from securechat.store.database import Dialect, Transaction
+from securechat.store.database import Dialect, Row, Transaction
 
 
 def for_update(transaction: Transaction) -> str:
@@ -15,6 +15,16 @@ async def lock_owners(transaction: Transaction) -> None:
     await transaction.execute("SELECT id FROM users WHERE role = 'owner' ORDER BY id" + for_update(transaction))  # nosec B608 - our own names
 
 
-async def lock_user(transaction: Transaction, user_id: str) -> None:
-    """Let one transaction at a time decide on what belongs to a user, and keep the user as it is until then."""
-    await transaction.execute("SELECT id FROM users WHERE id = ?" + for_update(transaction), (user_id,))  # nosec B608 - our own names
+async def lock_user(transaction: Transaction, user_id: str) -> Row | None:
+    """Let one transaction at a time decide on what belongs to a user, and keep the user as it is until then.
+
+    Args:
+        transaction: At home.
+        user_id: Whose.
+
+    Returns:
+        The columns `password_hash, disabled_at`; None if there is no such user.
+    """
+    sql = "SELECT password_hash, disabled_at FROM users WHERE id = ?" + for_update(transaction)  # nosec B608 - our own names
+    rows = await transaction.execute(sql, (user_id,))
+    return rows[0] if rows else None

@@ -1,44 +1,23 @@
-"""Move a bucket of rooms from one database to another while it is in use.
-
-    copy      everything, room by room, as long as much has changed meanwhile; compared as it is copied
-    fence     nobody writes to the bucket: a row that ends by itself, so that a mover that dies holds nobody up
-    finish    what changed since; compared again
-    let go    one row of the source says that the bucket is away: from then on it is the target's, whatever happens
-    arrive    the target takes it; any server does that, too, that finds it on the way
-    clean     the source deletes what it had
+"""Move a bucket of rooms, or of what hangs off users, from one database to another while it is in use: see `handing_over`.
 
 Every change of a room is an entry of its log, so a room whose `last_seq` is the one that was copied is the same; storage jobs,
-which change texts in silence, rest meanwhile. Begun again, a move goes on: what the target has is compared, and only the rest is
-copied.
+which change texts in silence, rest meanwhile. Users: see `moving_users`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import asyncpg
-import msgspec
 
 from securechat.errors import Conflict, Shutdown
-from securechat.store.buckets import ABSENT, AWAY, MOVING
+from securechat.store.buckets import ABSENT, AWAY, USERS
+from securechat.store.handing_over import ARRIVE, FEW, NOT_HERE, BucketMoved, HandOver, index
+from securechat.store.moving_users import UserMove, clean_users
 from securechat.store.postgres import COPY_OPTIONS
 from securechat.store.session_locks import require_known
 
-MARK_S: Final = 60.0
-"""How long storage jobs rest for a move that does not say any more that it goes on."""
-FENCE_S: Final = 5.0
-"""The longest that nobody writes: past it, the fence is down, and the move tries again."""
-LOCK_MS: Final = 500
-LOCK_TRIES: Final = 40
-LOCK_PAUSE_S: Final = 0.25
-FENCES: Final = 10
-"""How often a move tries to finish behind a fence."""
-FEW: Final = 20
-"""Rooms that may be left to finish behind the fence."""
-ROWS: Final = 5_000
 OWNER: Final = 0x5EC_C4A8
 """First key of the advisory lock of who moves a bucket; the second one is the bucket."""
 
@@ -52,136 +31,40 @@ _PART: Final = {
 }
 """What may be different since `seq` $2, where $3 are the messages that something happened to."""
 _READS: Final = "SELECT room_id, user_id, read_seq FROM reads WHERE room_id = ANY ($1::text[])"
-_MARK: Final = (
-    "INSERT INTO buckets (bucket, state, shard, until) VALUES ($1, 'moving', $2, clock_timestamp() + $3 * interval '1 s')"
-    " ON CONFLICT (bucket) DO UPDATE SET state = excluded.state, shard = excluded.shard, until = excluded.until"
-    " WHERE buckets.state IN ('moving', 'fenced')"
-)
-_UNMARK: Final = "DELETE FROM buckets WHERE bucket = $1 AND state IN ('moving', 'fenced')"
-_EXPECT: Final = "UPDATE buckets SET until = clock_timestamp() + $2 * interval '1 s' WHERE bucket = $1 AND state = 'absent'"
-_EXTEND: Final = (
-    "UPDATE buckets SET until = clock_timestamp() + $3 * interval '1 s'"
-    " WHERE bucket = $1 AND state = $2 AND until > clock_timestamp() RETURNING 1"
-)
-_FENCE: Final = (
-    "UPDATE buckets SET state = 'fenced', until = clock_timestamp() + $2 * interval '1 s'"
-    " WHERE bucket = $1 AND state = 'moving' AND until > clock_timestamp() RETURNING 1"
-)
-_LET_GO: Final = (
-    "UPDATE buckets SET state = 'away', until = NULL"
-    " WHERE bucket = $1 AND state = 'fenced' AND until > clock_timestamp() RETURNING 1"
-)
-_ARRIVE: Final = "DELETE FROM buckets WHERE bucket = $1 AND state = 'absent'"
-_NOT_HERE: Final = "SELECT 1 FROM buckets WHERE bucket = $1 AND state IN ('away', 'absent') FOR SHARE"
 _TABLES: Final = ("entries", "reactions", "members", "room_keys", "reads", "storage_jobs")
 
 
-class BucketMoved(msgspec.Struct, omit_defaults=True):
-    """What a move did.
-
-    Attributes:
-        pause_ms: How long nobody could write to the bucket.
-    """
-
-    bucket: int
-    source: str
-    target: str
-    rooms: int = 0
-    entries: int = 0
-    pause_ms: int = 0
-
-
-class _Lapsed(Exception):
-    """The mark or the fence ended before what it guards was done: it is done again."""
-
-
-class BucketMove:
-    """One move of one bucket.
-
-    Args:
-        source: Connection to where it is.
-        target: Connection to where it shall be.
-        bucket: Its number.
-        names: (source, target).
-    """
+class BucketMove(HandOver):
+    """One move of one bucket of rooms."""
 
     def __init__(self, source: Any, target: Any, bucket: int, names: tuple[str, str]) -> None:
-        self._source = source
-        self._target = target
-        self._bucket = bucket
-        self._names = names
+        super().__init__(source, target, bucket, names)
         self._same: dict[str, int] = {}
         """Room → `last_seq` up to which both have the same."""
-        self._pause_s = 0.0
-        self._known_columns: dict[str, list[str]] = {}
 
-    async def run(self) -> BucketMoved:
-        """Do all of it.
-
-        Raises:
-            Conflict: The two never are the same; the bucket stays where it is.
-        """
-        await _index(self._source)
-        try:
-            await self._hand_over()
-        except BaseException:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await self._source.execute(_UNMARK, self._bucket)
-            raise
-        await clean(self._source, self._bucket)
-        return BucketMoved(self._bucket, *self._names, len(self._same), sum(self._same.values()), round(self._pause_s * 1_000))
-
-    async def _hand_over(self) -> None:
-        for _ in range(FENCES):
-            try:
-                await self._mark()
-                await self._copy()
-                await self._fence()
-                await self._finish()
-            except _Lapsed:
-                continue
-            return
-        raise Conflict(f"Bucket {self._bucket} changes faster than it is copied: move it at a quieter hour.")
-
-    # ── the bucket's row ─────────────────────────────────────────────────────────────────────────────────────────────
+    async def _prepare(self) -> None:
+        await index(self._source, "rooms", "securechat_bucket", "id")
 
     async def _mark(self) -> None:
         """Have storage jobs rest, on both sides. What they did before is found by comparing everything anew."""
         self._same.clear()
-        async with _alone(self._source):
-            await self._source.execute(_MARK, self._bucket, self._names[1], MARK_S)
-        async with _alone(self._target):
-            await self._target.execute(_EXPECT, self._bucket, MARK_S)
+        await super()._mark()
         await _require_no_job([self._source, self._target])  # From here on none does a step.
 
-    async def _go_on(self) -> None:
-        for connection, state in ((self._source, MOVING), (self._target, ABSENT)):
-            if not await connection.fetchval(_EXTEND, self._bucket, state, MARK_S):
-                raise _Lapsed
+    async def _copy_rest(self) -> None:
+        for room_id, last_seq in await self._rooms():
+            if self._same.get(room_id) != last_seq:
+                await self._take(room_id)
+        await self._take_reads()
+        await self._require_same_rooms()
 
-    async def _fence(self) -> None:
-        async with _alone(self._source):
-            if not await self._source.fetchval(_FENCE, self._bucket, FENCE_S):
-                raise _Lapsed
+    async def _clean(self) -> None:
+        await clean(self._source, self._bucket)
 
-    async def _finish(self) -> None:
-        began = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(FENCE_S):
-                for room_id, last_seq in await self._rooms():
-                    if self._same.get(room_id) != last_seq:
-                        await self._take(room_id)
-                await self._take_reads()
-                await self._require_same_rooms()
-        except TimeoutError:
-            raise _Lapsed from None
-        if not await self._target.fetchval(_EXTEND, self._bucket, ABSENT, MARK_S):
-            raise _Lapsed
-        async with _alone(self._source):
-            if not await self._source.fetchval(_LET_GO, self._bucket):
-                raise _Lapsed
-        await self._target.execute(_ARRIVE, self._bucket)
-        self._pause_s = asyncio.get_running_loop().time() - began
+    def _moved(self) -> BucketMoved:
+        rooms, entries = len(self._same), sum(self._same.values())
+        pause_ms = round(self._pause_s * 1_000)
+        return BucketMoved(self._bucket, *self._names, "rooms", rooms=rooms, entries=entries, pause_ms=pause_ms)
 
     # ── rooms ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,35 +133,6 @@ class BucketMove:
             await transaction.rollback()
         return same
 
-    async def _replace(self, table: str, where: str, values: Sequence[object]) -> None:
-        columns = await self._columns(table)
-        await self._target.execute(f"DELETE FROM {table} WHERE {where}", *values)  # nosec B608 - our own names
-        rows: list[tuple[object, ...]] = []
-        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {where}"  # nosec B608 - our own names
-        async for row in self._source.cursor(sql, *values, prefetch=ROWS):
-            rows.append(tuple(row))
-            if len(rows) == ROWS:
-                await self._target.copy_records_to_table(table, records=rows, columns=columns)
-                rows.clear()
-        if rows:
-            await self._target.copy_records_to_table(table, records=rows, columns=columns)
-
-    async def _digests_agree(self, table: str, where: str, values: Sequence[object]) -> bool:
-        columns = ", ".join(await self._columns(table))
-        sql = f"SELECT count(*), coalesce(sum(hashtextextended(ROW({columns})::text, 0)::numeric), 0) FROM {table} WHERE {where}"  # nosec B608 - ours
-        here, there = await self._source.fetchrow(sql, *values), await self._target.fetchrow(sql, *values)
-        return bool(here == there)
-
-    async def _columns(self, table: str) -> list[str]:
-        """Return the columns that go along, in one order; the number of a job is its database's own."""
-        if table not in self._known_columns:
-            sql = (
-                "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
-            )
-            rows = await self._source.fetch(sql, table)
-            self._known_columns[table] = [row[0] for row in rows if (table, row[0]) != ("storage_jobs", "id")]
-        return self._known_columns[table]
-
     async def _take_reads(self) -> None:
         """Have the read markers at the target: they move without an entry."""
         rooms = [room_id for room_id, _ in await self._rooms()]
@@ -298,28 +152,14 @@ class BucketMove:
             raise Conflict(f"Bucket {self._bucket} has other rooms after copying: it stays where it is.")
 
 
-@asynccontextmanager
-async def _alone(connection: Any) -> AsyncIterator[None]:
-    """Hold the buckets of a database alone: every transaction that read them has ended."""
-    for left in reversed(range(LOCK_TRIES)):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
-                await connection.execute("LOCK TABLE buckets IN ACCESS EXCLUSIVE MODE")
-                yield
-        except asyncpg.LockNotAvailableError:
-            if not left:
-                raise Conflict("There is always somebody who writes for long: move it at a quieter hour.") from None
-            await asyncio.sleep(LOCK_PAUSE_S)
-        else:
-            return
-
-
 async def clean(connection: Any, bucket: int) -> None:
     """Delete what a bucket left behind in a database that it is not in. May be done again."""
+    if bucket >= USERS:
+        await clean_users(connection, bucket)
+        return
     for room_id, _ in await connection.fetch(_ROOMS, bucket):
         async with connection.transaction():
-            if not await connection.fetchval(_NOT_HERE, bucket):
+            if not await connection.fetchval(NOT_HERE, bucket):
                 raise Conflict(f"Bucket {bucket} is here: nothing of it is deleted.")
             for table in _TABLES:
                 await connection.execute(f"DELETE FROM {table} WHERE room_id = $1", room_id)  # nosec B608 - our own names
@@ -334,7 +174,7 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
 
     Args:
         urls: Name → address of every database; home is the first.
-        bucket: Which one.
+        bucket: Which one: 0–255 of rooms, 256–511 of users.
         to: Where it shall be.
 
     Raises:
@@ -348,8 +188,11 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         home = next(iter(connections.values()))
         if not await home.fetchval("SELECT pg_try_advisory_lock($1::int, $2::int)", OWNER, bucket):  # Let go with the connection.
             raise Conflict(f"Somebody else moves bucket {bucket}.")
-        await require_known(home, len(urls) - 1)
-        await _require_no_job(connections.values())
+        await require_known(home, len(urls) - 1, users=bucket >= USERS)
+        if bucket >= USERS:
+            await home.execute("COMMENT ON TABLE alembic_version IS 'serves 0011'")  # Older ones would look for users at home.
+        else:
+            await _require_no_job(connections.values())
         here = await _owner(connections, bucket)
         for name, connection in connections.items():
             if name not in {here, to}:
@@ -358,11 +201,12 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
             await connections[to].execute(
                 "UPDATE buckets SET state = 'absent', shard = '' WHERE bucket = $1 AND state = 'away'", bucket
             )  # fmt: skip
-            return await BucketMove(connections[here], connections[to], bucket, (here, to)).run()
+            kind = UserMove if bucket >= USERS else BucketMove
+            return await kind(connections[here], connections[to], bucket, (here, to)).run()
         for name, connection in connections.items():
             if name != to:
                 await clean(connection, bucket)
-        return BucketMoved(bucket, here, to)
+        return BucketMoved(bucket % USERS, here, to, "users" if bucket >= USERS else "rooms")
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Shutdown(f"The move of bucket {bucket} was interrupted, begin it again: {error}") from error
     finally:
@@ -391,14 +235,7 @@ async def _owner(connections: Mapping[str, Any], bucket: int) -> str:
             if row is not None and row["state"] == AWAY and row["shard"] in said and said[row["shard"]]["state"] == ABSENT
         ]
         if here:
-            await connections[here[0]].execute(_ARRIVE, bucket)
+            await connections[here[0]].execute(ARRIVE, bucket)
     if len(here) != 1:
         raise Conflict(f"Bucket {bucket} is in {len(here)} databases: {', '.join(here) or 'none'}.")
     return str(here[0])
-
-
-async def _index(connection: Any) -> None:
-    """Have the rooms of a bucket found without reading all rooms; made beside whoever writes."""
-    for row in await connection.fetch("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'rooms'::regclass"):
-        name = f"{row[0]}_bucket"
-        await connection.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {row[0]} (securechat_bucket(id))")

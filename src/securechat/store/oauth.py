@@ -22,10 +22,8 @@ KEPT_MS: Final = 86_400_000
 _EXTERNAL: Final = "id, user_id, issuer, subject, name, created_at, last_used_at"
 _APP: Final = "id, name, secret_hash, redirect_uris, scopes, device_flow, created_by, created_at"
 _CODE: Final = "hash, app, scopes, expires_at, user_id, redirect_uri, challenge, user_code, decision, used_at, device_id, polled_at"
-_WAYS: Final = (
-    "(SELECT count(*) FROM users WHERE id = ? AND password_hash IS NOT NULL)"
-    " + (SELECT count(*) FROM passkeys WHERE user_id = ?) + (SELECT count(*) FROM externals WHERE user_id = ?)"
-)
+_WAYS: Final = "(SELECT count(*) FROM passkeys WHERE user_id = ?) + (SELECT count(*) FROM externals WHERE user_id = ?)"
+"""Into an account, beside its password."""
 
 
 class SqlOAuth:
@@ -38,61 +36,76 @@ class SqlOAuth:
 
     def __init__(self, database: Database, audit: SqlAudit | None = None) -> None:
         self._db = database
+        self._users = database.users
         self._audit = audit or SqlAudit(database)
 
     # ── accounts at other providers ──────────────────────────────────────────────────────────────────────────────────
 
     async def external(self, issuer: str, subject: str) -> ExternalRecord | None:
         """See `OAuthStore.external`."""
-        rows = await self._db.read(f"SELECT {_EXTERNAL} FROM externals WHERE issuer = ? AND subject = ?", (issuer, subject))
+        sql = f"SELECT {_EXTERNAL} FROM externals WHERE issuer = ? AND subject = ?"
+        rows = await self._users.read_named("external", _external_key(issuer, subject), sql, (issuer, subject))
         return ExternalRecord(*rows[0]) if rows else None
 
     async def externals(self, user_id: str) -> list[ExternalRecord]:
         """See `OAuthStore.externals`."""
-        rows = await self._db.read(f"SELECT {_EXTERNAL} FROM externals WHERE user_id = ? ORDER BY created_at, id", (user_id,))
-        return [ExternalRecord(*row) for row in rows]
+        sql = f"SELECT {_EXTERNAL} FROM externals WHERE user_id = ? ORDER BY created_at, id"
+        return [ExternalRecord(*row) for row in await self._users.read(user_id, sql, (user_id,))]
 
     async def add_external(self, record: ExternalRecord, event: AuditEvent) -> bool:
         """See `OAuthStore.add_external`."""
-        async with self._db.transaction() as transaction:
-            added = await _insert_external(transaction, record)
-            if added:
-                await self._audit.append(transaction, [event])
+        try:
+            async with self._users.claiming("external", _external_key(record.issuer, record.subject), record.user_id) as (_, own):
+                added = await _insert_external(own, record)
+                if added:
+                    await self._audit.remember(own, [event])
+        except Duplicate:
+            return False
+        await self._settle(own)
         return added
 
     async def register_external(self, user: User, record: ExternalRecord, at: int, event: AuditEvent) -> None:
-        """See `OAuthStore.register_external`."""
+        """See `OAuthStore.register_external`.
+
+        In another database, the account at the provider is stored before the user is: as long as there is no name that leads to it,
+        it is nobody's.
+        """
         try:
-            async with self._db.transaction() as transaction:
-                await claim(transaction, "username", user.username, user.id)
-                await transaction.execute(
+            async with self._users.transactions(user.id) as (home, own):
+                await claim(home, "username", user.username, user.id)
+                await home.execute(
                     "INSERT INTO users (id, username, display_name, name_key, role, created_at) VALUES (?, ?, ?, ?, ?, ?)",
                     (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, at),
                 )
-                if not await _insert_external(transaction, record):
+                free = await claim_free(home, "external", _external_key(record.issuer, record.subject), user.id)
+                if not free or not await _insert_external(own, record):
                     raise Conflict("This account opens an account here already.")
-                await self._audit.append(transaction, [event])
+                await self._audit.append(home, [event])
         except Duplicate as error:
             raise NameTaken(f"The username {user.username} is taken.", field="username") from error
 
-    async def use_external(self, external_id: str, at: int) -> None:
+    async def use_external(self, user_id: str, external_id: str, at: int) -> None:
         """See `OAuthStore.use_external`."""
-        await self._write("UPDATE externals SET last_used_at = ? WHERE id = ?", (at, external_id), None)
+        async with self._users.transaction(user_id) as own:
+            await own.execute("UPDATE externals SET last_used_at = ? WHERE user_id = ? AND id = ?", (at, user_id, external_id))
 
     async def remove_external(self, user_id: str, external_id: str, event: AuditEvent) -> bool:
         """See `OAuthStore.remove_external`."""
-        sql = f"DELETE FROM externals WHERE id = ? AND user_id = ? AND {_WAYS} > 1 RETURNING issuer, subject"
-        async with self._db.transaction() as transaction:
-            await lock_user(transaction, user_id)
-            rows = await transaction.execute(sql, (external_id, user_id, user_id, user_id, user_id))
+        sql = f"DELETE FROM externals WHERE id = ? AND user_id = ? AND {_WAYS} > ? RETURNING issuer, subject"
+        async with self._users.transactions(user_id) as (home, own):
+            user = await lock_user(home, user_id)
+            others = 0 if user is not None and user[0] is not None else 1
+            rows = await own.execute(sql, (external_id, user_id, user_id, user_id, others))
             if rows:
-                await release(transaction, "external", user_id, _external_key(*rows[0]))
-                await self._audit.append(transaction, [event])
+                await release(home, "external", user_id, _external_key(*rows[0]))
+                await self._audit.remember(own, [event])
+        await self._settle(own)
         return bool(rows)
 
     async def count_ways_in(self, user_id: str) -> int:
         """See `OAuthStore.count_ways_in`."""
-        return int((await self._db.read(f"SELECT {_WAYS}", (user_id, user_id, user_id)))[0][0])
+        ((ways,),) = await self._users.read(user_id, f"SELECT {_WAYS}", (user_id, user_id))
+        return int(ways) + len(await self._db.read("SELECT 1 FROM users WHERE id = ? AND password_hash IS NOT NULL", (user_id,)))
 
     # ── apps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,10 +132,8 @@ class SqlOAuth:
             if not await transaction.execute("DELETE FROM apps WHERE id = ? RETURNING id", (app_id,)):
                 return None
             await transaction.execute("DELETE FROM codes WHERE app = ?", (app_id,))
-            ended = await transaction.execute(
-                "UPDATE devices SET revoked_at = ?, refresh_hash = NULL WHERE app = ? AND revoked_at IS NULL RETURNING user_id, id",
-                (at, app_id),
-            )
+            sql = "UPDATE devices SET revoked_at = ?, refresh_hash = NULL WHERE app = ? AND revoked_at IS NULL"
+            ended = await self._users.change_all(transaction, sql, (at, app_id))  # Nobody opens one: the codes are held.
             await self._audit.append(transaction, [event])
         return [(row[0], row[1]) for row in ended]
 
@@ -164,25 +175,28 @@ class SqlOAuth:
 
     async def use_code(self, code_hash: str, device: ScopedDevice, event: AuditEvent) -> bool:
         """See `OAuthStore.use_code`."""
-        async with self._db.transaction() as transaction:
+        async with self._users.transactions(device.user_id) as (home, own):
             sql = "UPDATE codes SET used_at = ?, device_id = ? WHERE hash = ? AND used_at = 0 RETURNING hash"
-            if not await transaction.execute(sql, (device.created_at, device.id, code_hash)):
+            if not await home.execute(sql, (device.created_at, device.id, code_hash)):
                 return False
-            await _insert_device(transaction, device)
-            await self._audit.append(transaction, [event])
+            await _insert_device(own, device)
+            await self._audit.remember(own, [event])
+        await self._settle(own)
         return True
 
     # ── sessions of apps, and personal tokens ────────────────────────────────────────────────────────────────────────
 
     async def add_scoped_device(self, device: ScopedDevice, event: AuditEvent) -> None:
         """See `OAuthStore.add_scoped_device`."""
-        async with self._db.transaction() as transaction:
-            await _insert_device(transaction, device)
-            await self._audit.append(transaction, [event])
+        async with self._users.transaction(device.user_id) as own:
+            await _insert_device(own, device)
+            await self._audit.remember(own, [event])
+        await self._settle(own)
 
     async def scoped_devices(self, user_id: str) -> list[ScopedDevice]:
         """See `OAuthStore.scoped_devices`."""
-        rows = await self._db.read(
+        rows = await self._users.read(
+            user_id,
             "SELECT id, user_id, name, app, scopes, created_at, last_seen_at, address, expires_at FROM devices"
             " WHERE user_id = ? AND app IS NOT NULL AND revoked_at IS NULL ORDER BY created_at DESC, id",
             (user_id,),
@@ -194,16 +208,23 @@ class SqlOAuth:
 
     async def end_app(self, user_id: str, app_id: str, at: int, event: AuditEvent) -> list[str]:
         """See `OAuthStore.end_app`."""
-        rows = await self._write(
-            "UPDATE devices SET revoked_at = ?, refresh_hash = NULL WHERE user_id = ? AND app = ? AND revoked_at IS NULL"
-            " RETURNING id",
-            (at, user_id, app_id),
-            event,
-        )
+        async with self._users.transaction(user_id) as own:
+            rows = await own.execute(
+                "UPDATE devices SET revoked_at = ?, refresh_hash = NULL WHERE user_id = ? AND app = ? AND revoked_at IS NULL"
+                " RETURNING id",
+                (at, user_id, app_id),
+            )
+            if rows:
+                await self._audit.remember(own, [event])
+        await self._settle(own)
         return [str(row[0]) for row in rows]
 
+    async def _settle(self, own: Transaction) -> None:
+        if own.away:
+            await self._audit.settle()
+
     async def _write(self, sql: str, values: Sequence[object], event: AuditEvent | None) -> list[Row]:
-        """Execute one statement; what is to be remembered is written if it returned a row."""
+        """Execute one statement at home; what is to be remembered is written if it returned a row."""
         async with self._db.transaction() as transaction:
             rows = await transaction.execute(sql, values)
             if rows and event is not None:
@@ -212,8 +233,6 @@ class SqlOAuth:
 
 
 async def _insert_external(transaction: Transaction, record: ExternalRecord) -> bool:
-    if not await claim_free(transaction, "external", _external_key(record.issuer, record.subject), record.user_id):
-        return False
     rows = await transaction.execute(
         f"INSERT INTO externals ({_EXTERNAL}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",  # nosec B608 - our own names
         (

@@ -23,7 +23,7 @@ _NONCE_BYTES: Final = 12
 
 
 async def take_over(database: Database, box: SecretBox, path: Path) -> int:
-    """Seal the secrets of authenticator apps anew, in one transaction, and remove the old key; return how many there were.
+    """Seal the secrets of authenticator apps anew, and remove the old key; return how many there were.
 
     It may end anywhere and be done again: what the old key does not open was taken over already.
 
@@ -33,20 +33,24 @@ async def take_over(database: Database, box: SecretBox, path: Path) -> int:
         path: The old key file; nothing is done where there is none.
 
     Raises:
-        Shutdown: The old key is damaged. It is not removed.
+        Shutdown: The old key is damaged, or a database does not answer. It is not removed.
     """
     key = await asyncio.to_thread(_read, path)
     if not key:
         return 0
     old = AESGCM(key)
     count = 0
-    async with database.transaction() as transaction:
-        for user_id, sealed in await transaction.execute("SELECT user_id, sealed_secret FROM totp", ()):
-            secret = _opened(old, bytes(sealed), f"totp:{user_id}")
-            if secret is not None:
-                fresh = box.seal(secret, purpose="totp", owner=user_id)
-                await transaction.execute("UPDATE totp SET sealed_secret = ? WHERE user_id = ?", (fresh, user_id))
-                count += 1
+    rows, whole = await database.users.read_all("SELECT user_id, sealed_secret FROM totp")
+    if not whole:
+        raise Shutdown(f"Not all databases answer: {path} is needed for what is in them.")
+    for user_id, sealed in rows:
+        secret = _opened(old, bytes(sealed), f"totp:{user_id}")
+        if secret is not None:
+            fresh = box.seal(secret, purpose="totp", owner=user_id)
+            async with database.users.transaction(user_id) as own:
+                sql = "UPDATE totp SET sealed_secret = ? WHERE user_id = ? AND sealed_secret = ?"
+                await own.execute(sql, (fresh, user_id, sealed))
+            count += 1
     await asyncio.to_thread(path.unlink)
     log.info("secrets sealed anew with the storage keys", extra={"count": count})
     return count

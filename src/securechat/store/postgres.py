@@ -17,9 +17,10 @@ from typing import Any, Final
 import asyncpg
 
 from securechat.errors import Conflict, Shutdown
-from securechat.store.database import Dialect, Duplicate, Row
+from securechat.store.database import Dialect, Duplicate, Row, UserRows
 from securechat.store.migrate import HEAD, SERVES, require_known, statements
 from securechat.store.postgres_pool import CONNECT_S, GONE, NOT_NOW, OPTIONS, AnswerLost, PostgresPool, TryAgain, unavailable
+from securechat.store.user_rows import UsersHere
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,10 @@ class PostgresTransaction:
 
     Attributes:
         names_elsewhere: Whether names of rooms are claimed in another database, by who uses this transaction.
+        away: See `Transaction.away`.
     """
 
-    __slots__ = ("_connection", "changed", "names_elsewhere")
+    __slots__ = ("_connection", "away", "changed", "names_elsewhere")
 
     dialect = Dialect.POSTGRESQL
 
@@ -69,6 +71,7 @@ class PostgresTransaction:
         self._connection = connection
         self.changed = 0
         self.names_elsewhere = False
+        self.away = False
 
     async def execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """See `Transaction.execute`."""
@@ -108,12 +111,14 @@ class PostgresDatabase:
 
     Attributes:
         pool: The same.
+        users: See `Database.users`.
     """
 
     dialect = Dialect.POSTGRESQL
 
     def __init__(self, pool: PostgresPool) -> None:
         self.pool = pool
+        self.users: UserRows = UsersHere(self)
 
     @property
     def parts(self) -> Sequence[PostgresDatabase]:

@@ -24,6 +24,8 @@ SERVING: Final = 0x5EC_5E4E
 LEADING: Final = 0x5EC_1EAD
 KNOWS: Final = 0x5EC_5AAD
 """First key; the second one is how many."""
+USERS_TOO: Final = 1_000
+"""More than that: this server looks for what hangs off users in them, too."""
 LOOK_S: Final = 2.0
 """Between two looks whether the connection lives, and whether there is nobody who leads."""
 PATIENCE_S: Final = 6.0
@@ -78,9 +80,9 @@ class ServerLocks:
         Raises:
             Shutdown: The database does not answer.
         """
-        before, self._knows = self._knows, shards
+        before, self._knows = self._knows, USERS_TOO + shards
         try:
-            await self._connection.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, shards)
+            await self._connection.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, self._knows)
             await self._connection.execute("SELECT pg_advisory_unlock_shared($1, $2)", KNOWS, before)
         except (*NOT_NOW, asyncpg.PostgresError) as error:
             raise Shutdown(f"The database does not take us: {error}") from error
@@ -147,8 +149,13 @@ class ServerLocks:
                 await connection.close(timeout=1)
 
 
-async def require_known(connection: Any, shards: int) -> None:
+async def require_known(connection: Any, shards: int, *, users: bool = False) -> None:
     """Refuse what wants every server to know of this many shards.
+
+    Args:
+        connection: To home.
+        shards: How many.
+        users: Whether it is about users: servers of before 0011 look for them at home.
 
     Raises:
         Conflict: One does not.
@@ -156,10 +163,10 @@ async def require_known(connection: Any, shards: int) -> None:
     count = await connection.fetchval(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid < $2 AND objsubid = 2"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        KNOWS, shards,
+        KNOWS, shards + (USERS_TOO if users else 0),
     )  # fmt: skip
     if count:
         raise Conflict(
-            f"{count} of the servers that run do not know of all databases: they would not find the rooms. Start them again, with"
-            " the same database_shards (docs/howto/shards.md)."
+            f"{count} of the servers that run do not know of all databases: they would not find what is moved. Start them again, in"
+            " this version and with the same database_shards (docs/howto/shards.md)."
         )

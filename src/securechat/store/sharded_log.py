@@ -16,18 +16,14 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from securechat.domain.accounts import User
-from securechat.domain.audit import AuditEvent
 from securechat.domain.commands import Rooms, RoomSummary
 from securechat.domain.entries import EntryType, Page
-from securechat.domain.ids import new_id
 from securechat.domain.ports import LogTransaction, Moved, RoomBatch
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import Unavailable
 from securechat.store.audit import SqlAudit
-from securechat.store.buckets import BUCKETS, GONE, Elsewhere, bucket_of
+from securechat.store.buckets import BUCKETS, GONE, PAUSE_S, WAIT_S, Elsewhere, bucket_of
 from securechat.store.database import Duplicate, Row
 from securechat.store.log_reads import by_user
 from securechat.store.names import claim_free
@@ -44,12 +40,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-WAIT_S: Final = 10.0
-"""How long a commit waits for a bucket that is being moved."""
-PAUSE_S: Final = 0.02
 NAME_WAIT_MS: Final = 500
 """How long a commit waits for a room that has a name it wants. Two may want each other's, in two databases: neither sees that."""
-RELAY_AGAIN_S: Final = 5.0
 
 _PEER: Final = (
     " CASE WHEN r.kind = 'direct' THEN (SELECT p.user_id FROM members p"
@@ -81,8 +73,6 @@ _HOLD: Final = (
     "INSERT INTO rooms (id, kind, name, name_key, topic, created_at) VALUES ($1, '', '', '', '', 0) ON CONFLICT DO NOTHING"
 )
 
-_events_of: Final = msgspec.json.Decoder(list[AuditEvent]).decode
-
 
 class ShardLog(PostgresLog):
     """The log of the rooms of one database.
@@ -104,11 +94,9 @@ class ShardLog(PostgresLog):
 
     async def _finish(self, transaction: PostgresTransaction, tried: Locked) -> None:
         """See `PostgresLog._finish`. The names come last: whoever sees one claimed finds its room locked until this is decided."""
-        if tried.recorded and self._at_home:
-            await self._audit.append(transaction, tried.recorded)
-        elif tried.recorded:
-            events = msgspec.json.encode(tried.recorded).decode()
-            await transaction.fetch("INSERT INTO audit_pending (id, events) VALUES ($1, $2)", new_id("aup"), events)
+        if tried.recorded:
+            transaction.away = not self._at_home
+            await self._audit.remember(transaction, tried.recorded)
         named = {each.room for each in tried.of(EntryType.ROOM_CREATED, EntryType.ROOM_UPDATED)}
         for room_id in sorted(named):
             state = tried.rooms[room_id]
@@ -183,19 +171,8 @@ class ShardLog(PostgresLog):
         Raises:
             Unavailable: One of the two databases does not answer.
         """
-        if self._at_home:
-            return
-        for pending, events in await self._postgres.fetch("SELECT id, events FROM audit_pending ORDER BY id"):
-            async with self._shards.home.transaction() as transaction:
-                taken = "INSERT INTO audit_taken (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id"
-                # Whoever finds it gone again was late: somebody else took it, and forgot by now that they had.
-                waits = "SELECT 1 FROM audit_pending WHERE id = $1"
-                if await transaction.fetch(taken, pending) and await self._postgres.fetch(waits, pending):
-                    await self._audit.append(transaction, _events_of(events))
-            async with self._postgres.transaction() as transaction:
-                await transaction.fetch("DELETE FROM audit_pending WHERE id = $1", pending)
-            async with self._shards.home.transaction() as transaction:
-                await transaction.fetch("DELETE FROM audit_taken WHERE id = $1", pending)
+        if not self._at_home:
+            await self._audit.take_from(self._postgres)
 
 
 class ShardedLog:
@@ -210,8 +187,8 @@ class ShardedLog:
     def __init__(self, shards: ShardedDatabase, audit: SqlAudit, sealing: Sealing) -> None:
         self._shards = shards
         self._logs = [ShardLog(shards, number, audit, sealing) for number in range(len(shards.parts))]
+        self._audit = audit
         self._relayed = False
-        self._relaying: asyncio.Task[None] | None = None
 
     # ── commits ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,21 +240,7 @@ class ShardedLog:
         return result
 
     async def _relay(self) -> None:
-        again = False
-        for part in self._logs:
-            try:
-                await part.relay()
-            except Unavailable:
-                again = True
-        if again:
-            log.warning("the audit log does not take it yet")
-            if self._relaying is None or self._relaying.done():
-                self._relaying = asyncio.create_task(self._relay_later(), name="audit-relay")
-
-    async def _relay_later(self) -> None:
-        await asyncio.sleep(RELAY_AGAIN_S)
-        self._relaying = None
-        await self._relay()
+        await self._audit.settle()
 
     def hear(self, batches: Sequence[RoomBatch]) -> None:
         """See `LogStore.hear`."""

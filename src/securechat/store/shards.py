@@ -1,8 +1,8 @@
-"""ShardedDatabase: the home database, and others that rooms live in.
+"""ShardedDatabase: the home database, and others that rooms live in, and what hangs off users.
 
-Home has everything that belongs to no room (accounts, names, keys of keys, the audit log) and, at first, all rooms. Which buckets
-are where, each database says for itself, in a table that is read inside of the transactions that it guards. So what is in memory
-here is only a guess: a wrong one is found out by whoever acts on it, and then read again.
+Home has everything that belongs to no room and no user (users themselves, names, keys of keys, the audit log) and, at first, all
+of it. Which buckets are where, each database says for itself, in a table that is read inside of the transactions that it guards.
+So what is in memory here is only a guess: a wrong one is found out by whoever acts on it, and then read again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import msgspec
 
 from securechat.domain.ids import new_id
 from securechat.errors import Conflict, Shutdown, Unavailable
-from securechat.store.buckets import ABSENT, AWAY, BUCKETS, bucket_of
+from securechat.store.buckets import ABSENT, ALL, AWAY, BUCKETS, USERS, bucket_of
 from securechat.store.database import Row
 from securechat.store.migrate import HEAD
 from securechat.store.postgres import PostgresDatabase, current_postgres, open_pool, read_all
 from securechat.store.postgres_pool import RETRY_MS, PostgresPool
+from securechat.store.spread_users import SpreadUsers
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ class ShardedDatabase(PostgresDatabase):
         self.home = PostgresDatabase(pool)
         self.names = [HOME, *others]
         self._parts: list[PostgresDatabase] = [self, *others.values()]
-        self._places = [0] * BUCKETS
+        self._places = [0] * ALL
         self._reading: asyncio.Task[bool] | None = None
+        self.users = SpreadUsers(self)
 
     @property
     def parts(self) -> Sequence[PostgresDatabase]:
@@ -78,9 +80,14 @@ class ShardedDatabase(PostgresDatabase):
         return self._parts[self.place(room_id)]
 
     def buckets(self, name: str) -> list[int]:
-        """Return what a database has."""
+        """Return which buckets of rooms a database has."""
         place = self.names.index(name)
         return [bucket for bucket in range(BUCKETS) if self._places[bucket] == place]
+
+    def user_buckets(self, name: str) -> list[int]:
+        """Return which buckets of users a database has, as numbers from 0 on."""
+        place = self.names.index(name)
+        return [bucket - USERS for bucket in range(USERS, ALL) if self._places[bucket] == place]
 
     async def refresh(self) -> bool:
         """Read where the buckets are, and return whether one is elsewhere than before. One reads for all who want it.
@@ -95,7 +102,7 @@ class ShardedDatabase(PostgresDatabase):
     async def _refresh(self) -> bool:
         for _ in range(READ_TRIES):
             said = await asyncio.gather(*(self._not_plain(part) for part in self._parts))
-            here = [[place for place, rows in enumerate(said) if _is_here(rows, bucket)] for bucket in range(BUCKETS)]
+            here = [[place for place, rows in enumerate(said) if _is_here(rows, bucket)] for bucket in range(ALL)]
             if all(len(places) < 2 for places in here):
                 break
             await asyncio.sleep(READ_PAUSE_S)  # It left the one after that was asked, and came to the other before.
@@ -173,7 +180,7 @@ async def open_sharded(home: PostgresDatabase, urls: Mapping[str, str], *, conne
     try:
         known = await registered(home)
         if unknown := sorted(set(known.names) - set(urls)):
-            raise Shutdown(f"Rooms live in {', '.join(unknown)}, too: database_shards has to say where that is.")  # noqa: TRY301 - one way out
+            raise Shutdown(f"Rooms or users live in {', '.join(unknown)}, too: database_shards has to say where that is.")  # noqa: TRY301 - one way out
         for name in known.names:
             others[name] = PostgresDatabase(await open_pool(urls[name], connections=connections))
             await _require_own(others[name], known.store, name)
@@ -226,7 +233,7 @@ async def add(home: PostgresDatabase, name: str, url: str) -> None:
     part = PostgresDatabase(await open_pool(url, connections=3))
     try:
         async with part.transaction() as transaction:
-            ((filled,),) = await transaction.fetch("SELECT EXISTS (SELECT 1 FROM rooms) OR EXISTS (SELECT 1 FROM users)")
+            filled = any([await transaction.fetch(f"SELECT 1 FROM {table} LIMIT 1") for table in ("rooms", "users", "devices")])
             rows = await transaction.fetch("SELECT value FROM settings WHERE key = $1", SHARD)
             mine = rows and msgspec.json.decode(rows[0][0]) == [store, name]
             if not mine and (filled or rows):
@@ -234,7 +241,7 @@ async def add(home: PostgresDatabase, name: str, url: str) -> None:
             if not mine:
                 own = msgspec.json.encode([store, name]).decode()
                 await transaction.fetch("INSERT INTO settings (key, value) VALUES ($1, $2)", SHARD, own)
-                await transaction.fetch("INSERT INTO buckets SELECT each, 'absent', '' FROM generate_series(0, 255) AS each")
+                await transaction.fetch("INSERT INTO buckets SELECT each, 'absent', '' FROM generate_series(0, 511) AS each")
         names = msgspec.json.encode(Registered(store, sorted({*known.names, name}))).decode()
         async with home.transaction() as transaction:
             await transaction.fetch(

@@ -17,6 +17,7 @@ import apsw
 from securechat.errors import Unavailable
 from securechat.store.database import Dialect, Duplicate, Row
 from securechat.store.disk_thread import DiskThread
+from securechat.store.user_rows import UsersHere
 
 _TAKEN: Final = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY}
 CHECKPOINT_PAGES: Final = 16_000
@@ -38,6 +39,7 @@ class SqliteTransaction:
     __slots__ = ("_before", "_writer", "committed")
 
     dialect = Dialect.SQLITE
+    away = False
 
     def __init__(self, writer: apsw.Connection) -> None:
         self._writer = writer
@@ -82,6 +84,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.users = UsersHere(self)
         self._writer = _connect(path)
         self._reader = _connect(path)
         self._checkpointer = _connect(path)

@@ -119,10 +119,13 @@ class AccountStore(Protocol):
     async def device(self, device_id: str) -> DeviceRecord | None:
         """Find a device."""
 
-    async def session(self, *, device_id: str = "", token_hash: str = "", blocks: bool = False) -> SessionRecord | None:
+    async def session(
+        self, *, user_id: str = "", device_id: str = "", token_hash: str = "", blocks: bool = False
+    ) -> SessionRecord | None:
         """Find a device, by its id or by the hash of a token, with whose it is: one look, for everybody comes by here.
 
         Args:
+            user_id: Whose it is, if that is known: then it is found without asking every database. Nobody else's is found.
             device_id: Of the device; or
             token_hash: of a bot's token or a personal one.
             blocks: Whether it is to be told whom they blocked.
@@ -131,7 +134,7 @@ class AccountStore(Protocol):
     async def device_by_family(self, family_hash: str) -> DeviceRecord | None:
         """Find a device by the hash of what all its refresh tokens have in common."""
 
-    async def rotate_refresh(self, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
+    async def rotate_refresh(self, user_id: str, device_id: str, old_hash: str, new_hash: str, at: int, address: str) -> bool:
         """Replace the refresh token if it is still `old_hash`; return whether it was."""
 
     async def devices(self, user_id: str) -> list[Device]:

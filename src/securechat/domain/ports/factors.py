@@ -60,7 +60,7 @@ class FactorStore(Protocol):
     async def add_passkey(self, passkey: PasskeyRecord) -> bool:
         """Add a passkey; return False when there is one with this id already."""
 
-    async def use_passkey(self, passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
+    async def use_passkey(self, user_id: str, passkey_id: str, old_count: int, new_count: int, at: int) -> bool:
         """Note a use, if nobody else noted one since `old_count` was read; return whether it was so."""
 
     async def remove_passkey(self, user_id: str, passkey_id: str) -> bool:
@@ -81,11 +81,11 @@ class FactorStore(Protocol):
     async def clear_factors(self, user_id: str) -> None:
         """Remove everything of a user."""
 
-    async def confirmed_at(self, device_id: str) -> int:
+    async def confirmed_at(self, user_id: str, device_id: str) -> int:
         """Return when somebody last authenticated on a device in full, in milliseconds since 1970; 0 for never."""
 
-    async def confirm(self, device_id: str, at: int) -> None:
+    async def confirm(self, user_id: str, device_id: str, at: int) -> None:
         """Note that somebody did."""
 
     async def ended_since(self, at: int) -> list[tuple[str, str]]:
-        """Return (user id, device id) of the sessions that ended at this time or later."""
+        """Return (user id, device id) of the sessions that ended at this time or later, and of earlier ones not told yet."""

@@ -105,7 +105,7 @@ class OAuthStore(Protocol):
     async def register_external(self, user: User, record: ExternalRecord, at: int, event: AuditEvent) -> None:
         """Add an account without a password, and its link. Raises `NameTaken`, or `Conflict` when it is linked already."""
 
-    async def use_external(self, external_id: str, at: int) -> None:
+    async def use_external(self, user_id: str, external_id: str, at: int) -> None:
         """Note a use."""
 
     async def remove_external(self, user_id: str, external_id: str, event: AuditEvent) -> bool:

@@ -1,0 +1,841 @@
+"""What hangs off users, on three PostgreSQL servers: what crosses them, and buckets that move while people sign in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from securechat.domain.accounts import Device, User
+from securechat.domain.audit import AuditEvent, AuditRecord, Head, hash_after
+from securechat.domain.ports import AppRecord, AuditQuery, CodeRecord, ExternalRecord, PasskeyRecord, ScopedDevice
+from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
+from securechat.store import handing_over, spread_users
+from securechat.store import migrate as migrate_module
+from securechat.store import postgres as postgres_module
+from securechat.store.buckets import ABSENT, USERS, user_bucket_of
+from securechat.store.moving import move
+from securechat.store.moving_users import TABLES, UserMove
+from securechat.store.postgres import PostgresTransaction, migrate_postgres, open_postgres, read_all
+from securechat.store.session_locks import KNOWS, ServerLocks
+from securechat.store.shards import HOME, ShardedDatabase, open_sharded
+from securechat.store.spread_users import SpreadUsers
+from support.logs import opened
+from support.mover_death import Death, Killed
+from support.postgres import Postgres
+from support.stores import Place, StoreUnderTest
+from support.waiting import until
+
+pytestmark = pytest.mark.slow
+
+ANA, BOB, ZOE = "usr_ana", "usr_bob", "usr_zoe"
+"""In shard1, at home, and in shard2."""
+EVENT = AuditEvent(action="test.event")
+DEATHS = 12
+BUCKET = 7
+
+
+@pytest.fixture
+async def place(tmp_path: Path, postgres: Postgres, second: Postgres, third: Postgres) -> Place:
+    found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
+    return await found.spread(second, third)
+
+
+@pytest.fixture
+async def one(place: Place) -> AsyncIterator[StoreUnderTest]:
+    assert [(user_bucket_of(user) + 1) % 3 for user in (ANA, BOB, ZOE)] == [1, 0, 2]
+    async with opened(place) as store:
+        for user in (ANA, BOB, ZOE):
+            await add_user(store, user)
+        yield store
+
+
+@pytest.fixture
+async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
+    async with opened(place) as store:
+        yield store
+
+
+def urls(place: Place) -> dict[str, str]:
+    assert place.postgres is not None
+    return {HOME: place.postgres.url(place.name), **place.shards}
+
+
+def shards_of(store: StoreUnderTest) -> ShardedDatabase:
+    assert isinstance(store.database, ShardedDatabase)
+    return store.database
+
+
+async def add_user(store: StoreUnderTest, user: str, password: str | None = "hash") -> None:
+    await store.accounts.create_user(User(id=user, username=user[4:], display_name="x"), password, 1)
+
+
+async def log_in(store: StoreUnderTest, user: str, name: str, *, password: str | None = "hash", passkey: str | None = None) -> bool:
+    device = Device(id=f"dev_{name}", name="D", created_at=1, last_seen_at=1)
+    event = AuditEvent(action="session.create", actor=user, device=device.id)
+    return await store.accounts.recording(event).create_device(
+        device, user, refresh_hash=f"r{name}", refresh_family=f"f{name}", password_hash=password, passkey=passkey
+    )
+
+
+async def alive(store: StoreUnderTest, user: str, name: str) -> bool:
+    found = await store.accounts.session(user_id=user, device_id=f"dev_{name}")
+    return found is not None and not found.device.revoked
+
+
+def passkey(name: str, user: str) -> PasskeyRecord:
+    return PasskeyRecord(name, user, "Key", b"\x00cose", 0, 1, 0)
+
+
+def external(name: str, user: str, subject: str = "s") -> ExternalRecord:
+    return ExternalRecord(name, user, "https://i", subject, "name", 1, 0)
+
+
+def scoped(name: str, user: str) -> ScopedDevice:
+    return ScopedDevice(f"dev_{name}", user, "App", "app_1", ["profile"], 5, 5, refresh_hash=f"r{name}", refresh_family=f"f{name}")
+
+
+async def records(store: StoreUnderTest) -> list[AuditRecord]:
+    """Return the whole audit log, which is a chain."""
+    await store.audit.settle()
+    found: list[AuditRecord] = []
+    while page := await store.audit.page(AuditQuery(after=found[-1].n if found else 0), limit=500):
+        found += page
+    before: Head | None = None
+    for record in found:
+        assert record.n == (1 if before is None else before.n + 1)
+        assert record.hash == hash_after("0" * 64 if before is None else before.hash, replace_hash(record))
+        before = Head(record.chain, record.n, record.hash, record.at)
+    for part in store.database.parts:
+        assert await part.read("SELECT (SELECT count(*) FROM audit_pending), (SELECT count(*) FROM audit_taken)") == [(0, 0)]
+    return found
+
+
+def replace_hash(record: AuditRecord) -> AuditRecord:
+    return AuditRecord(**{name: getattr(record, name) for name in record.__struct_fields__ if name != "hash"})
+
+
+# ── what crosses databases ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def everything(store: StoreUnderTest, user: str) -> None:
+    """Have something of a user in every table."""
+    assert await log_in(store, user, user)
+    await store.accounts.set_block(user, "usr_x", on=True)
+    async with store.database.users.transaction(user) as own:
+        await own.execute("INSERT INTO commands (user_id, name, definition) VALUES (?, 'poll', '{}')", (user,))
+    assert await store.factors.set_totp(user, b"sealed", 7, 1)
+    assert await store.factors.add_passkey(passkey(f"key_{user}", user))
+    await store.factors.set_recovery_codes(user, ["x", "y"])
+    assert await store.oauth.add_external(external(f"ext_{user}", user, user), EVENT)
+
+
+async def test_what_hangs_off_users_lies_where_their_buckets_are_and_they_are_at_home(one: StoreUnderTest) -> None:
+    for user in (ANA, BOB, ZOE):
+        await everything(one, user)
+    home, first, second = one.database.parts
+    for part, user in ((home, BOB), (first, ANA), (second, ZOE)):
+        for table in TABLES:
+            assert await part.read(f"SELECT DISTINCT user_id FROM {table}") == [(user,)], table
+        assert len(await part.read("SELECT 1 FROM users")) == (3 if part is home else 0)
+        assert len(await part.read("SELECT 1 FROM names")) == (9 if part is home else 0)
+    assert await one.accounts.every_block() == {user: {"usr_x"} for user in (ANA, BOB, ZOE)}
+    assert [each.action for each in await records(one)] == ["session.create", "test.event"] * 3
+
+
+async def test_a_session_is_found_by_whatever_names_it(one: StoreUnderTest) -> None:
+    for user in (ANA, BOB, ZOE):
+        assert await log_in(one, user, user)
+        await one.accounts.set_block(user, "usr_x", on=True)
+        token = replace(scoped(f"t{user}", user), token_hash=f"t{user}")
+        await one.oauth.add_scoped_device(token, EVENT)
+        for by in (
+            {"device_id": f"dev_{user}"},
+            {"device_id": f"dev_{user}", "user_id": user},
+            {"token_hash": f"t{user}"},
+        ):
+            found = await one.accounts.session(**by, blocks=True)
+            assert found is not None
+            assert (found.user.id, found.device.user_id, found.blocked) == (user, user, ["usr_x"])
+        family = await one.accounts.device_by_family(f"f{user}")
+        assert family is not None
+        assert family.user_id == user
+    assert await one.accounts.session(device_id=f"dev_{ANA}", user_id=BOB) is None
+
+
+async def waits_for_a_lock(store: StoreUnderTest, task: asyncio.Task[Any]) -> None:
+    async with asyncio.timeout(10):
+        while not await store.database.parts[0].read("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            assert not task.done(), "it waited for nothing"
+            await asyncio.sleep(0.01)
+
+
+class Paused:
+    """Stops one who stores something, right after a statement and before the commit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
+        self.is_there, self.go_on = asyncio.Event(), asyncio.Event()
+        fetch = PostgresTransaction.fetch
+
+        async def paused(transaction: PostgresTransaction, sql: str, *values: object) -> list[Any]:
+            rows = await fetch(transaction, sql, *values)
+            if sql.startswith(statement) and not self.is_there.is_set():
+                self.is_there.set()
+                await self.go_on.wait()
+            return rows
+
+        monkeypatch.setattr(PostgresTransaction, "fetch", paused)
+
+
+@pytest.mark.parametrize("change", ["password", "disabled", "passkey"])
+async def test_what_ends_all_sessions_ends_one_that_is_being_opened(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The password was right when it was compared; the device is stored in another database than the password changes in."""
+    await one.factors.add_passkey(passkey("key", ANA))
+    paused = Paused(monkeypatch, "INSERT INTO devices")
+    opening = asyncio.create_task(log_in(one, ANA, "late", passkey="key"))
+    await paused.is_there.wait()
+
+    async def end() -> None:
+        if change == "password":
+            await other.accounts.update_user(ANA, password_hash="new")
+        elif change == "disabled":
+            await other.accounts.update_user(ANA, disabled_at=2)
+        else:
+            await other.factors.clear_factors(ANA)
+        await other.accounts.revoke_devices(ANA, None, 2)
+
+    ending = asyncio.create_task(end())
+    await waits_for_a_lock(other, ending)
+    paused.go_on.set()
+    await asyncio.gather(opening, ending)
+
+    assert not await alive(one, ANA, "late")
+    assert not await log_in(one, ANA, "later", passkey="key")
+
+
+async def test_the_user_is_locked_until_the_device_is_stored(
+    one: StoreUnderTest, other: StoreUnderTest, second: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right before the commit in the other database: what ends all sessions does not see the device yet."""
+    commits, go_on = asyncio.Event(), asyncio.Event()
+    execute = asyncpg.Connection.execute
+
+    async def paused(connection: Any, sql: str, *rest: Any, **more: Any) -> Any:
+        here = sql == "COMMIT" and not commits.is_set() and int(await connection.fetchval("SHOW port")) == second.port
+        if here:
+            commits.set()
+            await go_on.wait()
+        return await execute(connection, sql, *rest, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", paused)
+    opening = asyncio.create_task(log_in(one, ANA, "late"))
+    await commits.wait()
+
+    async def end() -> None:
+        await other.accounts.update_user(ANA, disabled_at=2)
+        await other.accounts.revoke_devices(ANA, None, 2)
+
+    ending = asyncio.create_task(end())
+    await waits_for_a_lock(other, ending)
+    go_on.set()
+    await asyncio.gather(opening, ending)
+    assert not await alive(one, ANA, "late")
+
+
+async def test_who_lost_the_lock_on_the_user_is_given_no_session(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the lock guarded may have changed: a device may be stored, of which nobody has the secret."""
+    paused = Paused(monkeypatch, "INSERT INTO devices")
+    opening = asyncio.create_task(log_in(one, ANA, "late"))
+    await paused.is_there.wait()
+    idle = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    assert await other.database.parts[0].read(idle) == [(True,)]
+    await other.accounts.update_user(ANA, password_hash="new")
+    await other.accounts.revoke_devices(ANA, None, 2)
+    paused.go_on.set()
+
+    with pytest.raises(Unavailable):
+        await opening
+
+
+async def test_a_code_opens_one_session_and_none_of_an_app_that_is_removed(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), EVENT)  # noqa: FBT003 - a record
+    for code in ("h1", "h2"):
+        await one.oauth.add_code(CodeRecord(code, "app_1", ["profile"], 1_000, ANA, "", "", decision="yes"), 1, None)
+    opened = await asyncio.gather(
+        *(store.oauth.use_code("h1", scoped(f"{at}", ANA), EVENT) for at, store in enumerate((one, other)))
+    )
+    assert sorted(opened) == [False, True]
+    for user in (BOB, ZOE):
+        await one.oauth.add_scoped_device(scoped(user, user), EVENT)
+    paused = Paused(monkeypatch, "INSERT INTO devices")
+    opening = asyncio.create_task(one.oauth.use_code("h2", scoped("late", ANA), EVENT))
+    await paused.is_there.wait()
+    removing = asyncio.create_task(other.oauth.remove_app("app_1", 9, EVENT))
+    await waits_for_a_lock(other, removing)
+    paused.go_on.set()
+
+    assert await opening
+    ended = await removing
+    assert ended is not None
+    assert {user for user, _ in ended} == {ANA, BOB, ZOE}
+    assert (ANA, "dev_late") in ended
+    assert not await alive(one, ANA, "late")
+    assert await one.value("SELECT count(*) FROM devices WHERE revoked_at IS NULL") == 0
+
+
+async def test_without_shards_nothing_is_asked_more(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
+    asked: list[str] = []
+
+    def told(name: str) -> None:
+        method = getattr(asyncpg.Connection, name)
+
+        async def tell(connection: Any, sql: str, *rest: Any, **more: Any) -> Any:
+            asked.append(sql.partition(" ")[0])
+            return await method(connection, sql, *rest, **more)
+
+        monkeypatch.setattr(asyncpg.Connection, name, tell)
+
+    async with opened(place) as store:
+        await add_user(store, ANA)
+        for name in ("execute", "fetch"):
+            told(name)
+        device = Device(id="dev_a", name="D", created_at=1, last_seen_at=1)
+        assert await store.accounts.create_device(device, ANA, refresh_hash="r", refresh_family="f", password_hash="hash")
+        assert asked == ["BEGIN", "SELECT", "INSERT", "COMMIT"]
+        asked.clear()
+        assert await store.accounts.session(user_id=ANA, device_id="dev_a", blocks=True) is not None
+        assert await store.accounts.device_by_family("f") is not None
+        assert asked == ["SELECT", "SELECT"]
+        asked.clear()
+        assert await store.accounts.rotate_refresh(ANA, "dev_a", "r", "s", 2, "")
+        assert await store.accounts.revoke_devices(ANA, None, 3) == ["dev_a"]
+        assert asked == ["BEGIN", "UPDATE", "COMMIT"] * 2
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_passkey_and_an_account_at_a_provider_are_of_one_user_over_all_databases(
+    one: StoreUnderTest, other: StoreUnderTest
+) -> None:
+    users = list(zip((ANA, BOB, ZOE), (one, other, one), strict=True))
+    added = await asyncio.gather(*(store.factors.add_passkey(passkey("key", user)) for user, store in users))
+    assert sorted(added) == [False, False, True]
+    linked = await asyncio.gather(*(store.oauth.add_external(external(f"e{user}", user), EVENT) for user, store in users))
+    assert sorted(linked) == [False, False, True]
+    found, known = await other.factors.passkey("key"), await one.oauth.external("https://i", "s")
+    assert found is not None
+    assert known is not None
+    assert (found.user_id, known.user_id) == (users[added.index(True)][0], users[linked.index(True)][0])
+    mine = known.user_id
+    twice = await asyncio.gather(*(one.oauth.add_external(external(f"{at}", mine, "t"), EVENT) for at in range(3)))
+    assert sorted(twice) == [False, False, True]
+    assert await one.oauth.remove_external(mine, f"{twice.index(True)}", EVENT)
+    for user, store in users:
+        assert not await store.factors.add_passkey(passkey("key", user))
+        assert not await store.oauth.add_external(external(f"again{user}", user), EVENT)
+    assert len(await records(one)) == 3
+    assert await one.value("SELECT count(*) FROM passkeys") == await one.value("SELECT count(*) FROM externals") == 1
+
+
+async def test_whoever_was_interrupted_after_claiming_a_name_can_go_on_and_so_can_others(
+    one: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Unavailable
+
+    for user in (ANA, ZOE):
+        with monkeypatch.context() as patch:
+            patch.setattr(SpreadUsers, "transactions", interrupted)
+            for add in (one.factors.add_passkey(passkey("key", ANA)), one.oauth.add_external(external("e", ANA), EVENT)):
+                with pytest.raises(Unavailable):
+                    await add
+        assert await one.value("SELECT count(*) FROM names WHERE kind <> 'username'") == 2
+        assert await one.factors.passkey("key") is None
+        assert await one.oauth.external("https://i", "s") is None
+        assert await one.factors.add_passkey(passkey("key", user))
+        assert await one.oauth.add_external(external("e", user), EVENT)
+        assert not await one.factors.add_passkey(passkey("key", BOB))
+        assert not await one.oauth.add_external(external("e2", BOB), EVENT)
+        found = await one.factors.passkey("key")
+        assert found is not None
+        assert found.user_id == user
+        assert await one.factors.remove_passkey(user, "key")
+        assert await one.oauth.remove_external(user, "e", EVENT)
+    assert await one.value("SELECT count(*) FROM names WHERE kind <> 'username'") == 0
+
+
+async def test_a_row_without_its_name_is_nobodys_way_in(one: StoreUnderTest) -> None:
+    """Two people lost their locks at once, or an account was not made to the end."""
+    assert await one.factors.add_passkey(passkey("key", BOB))
+    for user in (ANA, ZOE):
+        async with one.database.users.transaction(user) as own:
+            await own.execute("INSERT INTO passkeys VALUES ('key', ?, 'Key', ?, 0, 1, 0)", (user, b"thief"))
+    found = await one.factors.passkey("key")
+    assert found is not None
+    assert found.user_id == BOB
+    neighbour = next(f"usr_n{number}" for number in range(20) if shards_of(one).place_of(user_bucket_of(f"usr_n{number}")) == 0)
+    async with one.database.users.transaction(BOB) as own:
+        await own.execute("UPDATE passkeys SET user_id = ? WHERE user_id = ?", (neighbour, BOB))
+    assert await one.factors.passkey("key") is None, "the name is Bob's, the row beside it is not"
+    async with one.database.users.transaction(BOB) as own:
+        await own.execute("UPDATE passkeys SET user_id = ? WHERE user_id = ?", (BOB, neighbour))
+    assert await one.factors.remove_passkey(BOB, "key")
+    assert await one.factors.passkey("key") is None
+
+
+async def test_registering_with_a_provider_can_be_repeated_wherever_it_ended(
+    one: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = asyncpg.Connection.execute
+    first, other = (
+        next(f"usr_n{number}" for number in range(20) if shards_of(one).place_of(user_bucket_of(f"usr_n{number}")) == place)
+        for place in (1, 2)
+    )
+    user = User(id=first, username="new", display_name="New")
+
+    for end in (1, 2):  # At the commit in the shard, or at the one at home, which comes after it.
+        count = itertools.count(1)
+
+        async def dying(connection: Any, sql: str, *rest: Any, end: int = end, count: Any = count, **more: Any) -> Any:
+            if sql == "COMMIT" and next(count) == end:
+                connection.terminate()
+            return await commit(connection, sql, *rest, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncpg.Connection, "execute", dying)
+            with pytest.raises(Unavailable):
+                await one.oauth.register_external(user, external("e1", user.id, "new"), 1, EVENT)
+        assert await one.oauth.external("https://i", "new") is None
+        assert await one.accounts.account(username="new") is None
+    again = User(id=other, username="new", display_name="New")
+    await one.oauth.register_external(again, external("e2", other, "new"), 1, EVENT)
+    found = await one.oauth.external("https://i", "new")
+    assert found is not None
+    assert found.user_id == other
+    with pytest.raises(NameTaken):
+        await one.oauth.register_external(user, external("e3", user.id, "newer"), 1, EVENT)
+    third = User(id=user.id, username="newer", display_name="New")
+    with pytest.raises(Conflict):
+        await one.oauth.register_external(third, external("e3", user.id, "new"), 1, EVENT)
+    assert await one.accounts.account(username="newer") is None
+    assert len(await records(one)) == 1
+
+
+# ── what is down ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_database_that_does_not_answer_ends_nobodys_session(one: StoreUnderTest, third: Postgres) -> None:
+    for user in (ANA, BOB, ZOE):
+        assert await log_in(one, user, user)
+    assert await one.accounts.revoke_devices(ZOE, f"dev_{ZOE}", 50) == [f"dev_{ZOE}"]
+    assert await log_in(one, ZOE, "again")
+    await asyncio.to_thread(third.stop)
+    try:
+        for user in (ANA, BOB):
+            assert await alive(one, user, user)
+            assert await one.accounts.device_by_family(f"f{user}") is not None
+            assert await one.accounts.rotate_refresh(user, f"dev_{user}", f"r{user}", "next", 2, "")
+        assert await one.accounts.revoke_devices(ANA, None, 60) == [f"dev_{ANA}"]
+        for asked in (
+            one.accounts.device_by_family("fagain"),
+            one.accounts.session(token_hash="t"),
+            one.accounts.session(user_id=ZOE, device_id="dev_again"),
+            one.accounts.rotate_refresh(ZOE, "dev_again", "ragain", "next", 2, ""),
+            one.accounts.revoke_devices(ZOE, None, 60),
+            one.accounts.every_block(),
+            one.accounts.update_user(ZOE, password_hash="new"),
+            log_in(one, ZOE, "more"),
+        ):
+            with pytest.raises(Unavailable):
+                await asked
+        account = await one.accounts.account(user_id=ZOE)
+        assert account is not None
+        assert account.password_hash == "hash", "it would be changed, and her sessions would go on"
+        assert await one.accounts.update_user(ZOE, disabled_at=1)
+        assert await one.accounts.update_user(ZOE, enable=True)
+        assert await one.factors.ended_since(50) == [(ANA, f"dev_{ANA}")]
+        assert await one.factors.ended_since(70) == [(ANA, f"dev_{ANA}")], "until all answer, nothing is forgotten"
+    finally:
+        await asyncio.to_thread(third.start)
+    async with asyncio.timeout(5):
+        while True:
+            with suppress(Unavailable):
+                if await alive(one, ZOE, "again"):
+                    break
+            await asyncio.sleep(0.02)
+    assert sorted(await one.factors.ended_since(70)) == [(ANA, f"dev_{ANA}"), (ZOE, f"dev_{ZOE}")]
+    assert await one.factors.ended_since(70) == []
+
+
+# ── moving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def users_of_bucket(bucket: int, count: int) -> list[str]:
+    names = (f"usr_b{number}" for number in itertools.count())
+    return list(itertools.islice((name for name in names if user_bucket_of(name) == USERS + bucket), count))
+
+
+class Person:
+    """Somebody who signs in and out on many devices, by two servers; and a thief, who has their password until they change it.
+
+    What was acknowledged holds: a session that was opened is there, one that ended stays so, a token works once.
+    """
+
+    def __init__(self, stores: list[StoreUnderTest], user: str) -> None:
+        self.user = user
+        self.stores = itertools.cycle(stores)
+        self.password = "hash"
+        self.refresh: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.opened: dict[str, str] = {}
+        """Device → password that it was opened with."""
+        self.blocked: set[str] = set()
+        self.passkeys: set[str] = set()
+        self.step = 0
+        self.rounds = 0
+        self.refused = 0
+
+    async def live(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self.once(self.rounds)
+            except Unavailable:
+                self.refused += 1
+            self.rounds += 1
+
+    async def once(self, number: int) -> None:
+        name, store, user = f"{self.user}-{number}", next(self.stores), self.user
+        assert await log_in(store, user, name, password=self.password)
+        self.opened[name], self.refresh[name] = self.password, f"r{name}"
+        for _ in range(2):
+            new = f"{self.refresh[name]}+"
+            assert await next(self.stores).accounts.rotate_refresh(user, f"dev_{name}", self.refresh[name], new, number, "")
+            assert not await next(self.stores).accounts.rotate_refresh(user, f"dev_{name}", self.refresh[name], "x", number, "")
+            self.refresh[name] = new
+        found = await next(self.stores).accounts.device_by_family(f"f{name}")
+        assert found is not None
+        assert (found.user_id, found.refresh_hash) == (user, self.refresh[name])
+        self.step += 1
+        if number == 0:
+            assert await store.factors.set_totp(user, b"sealed", self.step, 1)
+        assert not await store.factors.use_totp(user, self.step - 1)
+        assert await next(self.stores).factors.use_totp(user, self.step + 1)
+        self.step += 1
+        assert await store.factors.add_passkey(passkey(f"key_{name}", user))
+        self.passkeys.add(f"key_{name}")
+        await store.accounts.set_block(user, name, on=True)
+        self.blocked.add(name)
+        if number % 2:
+            assert await next(self.stores).factors.remove_passkey(user, f"key_{name}")
+            self.passkeys.discard(f"key_{name}")
+            await next(self.stores).accounts.set_block(user, name, on=False)
+            self.blocked.discard(name)
+            assert await store.accounts.revoke_devices(user, f"dev_{name}", number) == [f"dev_{name}"]
+            self.ended.add(name)
+            await self.check_ended(name)
+        if number % 4 == 3:
+            old, self.password = self.password, f"hash{number}"
+            await store.accounts.update_user(user, password_hash=self.password)
+            await next(self.stores).accounts.revoke_devices(user, None, number)
+            self.ended |= self.refresh.keys()
+            for each in sorted(self.refresh)[-3:]:
+                await self.check_ended(each)
+            assert not await log_in(store, user, f"{name}-old", password=old)
+        assert set(await next(self.stores).accounts.blocks(user)) == self.blocked
+
+    async def check_ended(self, name: str) -> None:
+        for by in ({"user_id": self.user, "device_id": f"dev_{name}"}, {"device_id": f"dev_{name}"}):
+            found = await next(self.stores).accounts.session(**by)  # type: ignore[arg-type]
+            assert found is not None
+            assert found.device.revoked, f"{name} came back to life"
+        assert not await next(self.stores).accounts.rotate_refresh(self.user, f"dev_{name}", self.refresh[name], "x", 1, "")
+
+    async def steal(self, stop: asyncio.Event) -> None:
+        """Sign in all the time with the password that was right a moment ago."""
+        count = 0
+        while not stop.is_set():
+            password, name = self.password, f"{self.user}-thief{count}"
+            with suppress(Unavailable):
+                if await log_in(next(self.stores), self.user, name, password=password):
+                    self.opened[name] = password
+            count += 1
+
+    async def check(self, store: StoreUnderTest) -> None:
+        """Nothing is lost, nothing is there twice, and no session of an older password is alive."""
+        count = Counter([row[0] for row in await store.rows(f"SELECT substr(id, 5) FROM devices WHERE user_id = '{self.user}'")])
+        assert self.opened.keys() <= count.keys()
+        assert max(count.values()) == 1
+        for name in self.refresh.keys() & self.ended:
+            await self.check_ended(name)
+        here = {each.id[4:] for each in await store.accounts.devices(self.user)}
+        assert {self.opened[name] for name in here & self.opened.keys()} <= {self.password}
+        assert not here & self.ended
+        assert {name for name in self.refresh.keys() - self.ended if self.opened[name] == self.password} <= here
+        assert {each.id for each in await store.factors.passkeys(self.user)} == self.passkeys
+        totp = await store.factors.totp(self.user)
+        assert totp is not None
+        assert totp.last_step == self.step
+
+
+@asynccontextmanager
+async def living(stores: list[StoreUnderTest], users: list[str]) -> AsyncIterator[list[Person]]:
+    people = [Person(stores, user) for user in users]
+    for each in people:
+        await add_user(stores[0], each.user)
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(work(stop)) for each in people for work in (each.live, each.steal)]
+    try:
+        yield people
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def check(people: list[Person], stores: list[StoreUnderTest]) -> None:
+    for each in people:
+        assert each.refused == 0
+        for store in stores:
+            await each.check(store)
+    told = Counter(record.device for record in await records(stores[0]) if record.action == "session.create")
+    assert max(told.values()) == 1
+    assert {f"dev_{name}" for each in people for name in each.opened} <= told.keys()
+    stored = {row[0] for row in await stores[0].rows("SELECT id FROM devices")}
+    assert told.keys() == stored
+
+
+async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place: Place) -> None:
+    async with opened(place) as one, opened(place) as other:
+        users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
+        pauses = []
+        async with living([one, other], users) as people:
+            for to in ("shard1", "shard2", "shard1"):
+                goals = [each.rounds + 3 for each in people]
+                await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
+                done = await move(urls(place), USERS + BUCKET, to)
+                if done.source != to:
+                    pauses.append(done.pause_ms)
+                    assert (done.target, done.of) == (to, "users")
+            goals = [each.rounds + 3 for each in people]
+            await until(lambda: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)
+        assert max(pauses) < 3_000
+        print(f"pauses of {pauses} ms, {sum(each.rounds for each in people)} rounds")
+        await check(people, [one, other])
+        assert BUCKET in shards_of(one).user_buckets("shard1")
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(240)
+async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handing_over, "FENCE_S", 1.0)
+    users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
+    places = ["shard1", "shard2", HOME]
+    for each in places:  # Once for the indexes that a move makes.
+        await move(urls(place), USERS + BUCKET, each)
+    death = Death(monkeypatch)
+    async with opened(place) as one, opened(place) as other:
+        async with living([one, other], users) as people:
+            for each in places:
+                await move(urls(place), USERS + BUCKET, each)
+            statements = death.count // 3
+            to = places[0]
+            for kill in range(DEATHS):
+                at = 2 + kill * statements // DEATHS
+                death.left = at
+                with suppress(Killed, Shutdown):  # As after a lost connection, where it was in the middle of something.
+                    await move(urls(place), USERS + BUCKET, to)
+                death.left, death.connections = 10**9, []
+                print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
+                goals = [each.rounds + 1 for each in people]
+                await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
+                if kill % 2:
+                    assert (await move(urls(place), USERS + BUCKET, to)).target == to
+                    to = places[(places.index(to) + 1) % 3]
+            await move(urls(place), USERS + BUCKET, to)
+        assert statements > DEATHS
+        await check(people, [one, other])
+        for name, part in zip(places[2:] + places[:2], one.database.parts, strict=True):
+            for table in TABLES:
+                left = await part.read(f"SELECT count(*) FROM {table} WHERE securechat_bucket(user_id) = {BUCKET}")
+                assert name == to or left == [(0,)]
+
+
+@pytest.mark.parametrize("state", ["fenced", "away", "absent"])
+async def test_nobody_writes_for_a_user_who_is_not_here(
+    one: StoreUnderTest, place: Place, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread_users, "WAIT_S", 0.1)
+    monkeypatch.setattr(spread_users, "CHANGE_S", 0.1)
+    await everything(one, ANA)
+    bucket, there = user_bucket_of(ANA), place.shards["shard1"]
+    before = await one.rows("SELECT * FROM devices")
+    row = f"({bucket}, '{state}', 'nowhere', clock_timestamp() + interval '1 hour')"
+    await read_all(there, f"INSERT INTO buckets (bucket, state, shard, until) VALUES {row}")
+    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), EVENT)  # noqa: FBT003 - a record
+    await one.oauth.add_code(CodeRecord("h1", "app_1", ["profile"], 1_000, ANA, "", "", decision="yes"), 1, None)
+
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: log_in(one, ANA, "b"),
+        lambda: one.accounts.rotate_refresh(ANA, f"dev_{ANA}", f"r{ANA}", "x", 2, ""),
+        lambda: one.accounts.revoke_devices(ANA, None, 2),
+        lambda: one.accounts.set_block(ANA, "usr_y", on=True),
+        lambda: one.accounts.set_commands(ANA, []),
+        lambda: one.factors.add_passkey(passkey("other", ANA)),
+        lambda: one.factors.use_passkey(ANA, f"key_{ANA}", 0, 1, 2),
+        lambda: one.factors.remove_passkey(ANA, f"key_{ANA}"),
+        lambda: one.factors.remove_totp(ANA),
+        lambda: one.factors.use_totp(ANA, 9),
+        lambda: one.factors.use_recovery_code(ANA, "x"),
+        lambda: one.factors.set_recovery_codes(ANA, []),
+        lambda: one.factors.clear_factors(ANA),
+        lambda: one.factors.confirm(ANA, f"dev_{ANA}", 9),
+        lambda: one.oauth.use_external(ANA, f"ext_{ANA}", 9),
+        lambda: one.oauth.remove_external(ANA, f"ext_{ANA}", EVENT),
+        lambda: one.oauth.use_code("h1", scoped("c", ANA), EVENT),
+        lambda: one.oauth.add_scoped_device(scoped("d", ANA), EVENT),
+        lambda: one.oauth.end_app(ANA, "", 9, EVENT),
+        lambda: one.oauth.remove_app("app_1", 9, EVENT),
+    ]
+    for write in writes:
+        with pytest.raises(Unavailable):
+            await write()
+    assert await one.rows("SELECT * FROM devices") == before
+    assert await one.value("SELECT count(*) FROM passkeys") == await one.value("SELECT count(*) FROM blocks") == 1
+    assert await one.value("SELECT count(*) FROM apps") == 1
+    assert await log_in(one, BOB, "b")
+    if state == "fenced":
+        assert await alive(one, ANA, ANA)
+    else:
+        for read in (alive(one, ANA, ANA), one.accounts.device_by_family(f"f{ANA}"), one.accounts.every_block()):
+            with pytest.raises(Unavailable):
+                await read
+    await read_all(there, f"UPDATE buckets SET state = 'fenced', until = clock_timestamp() WHERE bucket = {bucket}")
+    assert await log_in(one, ANA, "b")  # A fence ends by itself.
+
+
+async def test_a_copy_that_is_not_complete_yet_is_never_read(one: StoreUnderTest, other: StoreUnderTest, place: Place) -> None:
+    """The target has the session as it was before it ended; who guesses that the user is there already is told otherwise."""
+    await everything(one, ANA)
+    there = place.shards["shard2"]
+    columns = "id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash"
+    stale = f"INSERT INTO devices ({columns}) VALUES ('dev_{ANA}', '{ANA}', 'D', '', 1, 1, 1, 'f{ANA}', 'r{ANA}')"
+    await read_all(there, stale)
+    assert await one.accounts.revoke_devices(ANA, None, 2) == [f"dev_{ANA}"]
+    shards_of(other)._places[user_bucket_of(ANA)] = 2
+
+    assert not await alive(other, ANA, ANA)
+    shards_of(other)._places[user_bucket_of(ANA)] = 2
+    assert not await other.accounts.rotate_refresh(ANA, f"dev_{ANA}", f"r{ANA}", "x", 3, "")
+    found = await other.accounts.device_by_family(f"f{ANA}")
+    assert found is not None
+    assert found.revoked
+    await move(urls(place), user_bucket_of(ANA), "shard2")
+    assert not await alive(one, ANA, ANA)
+    assert not await alive(other, ANA, ANA)
+
+
+async def test_everything_of_a_user_goes_along(one: StoreUnderTest, place: Place) -> None:
+    await everything(one, ANA)
+    shards = shards_of(one)
+    before = {table: await shards.parts[1].read(f"SELECT * FROM {table}") for table in TABLES}
+    assert all(before.values())
+
+    done = await move(urls(place), user_bucket_of(ANA), "shard2")
+    assert (done.bucket, done.of, done.source, done.target) == (user_bucket_of(ANA) - USERS, "users", "shard1", "shard2")
+    assert done.rows == sum(map(len, before.values()))
+    for table in TABLES:
+        assert await shards.parts[2].read(f"SELECT * FROM {table}") == before[table]
+        assert await shards.parts[1].read(f"SELECT * FROM {table}") == []
+    assert await alive(one, ANA, ANA)
+    found = await one.factors.passkey(f"key_{ANA}")
+    assert found is not None
+
+
+async def test_what_changes_behind_a_move_is_found_by_comparing(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await everything(one, ANA)
+    replaced = UserMove._replace
+
+    async def damaging(self: Any, table: str, where: str, values: Any) -> None:
+        await replaced(self, table, where, values)
+        if table == "devices":
+            await self._target.execute("UPDATE devices SET revoked_at = 5")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UserMove, "_replace", damaging)
+        with pytest.raises(Conflict, match="not the same"):
+            await move(urls(place), user_bucket_of(ANA), HOME)
+    assert await alive(one, ANA, ANA)
+    assert await log_in(one, ANA, "b")
+    await move(urls(place), user_bucket_of(ANA), HOME)
+    assert await alive(one, ANA, ANA)
+    assert await alive(one, ANA, "b")
+
+
+async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_starts_later(
+    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look for everybody at home, and tell those who moved that their sessions have ended."""
+    home = urls(place)[HOME]
+    await read_all(home, "COMMENT ON TABLE alembic_version IS 'serves 0010'")
+    old = await asyncpg.connect(home)
+    await old.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, 2)
+    server = ServerLocks(home, shared=True)
+    await server.enter()
+    await server.knows(2)
+    with pytest.raises(Conflict, match="1 of the servers"):
+        await move(urls(place), user_bucket_of(ANA), HOME)
+    for module in (migrate_module, postgres_module):
+        monkeypatch.setattr(module, "HEAD", "0010")
+    assert await migrate_postgres(home) == "0011"
+    await old.close()
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(Conflict):
+                await move(urls(place), user_bucket_of(ANA), HOME)
+                break
+            await asyncio.sleep(0.02)
+    await server.leave()
+    with pytest.raises(Shutdown, match="newer version"):
+        await migrate_postgres(home)
+
+
+async def test_rooms_that_moved_before_users_could_leave_users_at_home(
+    postgres: Postgres, second: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation of the release before, with rooms in a shard."""
+    with monkeypatch.context() as patch:
+        for module in (migrate_module, postgres_module):
+            patch.setattr(module, "HEAD", "0010")
+        places = {}
+        for name, server in ((HOME, postgres), ("shard1", second)):
+            places[name] = server.url(await asyncio.to_thread(server.new_database))
+            await migrate_postgres(places[name])
+    await read_all(places[HOME], "INSERT INTO settings VALUES ('shards', '[\"str_1\",[\"shard1\"]]')")
+    await read_all(places["shard1"], "INSERT INTO settings VALUES ('shard', '[\"str_1\",\"shard1\"]')")
+    for name, numbers in ((HOME, "0, 99"), ("shard1", "100, 255")):
+        absent = f"INSERT INTO buckets SELECT each, '{ABSENT}', '' FROM generate_series({numbers}) AS each"
+        await read_all(places[name], absent)
+    found = await open_sharded(await open_postgres(places[HOME]), {"shard1": places["shard1"]}, connections=5)
+    try:
+        assert isinstance(found, ShardedDatabase)
+        assert (found.buckets("shard1"), found.user_buckets("shard1")) == (list(range(100)), [])
+        assert len(found.user_buckets(HOME)) == 256
+    finally:
+        await found.close()
