@@ -144,6 +144,7 @@ async def test_only_a_bad_token_is_called_one(error: ChatError, code: int) -> No
     async def authenticate() -> None:
         raise error
 
+    connection._conversation._held = []  # It is coming in.
     await connection._conversation._guard(authenticate(), "auth")
     assert socket.closed_with == code
 
