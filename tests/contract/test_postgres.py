@@ -18,8 +18,9 @@ from securechat.domain.audit import AuditEvent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction, RoomBatch
 from securechat.domain.rooms import RoomRole
-from securechat.errors import Shutdown, Unavailable
+from securechat.errors import Conflict, Shutdown, Unavailable
 from securechat.store import postgres_log, postgres_pool
+from securechat.store.database import Row
 from securechat.store.postgres import PostgresDatabase, open_postgres, translated
 from support.logs import appending, founding, made, opened
 from support.postgres import Postgres
@@ -217,6 +218,49 @@ async def test_an_edit_and_a_reaction_are_two_round_trips(place: Place, postgres
         assert proxy.turns - before == 4
         (entry,) = (await store.log.page(ROOM, after=2, limit=1)).entries
         assert (entry.edited and entry.edited.body, entry.reactions) == ("better", {"👍👍": ["usr_ana"]})
+
+
+@pytest.mark.parametrize("forgotten", [True, False], ids=["not in memory", "in memory"])
+async def test_a_message_that_another_server_deletes_meanwhile_is_not_edited(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, *, forgotten: bool
+) -> None:
+    await say(one, "a")
+    await say(other, "b")
+    if forgotten:
+        one.log._lanes[one.log.lane(ROOM)].rooms.clear()  # type: ignore[attr-defined]
+    fetch = PostgresDatabase.fetch
+    deleted: list[bool] = []
+
+    async def fetches(self: PostgresDatabase, sql: str, *values: object) -> list[Row]:
+        rows = await fetch(self, sql, *values)
+        if self is one.database and not deleted:
+            deleted.append(True)
+            await write(other, made(ROOM, 5, EntryType.MESSAGE_DELETED, target=3))
+        return rows
+
+    async def edit(tx: LogTransaction) -> None:
+        await tx.load([ROOM], [], [(ROOM, 3)])
+        target, room = tx.target((ROOM, 3)), tx.room(ROOM)
+        assert target is not None
+        assert room is not None
+        if target.deleted is not None:
+            raise Conflict("The message was deleted.")
+        tx.append(made(ROOM, room.last_seq + 1, EntryType.MESSAGE_EDITED, target=3, body="back again"))
+
+    monkeypatch.setattr(PostgresDatabase, "fetch", fetches)
+    with pytest.raises(Conflict):
+        await one.log.commit(edit, one.log.lane(ROOM))
+
+    assert deleted
+    assert [entry.type for entry in (await other.log.page(ROOM, after=4, limit=9)).entries] == [EntryType.MESSAGE_DELETED]
+
+
+async def test_a_cmid_that_looks_like_the_name_of_a_key_is_a_cmid(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_log, "HOPES", 0)
+    assert await say(other, "names_1") == [3]
+    assert await say(one, "names_1") == [3]
 
 
 # ── several servers ──────────────────────────────────────────────────────────────────────────────────────────────────

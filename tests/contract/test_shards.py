@@ -641,6 +641,9 @@ async def test_nothing_moves_while_somebody_serves_who_would_not_find_it(one: St
     try:
         with pytest.raises(Conflict, match="1 of the servers"):
             await move(urls(place), bucket_of(ROOM), HOME)
+        await server.knows(0)  # One was added since it began.
+        with pytest.raises(Conflict, match="1 of the servers"):
+            await move(urls(place), bucket_of(ROOM), HOME)
         await server.knows(1)
         await move(urls(place), bucket_of(ROOM), HOME)
         await server._end()

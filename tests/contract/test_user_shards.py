@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from securechat.domain.accounts import Device, User
+from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent, AuditRecord, Head, hash_after
 from securechat.domain.ports import AppRecord, AuditQuery, CodeRecord, ExternalRecord, PasskeyRecord, ScopedDevice
 from securechat.errors import Conflict, NameTaken, Shutdown, Unavailable
@@ -378,6 +378,29 @@ async def test_whoever_was_interrupted_after_claiming_a_name_can_go_on_and_so_ca
         assert await one.factors.remove_passkey(user, "key")
         assert await one.oauth.remove_external(user, "e", EVENT)
     assert await one.value("SELECT count(*) FROM names WHERE kind <> 'username'") == 0
+
+
+async def test_an_account_at_a_provider_whose_unlinking_was_interrupted_opens_a_new_account(
+    one: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpreadUsers, "transactions", interrupted)
+        with pytest.raises(Unavailable):
+            await one.oauth.add_external(external("e", ANA), EVENT)
+    new = User(id="usr_new", username="new", display_name="New", role=Role.MEMBER)
+
+    await one.oauth.register_external(new, external("e", new.id), 1, EVENT)
+
+    found = await one.oauth.external("https://i", "s")
+    assert found is not None
+    assert found.user_id == new.id
+    late = User(id="usr_late", username="late", display_name="Late", role=Role.MEMBER)
+    with pytest.raises(Conflict):
+        await one.oauth.register_external(late, external("e3", late.id), 1, EVENT)
+    assert await one.accounts.account(user_id=late.id) is None
 
 
 async def test_a_row_without_its_name_is_nobodys_way_in(one: StoreUnderTest) -> None:

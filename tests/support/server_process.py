@@ -97,6 +97,16 @@ async def eventually_async(condition: Callable[[], Awaitable[bool]], within_s: f
         await asyncio.sleep(0.05)
 
 
+async def _takes(connecting: Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> bool:
+    try:
+        _, writer = await connecting
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
 class ServerProcess:
     """A server that can be started, killed and started again on the same folder and port.
 
@@ -182,13 +192,10 @@ class ServerProcess:
     async def _listens(self) -> bool:
         if self.exit_status is not None:
             raise AssertionError(f"the server ended with {self.exit_status}\n{self.tail()}")
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.http_port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
+        admin = os.path.relpath(self.root / "admin.sock")  # Comes last; of a server that was killed it is still there.
+        return await _takes(asyncio.open_connection("127.0.0.1", self.http_port)) and await _takes(
+            asyncio.open_unix_connection(admin)
+        )
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

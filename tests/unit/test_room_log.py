@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from securechat.domain.commands import MessageSend, Sent
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import CmidKey, LogStore, LogTransaction, Moved, TargetKey
 from securechat.domain.rooms import RoomKind, RoomRole, RoomState
-from securechat.errors import ChatError, CmidConflict, Draining, Forbidden, Internal, NotFound, Unavailable
+from securechat.errors import ChatError, CmidConflict, Conflict, Draining, Forbidden, Internal, NotFound, Unavailable
 from securechat.services import room_log as room_log_module
 from securechat.services.messaging import MessagingService
 from securechat.services.room_log import Operation, RoomLog
@@ -124,6 +125,26 @@ async def test_a_message_alone_waits_for_no_timer(world: World) -> None:
 
     assert world.answers["ana/1/text"] == Sent(room="rm_a", seq=2, at=1_795_380_000_000)
     assert world.store.commits == 1
+
+
+async def test_a_message_that_is_decided_several_times_takes_one_token(world: World) -> None:
+    charged: list[str] = []
+    messaging = MessagingService(lambda _user, _other: False, lambda bucket, _room: charged.append(bucket))
+    operation = messaging.send(ANA, MessageSend(room="rm_a", cmid="1", body="@all come"))
+    commit = world.store.commit
+
+    async def twice(work: Any, lane: int = 0, /) -> Any:
+        world.store.fail.append(Conflict())
+        with suppress(Conflict):
+            await commit(work, lane)
+        return await commit(work, lane)
+
+    world.store.commit = twice  # type: ignore[method-assign]
+    answer = await world.log.perform(operation)
+
+    assert answer.seq == 2
+    assert sorted(charged) == sorted({*charged})
+    assert len(charged) == 2
 
 
 async def test_while_the_store_does_not_answer_nothing_waits_for_it(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from securechat.auth.manager import AuthManager
+from securechat.auth.manager import UNAUTHORIZED_CLOSE, AuthManager
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.auth.tokens import LINK, new_token, token_hash
 from securechat.domain import commands as c
@@ -197,7 +197,11 @@ class AccountService:
         if link is None or link.user_id is None:
             raise LinkInvalid("This link does not work (any more). Ask the operator for a new one.")
         event = AuditEvent(action="password.reset", actor=link.user_id, address=address)
-        await self._accounts.recording(event).update_user(link.user_id, password_hash=password_hash)
+        try:
+            await self._accounts.recording(event).update_user(link.user_id, password_hash=password_hash)
+        except ChatError:
+            await self._accounts.create_link(token_hash(command.token), link)  # It was used for nothing.
+            raise
         await self._auth.end_sessions(link.user_id)
         return c.Done()
 
@@ -333,13 +337,13 @@ class AccountService:
         user = await self._user(command.user)
         policy.require(who, "user.disable", target=policy.RANK[user.role])
         accounts = self._accounts.recording(by(who, "user.disable", subject=user.id))
-        await accounts.update_user(user.id, disabled_at=self._clock.now_ms())
-        await self._auth.end_sessions(user.id)
+        await self._lock(accounts, user.id)
         return c.Done()
 
     async def enable(self, who: Principal, command: c.UserEnable) -> c.Done:
-        """Unlock an account."""
+        """Unlock an account. Sessions of before end, if they could not when it was locked."""
         policy.require(who, "user.enable", target=policy.RANK[(await self._user(command.user)).role])
+        await self._auth.end_sessions(command.user)
         await self._accounts.recording(by(who, "user.enable", subject=command.user)).update_user(command.user, enable=True)
         return c.Done()
 
@@ -373,9 +377,14 @@ class AccountService:
         if bot.role is not Role.BOT:
             raise NotFound("No such bot.")
         accounts = self._accounts.recording(by(who, "bot.revoke", subject=bot.id))
-        await accounts.update_user(bot.id, disabled_at=self._clock.now_ms())
-        await self._auth.end_sessions(bot.id)
+        await self._lock(accounts, bot.id)
         return c.Done()
+
+    async def _lock(self, accounts: AccountStore, user_id: str) -> None:
+        """Lock an account, close its connections, and end its sessions, even where those cannot be reached now."""
+        await accounts.update_user(user_id, disabled_at=self._clock.now_ms())
+        self._bus.disconnect(user_id=user_id, device_ids=None, code=UNAUTHORIZED_CLOSE)
+        await self._auth.end_sessions(user_id)
 
     async def set_commands(self, who: Principal, command: c.CommandSet) -> c.Done:
         """Replace what a bot answers to."""

@@ -37,11 +37,23 @@ class MessagingService:
         self._blocks = blocks
         self._charge = charge
 
+    def _once(self) -> Callable[[str, str], None]:
+        """Return what takes a room's tokens for one operation, each kind once: a batch may be decided several times."""
+        paid: set[str] = set()
+
+        def charge(bucket: str, room: str) -> None:
+            if bucket not in paid:
+                self._charge(bucket, room)
+                paid.add(bucket)
+
+        return charge
+
     def send(self, who: Principal, command: MessageSend) -> Operation:
         """Add a message to the room's log."""
         body = check_body(command.body)
         key = (command.room, who.device_id, command.cmid)
         mentions_all = mentions_everybody(body)
+        charge = self._once()
 
         def decide(transaction: LogTransaction, now: int) -> Sent:
             room = policy.require_in(who, "message.send", transaction.room(command.room), command.room)
@@ -54,8 +66,8 @@ class MessagingService:
                 self._require_not_blocked(room, who)
             elif mentions_all:
                 policy.require_in(who, "message.mention_all", room, command.room)
-                self._charge(costs.MENTION, command.room)
-            self._charge(costs.ROOM, command.room)
+                charge(costs.MENTION, command.room)
+            charge(costs.ROOM, command.room)
             entry = Entry(
                 type=EntryType.MESSAGE_SENT,
                 room=command.room,
@@ -76,6 +88,7 @@ class MessagingService:
         """Replace the text of one's own message."""
         body = check_body(command.body)
         mentions_all = mentions_everybody(body)
+        charge = self._once()
 
         def decide(room: RoomState, target: Entry) -> dict[str, str] | Sent:
             policy.require_in(who, "message.edit", room, command.room, author=target.user)
@@ -83,7 +96,7 @@ class MessagingService:
                 policy.require_in(who, "message.mention_all", room, command.room)
                 before = target.edited.body if target.edited is not None else target.body
                 if not mentions_everybody(before or ""):
-                    self._charge(costs.MENTION, command.room)  # It calls them as a new message does.
+                    charge(costs.MENTION, command.room)  # It calls them as a new message does.
             return {"body": body}
 
         return self._change(who, command, EntryType.MESSAGE_EDITED, decide, body=body)
@@ -135,6 +148,7 @@ class MessagingService:
         """Make the operation of an entry that changes a message: `decide` gives its fields, or an answer without an entry."""
         key = None if command.cmid is None else (command.room, who.device_id, command.cmid)
         action = command.__struct_config__.tag
+        charge = self._once()
 
         def run(transaction: LogTransaction, now: int) -> Sent:
             room = policy.require_in(who, str(action), transaction.room(command.room), command.room)
@@ -153,7 +167,7 @@ class MessagingService:
                 return found
             if room.kind is RoomKind.DIRECT and entry_type is EntryType.MESSAGE_EDITED:
                 self._require_not_blocked(room, who)
-            self._charge(costs.ROOM, command.room)
+            charge(costs.ROOM, command.room)
             entry = Entry(
                 type=entry_type,
                 room=command.room,

@@ -93,6 +93,9 @@ class UserRows(Protocol):
             Unavailable: As `transaction`.
         """
 
+    async def take_over(self, home: Transaction, kind: str, key: str, user_id: str, /) -> bool:
+        """Take a name whose row is not there, because whoever has it was interrupted; return whether it is the user's now."""
+
     async def read(self, user_id: str, sql: str, values: Sequence[object] = (), /) -> list[Row]:
         """Return the rows of a query on the rows of one user, as they are at one moment.
 

@@ -191,6 +191,7 @@ async def move(urls: Mapping[str, str], bucket: int, to: str) -> BucketMoved:
         await require_known(home, len(urls) - 1, users=bucket >= USERS)
         if bucket >= USERS:
             await home.execute("COMMENT ON TABLE alembic_version IS 'serves 0011'")  # Older ones would look for users at home.
+            await require_known(home, len(urls) - 1, users=True)  # Who looked at the schema before that is there by now.
         else:
             await _require_no_job(connections.values())
         here = await _owner(connections, bucket)

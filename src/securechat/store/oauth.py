@@ -77,7 +77,10 @@ class SqlOAuth:
                     "INSERT INTO users (id, username, display_name, name_key, role, created_at) VALUES (?, ?, ?, ?, ?, ?)",
                     (user.id, user.username, user.display_name, name_key(user.display_name), user.role.value, at),
                 )
-                free = await claim_free(home, "external", _external_key(record.issuer, record.subject), user.id)
+                key = _external_key(record.issuer, record.subject)
+                free = await claim_free(home, "external", key, user.id) or await self._users.take_over(
+                    home, "external", key, user.id
+                )
                 if not free or not await _insert_external(own, record):
                     raise Conflict("This account opens an account here already.")
                 await self._audit.append(home, [event])

@@ -191,7 +191,8 @@ class PostgresLog(LogReads):
             if tried is not None:
                 lane.forget(tried)
                 await self._ended(tried, stored=False)
-            if isinstance(error, Duplicate) and "names_" in str(error):
+            # Below the first line are values, a client's cmid for example.
+            if isinstance(error, Duplicate) and "names_" in str(error).partition("\n")[0]:
                 raise NameTaken("A public room has this name.", field="name") from error
             raise
         if self._sealing is not None:

@@ -203,12 +203,21 @@ class Optimistic(_Work):
         self.used: set[str] = set()
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
-        """See `LogTransaction.load`. Nothing is locked: the append finds out whether it holds."""
+        """See `LogTransaction.load`. Nothing is locked: the append finds out whether it holds.
+
+        What is looked at is never older than the state of its room, which is compared: a message that was deleted in between would
+        be edited.
+
+        Raises:
+            Stale: A room is not what it was, or not there any more.
+        """
         since = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms} if self._again else {}
-        await self._look(self._postgres.fetch, sent, targets, since)
         missing = [room_id for room_id in rooms if room_id not in self.rooms]
         if missing:
             self.rooms.update(_states(await self._postgres.fetch(STATE, missing)))
+        await self._look(self._postgres.fetch, sent, targets, since)
+        if not since.keys() <= self.rooms.keys():
+            raise Stale
         self.used.update(rooms)
 
 

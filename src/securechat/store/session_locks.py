@@ -161,9 +161,10 @@ async def require_known(connection: Any, shards: int, *, users: bool = False) ->
         Conflict: One does not.
     """
     count = await connection.fetchval(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid < $2 AND objsubid = 2"
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 AND objsubid = 2"
+        f" AND (objid::bigint % {USERS_TOO} < $2 OR ($3 AND objid::bigint < {USERS_TOO}))"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        KNOWS, shards + (USERS_TOO if users else 0),
+        KNOWS, shards, users,
     )  # fmt: skip
     if count:
         raise Conflict(

@@ -103,8 +103,8 @@ class SpreadUsers:
         """See `UserRows.claiming`. The name is stored first, so that there is no row without one; it may stay without its row."""
         async with self._shards.transaction() as home:
             await lock_user(home, user_id)
-            if not await claim_free(home, kind, key, user_id):
-                await self._take_over(home, kind, key, user_id)
+            if not await claim_free(home, kind, key, user_id) and not await self.take_over(home, kind, key, user_id):
+                raise Duplicate("names_pkey")
         async with self.transactions(user_id) as (home, own):
             await lock_user(home, user_id)
             if await home.execute(_OWNER, (kind, key)) != [(user_id,)]:  # Somebody took it over, or gave all of them back.
@@ -113,15 +113,19 @@ class SpreadUsers:
                 raise Duplicate("names_pkey")
             yield home, own
 
-    async def _take_over(self, home: Transaction, kind: str, key: str, user_id: str) -> None:
-        """Take a name from whoever has it without its row: they were interrupted. Who is about to store that holds their lock."""
-        ((owner,),) = await home.execute(f"{_OWNER} FOR UPDATE", (kind, key))
+    async def take_over(self, home: Transaction, kind: str, key: str, user_id: str, /) -> bool:
+        """See `UserRows.take_over`. Who is about to store the row holds the owner's lock."""
+        rows = await home.execute(f"{_OWNER} FOR UPDATE", (kind, key))
+        if not rows:  # It was given back a moment ago.
+            return await claim_free(home, kind, key, user_id)
+        owner = rows[0][0]
         if owner == user_id:
-            return
+            return True
         await lock_user(home, owner)
         if await self.read(owner, _HAS[kind], (owner, key)):
-            raise Duplicate("names_pkey")
+            return False
         await home.execute("UPDATE names SET owner = ? WHERE kind = ? AND key = ?", (user_id, kind, key))
+        return True
 
     async def read(self, user_id: str, sql: str, values: Sequence[object] = (), /) -> list[Row]:
         """See `UserRows.read`."""

@@ -200,7 +200,8 @@ class SqliteDatabase:
             for _ in range(2):
                 await self._background.to_the_end(self._passive)
             async with self._write_lock:
-                await self._background.to_the_end(self._passive)
+                # By the writer: what takes long beside it, a backup for example, uses the other connection and its thread.
+                await self._disk.to_the_end(self._finish_checkpoint)
         finally:
             self._checkpointing = None
 
@@ -214,6 +215,9 @@ class SqliteDatabase:
 
     def _passive(self) -> None:
         self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _finish_checkpoint(self) -> None:
+        self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _truncate(self) -> None:
         self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -38,6 +38,10 @@ class UsersHere:
             await claim(transaction, kind, key, user_id)
             yield transaction, transaction
 
+    async def take_over(self, _home: Transaction, _kind: str, _key: str, _user_id: str, /) -> bool:
+        """See `UserRows.take_over`. Here a name and its row are stored together."""
+        return False
+
     async def read(self, _user_id: str, sql: str, values: Sequence[object] = (), /) -> list[Row]:
         """See `UserRows.read`."""
         return await self._db.read(sql, values)
