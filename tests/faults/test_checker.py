@@ -133,6 +133,12 @@ def test_what_a_refusing_store_did_not_take_may_come_later() -> None:
     assert check(resent(line("disk", "refusing")), rows) == []
 
 
+def test_what_was_refused_to_somebody_who_was_out_may_come_later() -> None:
+    gone = Row(ROOM, 9, "member.removed", BEN, "", "", ANN)
+    told = [heard("ann", gone), heard("ben", gone), heard("library", gone, op="shown")]
+    assert check([*resent(), *told], [*ROWS, message(7, "e"), message(8, "d"), gone]) == []
+
+
 CASES: dict[str, tuple[str, list[Record], list[Row]]] = {
     "acknowledged and not stored": ("I1", [*GOOD, *sent("d", 7)], ROWS),
     "stored twice": ("I1", GOOD, [*ROWS, message(7, "c")]),

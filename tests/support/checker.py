@@ -306,7 +306,8 @@ def _shown(world: _World) -> None:
 def _fifo(world: _World) -> None:
     """I8: on one connection, the order of sends is the order of their `seq`.
 
-    While the store refuses for a while, one can be refused and a later one taken: then the first is later when it is sent again.
+    While the store refuses for a while, or somebody is out of a room and in again, one can be refused and a later one taken: then
+    the first is later when it is sent again.
     """
     order: dict[tuple[str, str], int] = {}
     answers: defaultdict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
@@ -321,7 +322,9 @@ def _fifo(world: _World) -> None:
             order[record.client, record.attempt] = place
             tries[record.client, record.room, record.cmid] += 1
         elif record.phase == "ok":
-            if refusing and tries[record.client, record.room, record.cmid] > 1:
+            spans = world.intervals.get((record.room, world.users.get(record.client, "")), ())
+            excused = refusing or any(end < FOREVER for _, end in spans)
+            if excused and tries[record.client, record.room, record.cmid] > 1:
                 continue
             answers[record.client, record.conn, record.room].append((order[record.client, record.attempt], record.seq))
     for (client, conn, room), found in answers.items():
