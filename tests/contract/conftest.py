@@ -38,13 +38,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return place_on(request, tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "shards"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("shards", marks=pytest.mark.slow)])
 def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """As `place`, and on two servers of which the second one has the rooms that the tests make: for what is about rooms."""
     return place_on(request, tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "spread"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("spread", marks=pytest.mark.slow)])
 def users_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """As `place`, and on three servers, none of which has all users that the tests make: for what is about users."""
     return place_on(request, tmp_path)
