@@ -81,6 +81,24 @@ async def say(store: StoreUnderTest, *cmids: str, room: str = ROOM, runs: list[i
     return await store.log.commit(work, store.log.lane(room))
 
 
+async def say_everywhere(store: StoreUnderTest, rooms: list[str], cmid: str, *targets: int) -> None:
+    """Send to many rooms in one commit, react to what is there, and read it all."""
+
+    async def work(tx: LogTransaction) -> None:
+        await tx.load(rooms, [(room, "dev_1", cmid) for room in rooms], [(room, seq) for room in rooms for seq in targets])
+        for room in rooms:
+            state = tx.room(room)
+            assert state is not None
+            assert tx.sent((room, "dev_1", cmid)) is None
+            seq = state.last_seq + 1
+            tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=cmid, body="text"))
+            for each in targets:
+                tx.append(made(room, seq + 1, EntryType.REACTION_ADDED, target=each, emoji=cmid))
+            tx.mark_read("usr_ana", room, seq, back=False)
+
+    await store.log.commit(work)
+
+
 async def texts(store: StoreUnderTest, room: str = ROOM) -> list[str]:
     page = await store.log.page(room, after=2, limit=200)
     assert [entry.seq for entry in page.entries] == list(range(3, page.last_seq + 1))
@@ -100,24 +118,11 @@ async def test_a_commit_of_many_rooms_is_one_round_trip(place: Place, postgres: 
     async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port, sealed=sealed) as store:
         await create(store, *rooms)
 
-        async def batch(number: int) -> None:
-            async def work(tx: LogTransaction) -> None:
-                await tx.load(rooms, [(room, "dev_1", f"c{number}") for room in rooms], [])
-                for room in rooms:
-                    state = tx.room(room)
-                    assert state is not None
-                    assert tx.sent((room, "dev_1", f"c{number}")) is None
-                    seq = state.last_seq + 1
-                    tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=f"c{number}", body="text"))
-                    tx.mark_read("usr_ana", room, seq, back=False)
-
-            await store.log.commit(work)
-
         for number in range(3):
-            await batch(number)
+            await say_everywhere(store, rooms, f"c{number}")
         before = proxy.turns
         for number in range(3, 13):
-            await batch(number)
+            await say_everywhere(store, rooms, f"c{number}")
 
         assert proxy.turns - before == 10
         assert await store.value("SELECT count(*) FROM entries WHERE type = 'message.sent'") == 13 * 20
@@ -136,25 +141,12 @@ async def test_what_another_server_wrote_to_many_rooms_costs_two_round_trips_not
     ):
         await create(store, *rooms)
 
-        async def batch(by: StoreUnderTest, cmid: str) -> None:
-            async def work(tx: LogTransaction) -> None:
-                await tx.load(rooms, [(room, "dev_1", cmid) for room in rooms], [])
-                for room in rooms:
-                    state = tx.room(room)
-                    assert state is not None
-                    assert tx.sent((room, "dev_1", cmid)) is None
-                    seq = state.last_seq + 1
-                    tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=cmid, body="text"))
-                    tx.mark_read("usr_ana", room, seq, back=False)
-
-            await by.log.commit(work)
-
         for number in range(4):  # A connection learns each statement once, and it is not always the same connection.
-            await batch(store, f"a{number}")
-            await batch(other, f"b{number}")
+            await say_everywhere(store, rooms, f"a{number}")
+            await say_everywhere(other, rooms, f"b{number}")
         before = proxy.turns
 
-        await batch(store, "c")
+        await say_everywhere(store, rooms, "c")
 
         assert proxy.turns - before == 3  # An append in vain, a look, an append.
         assert await store.value("SELECT min(last_seq) FROM rooms") == await store.value("SELECT max(last_seq) FROM rooms")
@@ -173,28 +165,13 @@ async def test_who_has_no_luck_at_all_locks_and_that_takes_a_few_round_trips(
         await create(store, *rooms)
         monkeypatch.setattr(postgres_log, "HOPES", 0)
 
-        async def batch(by: StoreUnderTest, cmid: str, *targets: int) -> None:
-            async def work(tx: LogTransaction) -> None:
-                await tx.load(rooms, [(room, "dev_1", cmid) for room in rooms], [(room, seq) for room in rooms for seq in targets])
-                for room in rooms:
-                    state = tx.room(room)
-                    assert state is not None
-                    assert tx.sent((room, "dev_1", cmid)) is None
-                    seq = state.last_seq + 1
-                    tx.append(made(room, seq, EntryType.MESSAGE_SENT, device="dev_1", cmid=cmid, body="text"))
-                    for each in targets:
-                        tx.append(made(room, seq + 1, EntryType.REACTION_ADDED, target=each, emoji=cmid))
-                    tx.mark_read("usr_ana", room, seq, back=False)
-
-            await by.log.commit(work)
-
         for number in range(3):
-            await batch(store, f"a{number}", 2)
-            await batch(other, f"b{number}", 2)
+            await say_everywhere(store, rooms, f"a{number}", 2)
+            await say_everywhere(other, rooms, f"b{number}", 2)
         turns = [proxy.turns]
-        await batch(store, "c", 2)
+        await say_everywhere(store, rooms, "c", 2)
         turns.append(proxy.turns)
-        await batch(store, "d")
+        await say_everywhere(store, rooms, "d")
         turns.append(proxy.turns)
 
         # BEGIN, the locks, a look, the append, COMMIT; without the look where everything is known.

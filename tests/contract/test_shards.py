@@ -59,11 +59,6 @@ async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTe
         yield store
 
 
-def urls(place: Place) -> dict[str, str]:
-    assert place.postgres is not None
-    return {HOME: place.postgres.url(place.name), **place.shards}
-
-
 async def write(store: StoreUnderTest, *entries: Entry, event: AuditEvent | None = None) -> None:
     await store.log.commit(appending(*entries, event=event))
 
@@ -339,7 +334,7 @@ async def test_where_rooms_are_and_who_is_in_them_is_told_of_all_databases(one: 
 
 async def test_of_a_room_that_has_moved_only_the_new_database_counts(one: StoreUnderTest, place: Place) -> None:
     await say(one, ROOM, "a")
-    await move(urls(place), bucket_of(ROOM), HOME)
+    await move(place.urls(), bucket_of(ROOM), HOME)
     await say(one, ROOM, "b")
     await write(one, made(ROOM, 5, EntryType.MEMBER_JOINED, member="usr_bob", role="member"))
 
@@ -480,7 +475,7 @@ async def test_a_bucket_moves_there_and_back_while_people_write(place: Place, *,
         async with talking([one, other], rooms) as talk:
             for to in ("shard1", HOME):
                 goal = sum(map(len, talk.acknowledged.values())) + 40
-                done = await move(urls(place), 7, to)
+                done = await move(place.urls(), 7, to)
                 pauses.append(done.pause_ms)
                 assert (done.target, done.rooms) == (to, 3)
                 await until(lambda goal=goal: sum(map(len, talk.acknowledged.values())) >= goal, 60)  # type: ignore[misc]
@@ -504,8 +499,8 @@ async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatc
         for room in rooms:
             await create(one, room)
             await say(one, room, "first")
-        await move(urls(place), 7, "shard1")
-        await move(urls(place), 7, HOME)
+        await move(place.urls(), 7, "shard1")
+        await move(place.urls(), 7, HOME)
         statements = death.count // 2
         to = "shard1"
         async with talking([one, other], rooms) as talk:
@@ -513,16 +508,16 @@ async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatc
                 at = 2 + kill * statements // DEATHS
                 death.left = at
                 with suppress(Killed, Shutdown):  # As after a lost connection, where it was in the middle of something.
-                    await move(urls(place), 7, to)
+                    await move(place.urls(), 7, to)
                 death.left, death.connections = 10**9, []
                 print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
                 before = {room: len(talk.acknowledged[room]) for room in rooms}
                 await until(lambda before=before: all(len(talk.acknowledged[room]) > before[room] for room in rooms), 60)  # type: ignore[misc]
                 if kill % 2:
-                    done = await move(urls(place), 7, to)
+                    done = await move(place.urls(), 7, to)
                     assert done.target == to
                     to = HOME if to == "shard1" else "shard1"
-            await move(urls(place), 7, to)
+            await move(place.urls(), 7, to)
         assert statements > DEATHS
         assert talk.refused == 0
         await talk.check(one)
@@ -580,9 +575,9 @@ async def test_what_changes_behind_the_log_is_found_by_comparing(
     with monkeypatch.context() as patch:
         patch.setattr(moving_module.BucketMove, "_replace", damaging)
         with pytest.raises(Conflict, match=f"{ROOM} is not the same"):
-            await move(urls(place), bucket_of(ROOM), HOME)
+            await move(place.urls(), bucket_of(ROOM), HOME)
     assert await say(one, ROOM, "b") == 4
-    assert (await move(urls(place), bucket_of(ROOM), HOME)).target == HOME
+    assert (await move(place.urls(), bucket_of(ROOM), HOME)).target == HOME
     assert [each.body for each in (await one.log.page(ROOM, after=2, limit=9)).entries] == ["text a", "text b"]
 
 
@@ -598,13 +593,13 @@ async def test_everything_of_a_room_goes_along(one: StoreUnderTest, place: Place
     state = await one.log.read_state("usr_ana", ROOM)
     members = await one.database.for_room(ROOM).read("SELECT user_id, role FROM members WHERE room_id = ? ORDER BY 1", (ROOM,))
 
-    await move(urls(place), bucket_of(ROOM), HOME)
+    await move(place.urls(), bucket_of(ROOM), HOME)
     async with opened(place, sealed=True) as again:
         assert await again.log.page(ROOM, limit=20) == before
         assert await again.log.read_state("usr_ana", ROOM) == state
         assert await again.database.read("SELECT user_id, role FROM members WHERE room_id = ? ORDER BY 1", (ROOM,)) == members
         await write(again, made(ROOM, 10, EntryType.ROOM_ERASED))
-        await move(urls(place), bucket_of(ROOM), "shard1")
+        await move(place.urls(), bucket_of(ROOM), "shard1")
         assert [each.body for each in (await again.log.page(ROOM, limit=20)).entries] == [None] * 10
         await again.jobs.erase(ROOM)
         assert await again.value("SELECT count(sealed) FROM entries") == 0
@@ -618,7 +613,7 @@ async def test_two_do_not_move_one_bucket_and_jobs_rest_meanwhile(
     fence = moving_module.BucketMove._fence
 
     async def looked(self: Any) -> None:
-        for attempt in (move(urls(place), bucket_of(ROOM), HOME), one.jobs.rotate(messages=False)):
+        for attempt in (move(place.urls(), bucket_of(ROOM), HOME), one.jobs.rotate(messages=False)):
             try:
                 await attempt
             except Conflict as error:
@@ -626,29 +621,29 @@ async def test_two_do_not_move_one_bucket_and_jobs_rest_meanwhile(
         await fence(self)
 
     monkeypatch.setattr(moving_module.BucketMove, "_fence", looked)
-    await move(urls(place), bucket_of(ROOM), HOME)
+    await move(place.urls(), bucket_of(ROOM), HOME)
 
     assert seen == [Conflict, Conflict]
     await one.jobs.rotate(messages=False)
     with pytest.raises(Conflict, match="storage job"):
-        await move(urls(place), bucket_of(ROOM), "shard1")
+        await move(place.urls(), bucket_of(ROOM), "shard1")
 
 
 async def test_nothing_moves_while_somebody_serves_who_would_not_find_it(one: StoreUnderTest, place: Place) -> None:
     """They would tell people that they are in no such room."""
-    server = ServerLocks(urls(place)[HOME], shared=True)
+    server = ServerLocks(place.urls()[HOME], shared=True)
     await server.enter()
     try:
         with pytest.raises(Conflict, match="1 of the servers"):
-            await move(urls(place), bucket_of(ROOM), HOME)
+            await move(place.urls(), bucket_of(ROOM), HOME)
         await server.knows(0)  # One was added since it began.
         with pytest.raises(Conflict, match="1 of the servers"):
-            await move(urls(place), bucket_of(ROOM), HOME)
+            await move(place.urls(), bucket_of(ROOM), HOME)
         await server.knows(1)
-        await move(urls(place), bucket_of(ROOM), HOME)
+        await move(place.urls(), bucket_of(ROOM), HOME)
         await server._end()
         assert await server._try()
-        await move(urls(place), bucket_of(ROOM), "shard1")
+        await move(place.urls(), bucket_of(ROOM), "shard1")
     finally:
         await server.leave()
 
@@ -665,7 +660,7 @@ async def test_a_job_that_began_while_a_move_prepared_goes_first(
 
     monkeypatch.setattr(moving_module, "index", slowly)
     with pytest.raises(Conflict, match="storage job"):
-        await move(urls(place), bucket_of(ROOM), HOME)
+        await move(place.urls(), bucket_of(ROOM), HOME)
     await say(one, ROOM, "a")
 
 
@@ -690,7 +685,7 @@ async def test_keys_are_not_rotated_when_a_move_begins_meanwhile(
     monkeypatch.setattr(one.keys.provider, "create", slowly)
     monkeypatch.setattr(moving_module.BucketMove, "_fence", looked)
     rotation = asyncio.create_task(one.jobs.rotate(messages=False))
-    moving = asyncio.create_task(move(urls(place), bucket_of(ROOM), HOME))
+    moving = asyncio.create_task(move(place.urls(), bucket_of(ROOM), HOME))
     try:
         with pytest.raises(Conflict, match="being moved"):
             await rotation
@@ -705,8 +700,8 @@ async def test_who_read_long_ago_where_a_bucket_was_going_does_not_let_it_arrive
     """It went there and came back meanwhile. In two databases, it would be written to in both."""
     bucket = bucket_of(AT_HOME)
     assert isinstance(one.database, ShardedDatabase)
-    await move(urls(place), bucket, "shard1")
-    await move(urls(place), bucket, HOME)
+    await move(place.urls(), bucket, "shard1")
+    await move(place.urls(), bucket, HOME)
     not_plain = ShardedDatabase._not_plain
     old = {HOME: (AWAY, "shard1"), "shard1": (ABSENT, "")}
 
@@ -731,14 +726,14 @@ async def test_a_shard_is_known_by_more_than_its_address(
     assert len(one.database.buckets(HOME)) == len(one.database.buckets("shard1")) == BUCKETS // 2
 
     async def open_with(shards: dict[str, str]) -> None:
-        await (await open_sharded(await open_postgres(urls(place)[HOME]), shards, connections=3)).close()
+        await (await open_sharded(await open_postgres(place.urls()[HOME]), shards, connections=3)).close()
 
     with pytest.raises(Shutdown, match="database_shards"):
         await open_with({})
     wrong = second.url(await asyncio.to_thread(second.new_database))
     with pytest.raises(Shutdown, match="not that shard"):
         await open_with({"shard1": wrong})
-    for url in (urls(place)[HOME], urls(place)["shard1"]):
+    for url in (place.urls()[HOME], place.urls()["shard1"]):
         with pytest.raises(Conflict, match="empty"):
             await add(one.database.home, "shard2", url)
     await add(one.database.home, "shard2", wrong)

@@ -64,11 +64,6 @@ async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTe
         yield store
 
 
-def urls(place: Place) -> dict[str, str]:
-    assert place.postgres is not None
-    return {HOME: place.postgres.url(place.name), **place.shards}
-
-
 def shards_of(store: StoreUnderTest) -> ShardedDatabase:
     assert isinstance(store.database, ShardedDatabase)
     return store.database
@@ -650,7 +645,7 @@ async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place:
             for to in ("shard1", "shard2", "shard1"):
                 goals = [each.rounds + 3 for each in people]
                 await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
-                done = await move(urls(place), USERS + BUCKET, to)
+                done = await move(place.urls(), USERS + BUCKET, to)
                 if done.source != to:
                     pauses.append(done.pause_ms)
                     assert (done.target, done.of) == (to, "users")
@@ -669,27 +664,27 @@ async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monk
     users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
     places = ["shard1", "shard2", HOME]
     for each in places:  # Once for the indexes that a move makes.
-        await move(urls(place), USERS + BUCKET, each)
+        await move(place.urls(), USERS + BUCKET, each)
     death = Death(monkeypatch)
     async with opened(place) as one, opened(place) as other:
         async with living([one, other], users) as people:
             for each in places:
-                await move(urls(place), USERS + BUCKET, each)
+                await move(place.urls(), USERS + BUCKET, each)
             statements = death.count // 3
             to = places[0]
             for kill in range(DEATHS):
                 at = 2 + kill * statements // DEATHS
                 death.left = at
                 with suppress(Killed, Shutdown):  # As after a lost connection, where it was in the middle of something.
-                    await move(urls(place), USERS + BUCKET, to)
+                    await move(place.urls(), USERS + BUCKET, to)
                 death.left, death.connections = 10**9, []
                 print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
                 goals = [each.rounds + 1 for each in people]
                 await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
                 if kill % 2:
-                    assert (await move(urls(place), USERS + BUCKET, to)).target == to
+                    assert (await move(place.urls(), USERS + BUCKET, to)).target == to
                     to = places[(places.index(to) + 1) % 3]
-            await move(urls(place), USERS + BUCKET, to)
+            await move(place.urls(), USERS + BUCKET, to)
         assert statements > DEATHS
         await check(people, [one, other])
         for name, part in zip(places[2:] + places[:2], one.database.parts, strict=True):
@@ -767,7 +762,7 @@ async def test_a_copy_that_is_not_complete_yet_is_never_read(one: StoreUnderTest
     found = await other.accounts.device_by_family(f"f{ANA}")
     assert found is not None
     assert found.revoked
-    await move(urls(place), user_bucket_of(ANA), "shard2")
+    await move(place.urls(), user_bucket_of(ANA), "shard2")
     assert not await alive(one, ANA, ANA)
     assert not await alive(other, ANA, ANA)
 
@@ -778,7 +773,7 @@ async def test_everything_of_a_user_goes_along(one: StoreUnderTest, place: Place
     before = {table: await shards.parts[1].read(f"SELECT * FROM {table}") for table in TABLES}
     assert all(before.values())
 
-    done = await move(urls(place), user_bucket_of(ANA), "shard2")
+    done = await move(place.urls(), user_bucket_of(ANA), "shard2")
     assert (done.bucket, done.of, done.source, done.target) == (user_bucket_of(ANA) - USERS, "users", "shard1", "shard2")
     assert done.rows == sum(map(len, before.values()))
     for table in TABLES:
@@ -803,10 +798,10 @@ async def test_what_changes_behind_a_move_is_found_by_comparing(
     with monkeypatch.context() as patch:
         patch.setattr(UserMove, "_replace", damaging)
         with pytest.raises(Conflict, match="not the same"):
-            await move(urls(place), user_bucket_of(ANA), HOME)
+            await move(place.urls(), user_bucket_of(ANA), HOME)
     assert await alive(one, ANA, ANA)
     assert await log_in(one, ANA, "b")
-    await move(urls(place), user_bucket_of(ANA), HOME)
+    await move(place.urls(), user_bucket_of(ANA), HOME)
     assert await alive(one, ANA, ANA)
     assert await alive(one, ANA, "b")
 
@@ -815,7 +810,7 @@ async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_
     one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would look for everybody at home, and tell those who moved that their sessions have ended."""
-    home = urls(place)[HOME]
+    home = place.urls()[HOME]
     await read_all(home, "COMMENT ON TABLE alembic_version IS 'serves 0010'")
     old = await asyncpg.connect(home)
     await old.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, 2)
@@ -823,7 +818,7 @@ async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_
     await server.enter()
     await server.knows(2)
     with pytest.raises(Conflict, match="1 of the servers"):
-        await move(urls(place), user_bucket_of(ANA), HOME)
+        await move(place.urls(), user_bucket_of(ANA), HOME)
     for module in (migrate_module, postgres_module):
         monkeypatch.setattr(module, "HEAD", "0010")
     assert await migrate_postgres(home) == "0011"
@@ -831,7 +826,7 @@ async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_
     async with asyncio.timeout(10):
         while True:
             with suppress(Conflict):
-                await move(urls(place), user_bucket_of(ANA), HOME)
+                await move(place.urls(), user_bucket_of(ANA), HOME)
                 break
             await asyncio.sleep(0.02)
     await server.leave()

@@ -22,7 +22,7 @@ from securechat.store.postgres import PostgresDatabase, open_postgres, read_all
 from securechat.store.postgres_log import PostgresLog
 from securechat.store.sealing import Sealing
 from securechat.store.sharded_log import ShardedLog
-from securechat.store.shards import ShardedDatabase, add, open_sharded
+from securechat.store.shards import HOME, ShardedDatabase, add, open_sharded
 from securechat.store.sqlite import SqliteDatabase
 from securechat.store.storage_jobs import StorageJobs
 from support.fakes import ManualClock
@@ -134,6 +134,11 @@ class Place:
             )
         await home.close()
         return self
+
+    def urls(self) -> dict[str, str]:
+        """Return name → address of every database; home is the first."""
+        assert self.postgres is not None
+        return {HOME: self.postgres.url(self.name), **self.shards}
 
     async def open(self, keys: Path | None = None, port: int | None = None) -> StoreUnderTest:
         """Open it; `port` is that of a proxy."""
