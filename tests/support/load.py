@@ -9,10 +9,13 @@ from functools import partial
 from typing import Any, Final
 
 from securechat.domain.entries import Entry
+from securechat.sdk.backoff import MOST_S
 from securechat.sdk.client import ChatClient
 from securechat.sdk.following import Gap
+from securechat.sdk.transport import OPEN_S
 from support.history import History, digest
 from support.raw_client import RawClient, Refused
+from support.server_process import eventually
 
 WORDS: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
 
@@ -120,11 +123,20 @@ class LibraryReader:
         await self.client.close()
 
     async def holds(self, newest: dict[str, int], within_s: float = 30.0) -> None:
-        """Wait until everything up to these was shown, then say so in the history."""
+        """Wait until everything up to these was shown, then say so in the history.
+
+        A client that found no server many times in a row pauses for up to a minute; what is missed counts from when it is back.
+        """
+        await eventually(lambda: self.client.connected or self._ended, MOST_S + OPEN_S, f"{self.name} is back")
         async with asyncio.timeout(within_s):
             while any(self.last.get(room, 0) < seq for room, seq in newest.items()):
+                assert not self._ended, f"{self.name} reads no more: {self._task}"
                 await asyncio.sleep(0.01)
         self._history.add(self.name, "quiet")
+
+    @property
+    def _ended(self) -> bool:
+        return self._task is not None and self._task.done()
 
     async def _read(self) -> None:
         async for event in self.client.events():
