@@ -23,7 +23,7 @@ import httpx2 as httpx
 import msgspec
 from benchmarks import world as w
 from benchmarks.cases import Case, connections, number, rate, trouble, verdict
-from benchmarks.cluster_table import BALANCED, DIRECT, DOORS, EMBEDDED, Run, gates_of, print_rows, rows_of
+from benchmarks.cluster_table import ALONE, BALANCED, DIRECT, DOORS, EMBEDDED, Run, gates_of, print_rows, rows_of
 from benchmarks.machine import default_path, describe, filesystem
 from benchmarks.verification import in_postgres, in_sqlite
 
@@ -40,8 +40,10 @@ SERVERS: Final = (1, 2, 3)
 BESIDE: Final = 2
 """With so many servers (b) is measured: people are on one, and what the other one does about it is what counts."""
 ROUNDS: Final = 3
-"""Windows of (a) with one server, embedded and cluster in turn."""
+"""Windows of what has to be reached, all doors in turn. Neighbours are compared: a minute later the machine is another one."""
 SECONDS: Final = 2.5
+LONG_S: Final = 8.0
+"""Windows in which little is sent: shorter ones hold too few messages for a p99, and too little CPU time."""
 SETTLE_S: Final = 0.8
 WARMUP_S: Final = 0.5
 STORM_S: Final = 8.0
@@ -89,9 +91,10 @@ def run(only: str | None, seconds: float | None, json_path: Path | None) -> None
             cluster.grow(count)
             for letter in letters if count == BESIDE else letters.replace("b", ""):
                 for place in range(len(CASES[letter](cluster.world))):
-                    rounds = ROUNDS if (letter, count) == ("a", 1) else 1
+                    rounds = ROUNDS if (letter, place, count) in COMPARED else 1
                     turns += [
-                        {door: cluster.measure(letter, place, door, seconds) for door in _doors(letter)} for _ in range(rounds)
+                        {door: cluster.measure(letter, place, door, seconds) for door in _doors(letter, count)}
+                        for _ in range(rounds)
                     ]
         stored = cluster.stored_bytes()
     rows, gates, runs = rows_of(turns), gates_of(turns), [each for turn in turns for each in turn.values()]
@@ -180,14 +183,14 @@ class _Cluster:
         Args:
             letter: Of the measurement.
             place: Of its case, among those of the letter.
-            door: One of `DOORS`.
+            door: One of `DOORS`, or `ALONE`.
             seconds: Length of the window, where the case does not say another one.
         """
         case = CASES[letter](self.embedded_world if door == EMBEDDED else self.world)[place]
         before = self._bus(door)
         job = {"seconds": seconds, "settle": SETTLE_S, "warmup": WARMUP_S, **case.job}
-        target = self._targets[door]
-        if letter == "b" and door == DIRECT:
+        target = self._targets[DIRECT if door == ALONE else door]
+        if door == ALONE or (letter == "b" and door == DIRECT):
             beside = {**target.beside, w.BYSTANDER: target.pids[1]}
             target = replace(target, ports=target.ports[:1], pids=target.pids[:1], beside=beside)
         people = case.connections(False)  # noqa: FBT003 - by position
@@ -255,7 +258,8 @@ def _delivered(world: w.World) -> list[Case]:
         Case("d", "closed", connections(world.tens, 10, 1), [(name, "/s", deliveries, None)]),
         Case(
             "d", "open", connections(world.tens, w.ROOM, 1),
-            [(f"deliveries, the same rooms, {STEADY_RATE} messages/s", "/s", deliveries, None)], {"rate": STEADY_RATE},
+            [(f"deliveries, the same rooms, {STEADY_RATE} messages/s", "/s", deliveries, None)],
+            {"rate": STEADY_RATE, "seconds": LONG_S},
         ),
     ]  # fmt: skip
 
@@ -269,7 +273,7 @@ def _latency(world: w.World) -> list[Case]:
                 (f"{name}: same server", "ms", lambda result: result.latency_us.p99 / 1000, None),
                 ("another one", "ms", lambda result: result.elsewhere_us.p99 / 1000, None),
             ],
-            {"rate": LATENCY_RATE},
+            {"rate": LATENCY_RATE, "seconds": LONG_S},
         )
     ]  # fmt: skip
 
@@ -306,12 +310,16 @@ def _bystander(world: w.World) -> list[Case]:
     ]  # fmt: skip
 
 
-def _doors(letter: str) -> tuple[str, ...]:
-    return (EMBEDDED, DIRECT) if letter == "b" else DOORS
+def _doors(letter: str, count: int) -> tuple[str, ...]:
+    if letter == "b":
+        return EMBEDDED, DIRECT
+    return (EMBEDDED, ALONE, DIRECT, BALANCED) if (letter, count) == ("d", BESIDE) else DOORS
 
 
 def _p99(result: w.Result) -> float:
     return max(result.latency_us.p99, result.elsewhere_us.p99) / 1000
 
 
+COMPARED: Final = {("a", 0, 1), ("d", 0, BESIDE), ("d", 1, BESIDE), ("l", 0, BESIDE)}
+"""(letter, place of the case, servers) of what has to be reached."""
 CASES: Final = {"a": _accepted, "d": _delivered, "l": _latency, "s": _storm, "b": _bystander}
