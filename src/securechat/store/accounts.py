@@ -168,28 +168,30 @@ class SqlAccounts:
         self, *, user_id: str = "", device_id: str = "", token_hash: str = "", blocks: bool = False
     ) -> SessionRecord | None:
         """See `AccountStore.session`."""
-        by, key = ("id", device_id) if device_id else ("token_hash", token_hash)
+        where, values = ("d.id = ?", [device_id]) if device_id else ("d.token_hash = ?", [token_hash])
+        if user_id:  # Then one of sixteen partitions is looked into: a tenth of the time, for each who comes.
+            where, values = f"{where} AND d.user_id = ?", [*values, user_id]
         if self._users.spread:
-            return await self._spread_session(user_id, by, key, blocks=blocks)
+            return await self._spread_session(user_id, where, values, blocks=blocks)
         blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = u.id") if blocks else ("NULL", "")
         rows = await self._db.read(
             f"SELECT {of('d', DEVICE)}, {of('u', _USER)}, {blocked[0]} FROM devices d JOIN users u ON u.id = d.user_id"
-            f"{blocked[1]} WHERE d.{by} = ?",
-            (key,),
+            f"{blocked[1]} WHERE {where}",
+            values,
         )
         return to_session(rows, rows[0][DEVICE_WIDTH:]) if rows else None
 
-    async def _spread_session(self, user_id: str, by: str, key: str, *, blocks: bool) -> SessionRecord | None:
+    async def _spread_session(self, user_id: str, where: str, values: Sequence[str], *, blocks: bool) -> SessionRecord | None:
         """Find a session where its user's rows are, then the user at home.
 
         Both are as they were at a moment after this began: a session that had ended, or an account that was locked, is found so.
         """
         blocked = ("b.blocked", " LEFT JOIN blocks b ON b.user_id = d.user_id") if blocks else ("NULL AS blocked", "")
-        wanted = f"{of('d', DEVICE)}, {blocked[0]} FROM devices d{blocked[1]} WHERE d.{by} = ?"
+        wanted = f"{of('d', DEVICE)}, {blocked[0]} FROM devices d{blocked[1]} WHERE {where}"
         if user_id:
-            rows = await self._users.read(user_id, f"SELECT {wanted}", (key,))
+            rows = await self._users.read(user_id, f"SELECT {wanted}", values)
         else:
-            rows = await self._find(f"d.user_id AS owner, {wanted}", (key,))
+            rows = await self._find(f"d.user_id AS owner, {wanted}", values)
         users = await self._db.read(f"SELECT {_USER} FROM users WHERE id = ?", (rows[0][1],)) if rows else []
         return to_session(rows, users[0]) if users else None
 
