@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import signal
@@ -16,9 +17,10 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from securechat.domain import commands as c
 from securechat.sdk.client import ChatClient
 from securechat.sdk.pins import PinStore
-from securechat.store.buckets import bucket_of
+from securechat.store.buckets import bucket_of, user_bucket_of
 from support.postgres import Postgres, running
 from support.running import SECURECHAT, RunningServer, clean_environment, wait_until_async
 from support.stores import Place
@@ -40,7 +42,15 @@ class World:
             room = self.server.room(f"room {time.monotonic_ns()}")
             rooms.setdefault(bucket_of(room) % 2 == 0, room)
         self.at_home, self.at_shard = rooms[False], rooms[True]
-        self.token = self.server.bot("bot", self.at_home, self.at_shard)
+        self.token = self._token()
+
+    def _token(self) -> str:
+        """Make a member of both rooms whose own rows are at home: what is at the shard is away with it."""
+        for number in itertools.count():
+            made = self.server.operator().perform(c.BotCreate(username=f"bot{number}", rooms=[self.at_home, self.at_shard]))
+            if user_bucket_of(made.user.id) % 2:
+                return str(made.token)
+        raise AssertionError
 
     def ready(self) -> tuple[int, Any]:
         answer = httpx.get(f"{self.server.url}/readyz", trust_env=False, timeout=5)
