@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,18 +8,29 @@ from support.receiver import Receiver
 from support.running import RunningServer
 
 
+@pytest.fixture(scope="session")
+def started_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder as a server leaves it that was started and stopped: with keys, a certificate, and nobody in it.
+
+    To make it takes a server longer than to start.
+    """
+    data = tmp_path_factory.mktemp("started") / "data"
+    RunningServer(data).start().stop()
+    return data
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
+def server(tmp_path: Path, started_once: Path) -> Iterator[RunningServer]:
     """A real server of its own for one test."""
-    running = RunningServer(tmp_path / "data").start()
+    running = RunningServer(shutil.copytree(started_once, tmp_path / "data")).start()
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, started_once: Path) -> Iterator[RunningServer]:
     """A real server for the tests of one file."""
-    running = RunningServer(tmp_path_factory.mktemp("shared") / "data").start()
+    running = RunningServer(shutil.copytree(started_once, tmp_path_factory.mktemp("shared") / "data")).start()
     yield running
     running.stop()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyotp
 import pytest
-from playwright.async_api import Browser, Locator, Page, ViewportSize, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, ViewportSize, expect
 
 from securechat.domain import commands as c
 from support.running import PASSWORD, RunningServer
@@ -22,14 +22,6 @@ AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 SIZES: list[ViewportSize] = [{"width": 360, "height": 740}, {"width": 1920, "height": 1080}]
 NEW = "another horse"
-
-
-@pytest.fixture
-async def browser() -> Any:
-    async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield found
-        await found.close()
 
 
 async def page_of(browser: Browser, **more: Any) -> Page:

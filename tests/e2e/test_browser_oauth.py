@@ -14,23 +14,15 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pyotp
 import pytest
-from playwright.async_api import Browser, Page, Route, ViewportSize, async_playwright, expect
+from playwright.async_api import Browser, Page, Route, ViewportSize, expect
 
 from securechat.domain import commands as c
-from support.browsing import AXE, FLAGS
+from support.browsing import AXE
 from support.oauth import App, change, s256
 from support.provider import RunningProvider
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment
 
 SIZES: list[ViewportSize] = [{"width": 360, "height": 740}, {"width": 1280, "height": 800}]
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield found
-        await found.close()
 
 
 @asynccontextmanager

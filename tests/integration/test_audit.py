@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 from support.totp import earlier_code
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server that has never been started before: its log is empty."""
+    running = RunningServer(tmp_path / "data").start()
+    yield running
+    running.stop()
 
 
 def records(server: RunningServer, **query: Any) -> list[Any]:
