@@ -116,7 +116,7 @@ async def test_who_does_not_read_gets_no_pongs_to_fill_the_memory(server: Runnin
     grown = resident(server) - before
     writer.transport.abort()
 
-    assert grown < 20_000_000
+    assert grown < 60_000_000, "with all pongs it is 94 MB and more; without, 8 to 36, the most while the flood is being ended"
 
 
 def test_a_request_head_has_a_size(server: RunningServer) -> None:
