@@ -200,7 +200,7 @@ class _Cluster:
         found = Run(letter, case.figures[0][0], door, 1 if door == EMBEDDED else len(self._datas), len(people), result, taken, bus)
         shown = "   ".join(f"{name} {number(value)} {unit}" for name, (value, unit) in taken.items())
         cost = f"   {found.per_1000:.1f} ms of CPU for 1,000" if letter == "d" else ""
-        note(f"  {found.servers} {door:<9} {letter}   {shown}{cost}{trouble(result)}")
+        note(f"  {found.servers} {door:<11} {letter}   {shown}{cost}{trouble(result)}")
         return found
 
     def stored_bytes(self) -> float:
