@@ -193,6 +193,10 @@ class Connections:
         """Return how many there are."""
         return len(self._sources)
 
+    def __contains__(self, connection: Addressed) -> bool:
+        """Return whether it is still there."""
+        return connection in self._sources
+
     def __iter__(self) -> Iterator[Addressed]:
         """Give them, oldest first."""
         return iter(self._sources)

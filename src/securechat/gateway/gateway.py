@@ -25,6 +25,7 @@ from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
 from securechat.gateway.hub import Hub
+from securechat.gateway.rounds import a_few_at_a_time
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.standing import Standing
 from securechat.gateway.turns import Turns
@@ -227,12 +228,13 @@ class Gateway:
     async def look_after(self) -> None:
         """Ping, and end what is dead, for ever."""
         while True:
-            await asyncio.sleep(LOOK_AFTER_S)
+            async for some in a_few_at_a_time(self._connections(), LOOK_AFTER_S):
+                now, wall = time.monotonic(), time.time()
+                for connection in some:
+                    if connection in self.connections:  # It may have ended since the round began.
+                        connection.look_after(now, wall)
             await self.standing.look()
             self.complete()
-            now, wall = time.monotonic(), time.time()
-            for connection in self._connections():
-                connection.look_after(now, wall)
 
     async def drain(self, spread_s: float, window_s: float) -> None:
         """Tell every client to come back, and let them go in batches within a time; see `gateway.draining`.
