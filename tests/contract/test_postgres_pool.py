@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from securechat.domain.breaker import BreakerState
@@ -171,3 +172,27 @@ async def test_a_name_that_is_not_found_out_holds_nobody_up(postgres: Postgres, 
             found_out.set()
             monkeypatch.undo()
         assert await ask_many(database) == {"ok"}
+
+
+async def test_who_gets_no_session_because_the_disk_is_full_is_told_to_come_back(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends the new connection with an internal error, for it can write no file of its own."""
+    url = postgres.url(postgres.new_database())
+    connect, full = asyncpg.connect, True
+
+    async def connect_or_not(*where: Any, **how: Any) -> Any:
+        if full:
+            raise asyncpg.InternalServerError("could not write init file")
+        return await connect(*where, **how)
+
+    monkeypatch.setattr(asyncpg, "connect", connect_or_not)
+    pool = PostgresPool(url, 2)
+    try:
+        database = PostgresDatabase(pool)
+        assert await ask(database) == "unavailable"
+        full = False
+        await asyncio.sleep(pool.breaker.wait_s(asyncio.get_running_loop().time()))
+        assert await ask(database) == "ok"
+    finally:
+        await pool.close()

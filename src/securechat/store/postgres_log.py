@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
-DECIDE_S: Final = 8.0
-"""How long a lost answer is looked for: longer than a transaction may stand idle with its locks."""
+DECIDE_S: Final = 8.5
+"""After this long, from its beginning, nobody looks any more for what became of a commit: who asked is told that nobody knows."""
 HOPES: Final = 2
 """How often a batch is decided without locks, each time on what is there by then, while another server is ahead: locks are held for
 as long as the way to the database takes, some times over. Who has no luck at all locks."""
@@ -114,7 +114,7 @@ class PostgresLog(LogReads):
             sure = False
             for hope in range(HOPES):
                 try:
-                    return await self._optimistic(work, lane, again=hope > 0)
+                    return await self._optimistic(work, lane, until, again=hope > 0)
                 except GoneOn:
                     continue
                 except (Stale, TryAgain):
@@ -122,14 +122,14 @@ class PostgresLog(LogReads):
                     break
             for left in reversed(range(TRIES)):
                 try:
-                    return await self._locked(work, lane, sure=sure)
+                    return await self._locked(work, lane, until, sure=sure)
                 except (Stale, Duplicate, TryAgain):
                     sure = True
                     if not left or loop.time() > until:
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, *, again: bool) -> T:
+    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float, *, again: bool) -> T:
         """Decide on what is in memory, and store it in one round trip if it still holds; `again` looks what there is before."""
         tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids, again=again)
         try:
@@ -139,14 +139,14 @@ class PostgresLog(LogReads):
                 raise
             except Exception as error:  # whatever it is, it may be so because a room has gone on
                 raise Stale from error
-            await self._send(tried, lane)
+            await self._send(tried, lane, until)
         except BaseException:
             lane.forget(tried)
             raise
         lane.remember(tried)
         return result
 
-    async def _send(self, tried: Optimistic, lane: Lane) -> None:
+    async def _send(self, tried: Optimistic, lane: Lane, until: float) -> None:
         if (
             tried.recorded
             or any(entry.type not in SIMPLE for entry in tried.appended)
@@ -163,14 +163,14 @@ class PostgresLog(LogReads):
             if values:
                 await self._postgres.call(APPEND, *values)
         except AnswerLost:
-            if not await self._is_stored(tried, lane):
+            if not await self._is_stored(tried, lane, until):
                 raise Stale from None
         except asyncpg.UniqueViolationError:
             raise Stale from None  # A repetition of what is stored already, most likely.
         except asyncpg.PostgresError as error:
             raise tried.refusal(error, tried.used) from None
 
-    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, *, sure: bool) -> T:
+    async def _locked(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float, *, sure: bool) -> T:
         """Lock the rooms, decide on them as they are, store it; `sure` looks for every cmid beforehand."""
         tried: Locked | None = None
         try:
@@ -183,7 +183,7 @@ class PostgresLog(LogReads):
         except AnswerLost as error:
             if tried is None or (tried.recorded and not tried.appended):
                 raise Unavailable("The database does not answer.", retry_after_ms=RETRY_MS) from error
-            if not await self._is_stored(tried, lane):
+            if not await self._is_stored(tried, lane, until):
                 lane.forget(tried)
                 await self._ended(tried, stored=False)
                 raise Stale from error
@@ -209,8 +209,8 @@ class PostgresLog(LogReads):
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
         """Do what has to be done after a transaction in which `_finish` was begun."""
 
-    async def _is_stored(self, tried: LogWork, lane: Lane) -> bool:
-        """Decide what became of a commit whose answer was lost.
+    async def _is_stored(self, tried: LogWork, lane: Lane, until: float) -> bool:
+        """Decide what became of a commit whose answer was lost, until this time of the loop, but once in any case.
 
         Raises:
             Unavailable: The database does not come back in time: nobody knows.
@@ -219,7 +219,6 @@ class PostgresLog(LogReads):
             return False  # Markers may be moved twice.
         log.warning("an answer was lost, looking what is stored", extra={"entries": len(tried.appended)})
         loop = asyncio.get_running_loop()
-        until = loop.time() + DECIDE_S
         pause = 0.02
         while True:
             try:

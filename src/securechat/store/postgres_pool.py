@@ -53,6 +53,8 @@ NOT_NOW: Final = (
     TimeoutError,
 )
 """What passes: the same may succeed later."""
+NO_CONNECTION: Final = (*NOT_NOW, asyncpg.InternalServerError)
+"""Why there is no new connection now. PostgreSQL calls it internal when its disk is too full to begin a session."""
 GONE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
@@ -176,7 +178,7 @@ class PostgresPool:
         try:
             pool = await self.driver
             return pool, await pool.acquire(timeout=CONNECT_S)
-        except NOT_NOW as error:
+        except NO_CONNECTION as error:
             self.breaker.gave_up(self._now())  # Whether it was the database that failed, or all were in use, `_connect` knows.
             raise unavailable(error) from error
         except BaseException:
@@ -192,7 +194,7 @@ class PostgresPool:
                 return await asyncpg.connect(*where, **how | {"timeout": CONNECT_S * 0.8})
             except asyncpg.TooManyConnectionsError:
                 raise  # It answers, and others of its connections work.
-            except NOT_NOW as error:
+            except NO_CONNECTION as error:
                 if not self._watched:  # Else that knows more: when only the name is not found out, what is connected goes on.
                     self._failed(error)
                 raise
