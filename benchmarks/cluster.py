@@ -272,6 +272,7 @@ def _latency(world: w.World) -> list[Case]:
             [
                 (f"{name}: same server", "ms", lambda result: result.latency_us.p99 / 1000, None),
                 ("another one", "ms", lambda result: result.elsewhere_us.p99 / 1000, None),
+                ("added for a message, p99", "ms", lambda result: result.added_us.p99 / 1000, None),
             ],
             {"rate": LATENCY_RATE, "seconds": LONG_S},
         )

@@ -319,6 +319,7 @@ class Result(msgspec.Struct):
         beside_cpu_s: Of what works beside them, on the load's core; and of a bystander.
         server_core_s: How long the server's core worked, for whomever; `load_core_s` the load client's.
         latency_us: Of deliveries, answers or connections; `elsewhere_us` of deliveries on another port than that of the sender.
+        added_us: Of each message, the mean of its deliveries elsewhere less the mean of those at the sender's port.
         storm_s: How long it took until those of a storm were back.
         storm_missing: How many were not.
         storm_retries: How often one was turned away and tried again.
@@ -341,6 +342,7 @@ class Result(msgspec.Struct):
     rss_after_kib: int
     latency_us: Latency
     elsewhere_us: Latency
+    added_us: Latency
     storm_s: float
     storm_missing: int
     storm_retries: int

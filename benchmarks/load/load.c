@@ -91,6 +91,7 @@ struct histogram {
 };
 
 static struct histogram here, elsewhere; /* elsewhere: on another port than the sender's */
+static struct histogram added;           /* for each message: the mean of those elsewhere, less that of those here */
 
 static void hist_add(struct histogram *hist, uint64_t ns) {
     unsigned index;
@@ -140,6 +141,11 @@ struct seen { /* a room as one connection sees it */
     uint64_t last;
 };
 
+struct arrivals { /* of one message, at one port or the others */
+    uint64_t sum_ns;
+    uint32_t count;
+};
+
 struct connection {
     SSL *ssl;
     struct sealed *sealed; /* NULL on the clear sub-protocol; outlives the connection until the next one */
@@ -157,6 +163,7 @@ struct connection {
     struct seen rooms[ROOMS];
     unsigned room_count;
     uint64_t *times;          /* of each send: when, or when it should have been */
+    struct arrivals (*came)[2]; /* of each send: here and elsewhere */
     uint64_t *seqs;           /* its acknowledged seq, or for a fetch where its page ends */
     uint32_t sent, answered, send_room;
 };
@@ -364,10 +371,12 @@ static size_t command(struct connection *c, char *text, uint64_t when) {
     if (c->sent == c->send_room) {
         c->send_room = c->send_room ? c->send_room * 2 : 1024;
         c->times = need(realloc(c->times, c->send_room * sizeof *c->times));
+        c->came = need(realloc(c->came, c->send_room * sizeof *c->came));
         c->seqs = need(realloc(c->seqs, c->send_room * sizeof *c->seqs));
     }
     uint32_t number = c->sent++;
     c->times[number] = when;
+    memset(c->came[number], 0, sizeof c->came[number]);
     c->seqs[number] = 0;
     size_t size;
     if (mode == FETCH) {
@@ -545,8 +554,14 @@ static void on_event(struct connection *c, const struct fields *f) {
         uint64_t count = number((struct span){dash + 1, (size_t)(sender.at + sender.size - dash - 1)});
         if (which >= (uint64_t)connection_count || count >= connections[which].sent) return;
         uint64_t when = connections[which].times[count];
-        if (when >= window_from && when < window_to && !c->storms)
-            hist_add(connections[which].port == c->port ? &here : &elsewhere, now_ns() - when);
+        if (when >= window_from && when < window_to && !c->storms) {
+            bool away = connections[which].port != c->port;
+            struct arrivals *came = &connections[which].came[count][away];
+            uint64_t took = now_ns() - when;
+            hist_add(away ? &elsewhere : &here, took);
+            came->sum_ns += took;
+            came->count++;
+        }
     }
 }
 
@@ -1233,6 +1248,18 @@ static void run_connect(struct snapshot *before, struct snapshot *after) {
     }
 }
 
+static void compare_arrivals(void) {
+    for (int index = 0; index < connection_count; index++) {
+        const struct connection *c = &connections[index];
+        for (uint32_t number = 0; number < c->sent; number++) {
+            const struct arrivals *at_home = &c->came[number][0], *away = &c->came[number][1];
+            if (!at_home->count || !away->count) continue;
+            uint64_t home_ns = at_home->sum_ns / at_home->count, away_ns = away->sum_ns / away->count;
+            hist_add(&added, away_ns > home_ns ? away_ns - home_ns : 0);
+        }
+    }
+}
+
 int main(void) {
     struct snapshot before = {0}, after = {0};
     signal(SIGPIPE, SIG_IGN);
@@ -1278,6 +1305,8 @@ int main(void) {
     printf("},");
     hist_print("latency_us", &here);
     hist_print("elsewhere_us", &elsewhere);
+    compare_arrivals();
+    hist_print("added_us", &added);
     printf(
         "\"storm_s\":%.3f,\"storm_missing\":%d,\"storm_retries\":%u,"
         "\"total_acked\":%llu,\"total_deliveries\":%llu,\"signals\":%llu,"
