@@ -191,6 +191,17 @@ class Cluster:
 
         await self.until(back, within_s, "all are back")
 
+    async def cut_off(self, *servers: Server) -> None:
+        """Cut off everybody who is connected to these servers, and wait until all of them have come back."""
+        there = [(client, len(client.outages)) for server in servers for client in self.connected_to(server)]
+        for server in servers:
+            await server.front.cut()
+        # Not only until all are ready: some have not noticed yet.
+        await self.until(
+            lambda: all(len(client.outages) > before or client.revoked.is_set() for client, before in there), 30, "all came back"
+        )
+        await self.all_back()
+
     async def both_serve(self, within_s: float = 30.0) -> None:
         """Wait until every server is ready."""
 

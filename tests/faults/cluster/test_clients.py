@@ -106,8 +106,7 @@ async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultRe
     await cluster.for_a_while(3)
     idle = (await two.database.turns()) - first
     first = await two.database.turns()
-    await two.front.cut()
-    await cluster.until(lambda: all(each.ready.is_set() or each.revoked.is_set() for each in cluster.clients), 30, "all are back")
+    await cluster.cut_off(two)
     await cluster.for_a_while(max(0.0, 3 - 1))
     asked = (await two.database.turns()) - first - idle
     back = len(cluster.connected_to(two))

@@ -23,9 +23,7 @@ async def run(cluster: Cluster, *mutant: str) -> list[checker.Violation]:
     await cluster.for_a_while(2)
     before = await readings(cluster)
     one, two = cluster.servers
-    for server in cluster.servers:
-        await server.front.cut()
-    await cluster.all_back()
+    await cluster.cut_off(one, two)
     victim = cluster.victims[0]
     with contextlib.suppress(TimeoutError):
         await cluster.revoke(victim, by=two if victim.url == one.url else one, within_s=2)
