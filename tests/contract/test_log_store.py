@@ -239,6 +239,31 @@ async def test_members_follow_the_log(stores: StoreUnderTest) -> None:
     assert (room.kind, room.members, room.last_seq) == (RoomKind.PUBLIC, {}, 4)
 
 
+async def test_who_comes_and_goes_within_one_commit_is_what_they_were_last(stores: StoreUnderTest) -> None:
+    await make_room(stores)
+    steps = [
+        ("MEMBER_LEFT", "bob", None),
+        ("MEMBER_JOINED", "cid", "member"),
+        ("MEMBER_CHANGED", "cid", "moderator"),
+        ("MEMBER_JOINED", "dan", "member"),
+        ("MEMBER_REMOVED", "dan", None),
+        ("MEMBER_JOINED", "bob", "member"),
+        ("MEMBER_CHANGED", "ana", "moderator"),
+        ("MEMBER_CHANGED", "bob", "owner"),
+        ("MEMBER_JOINED", "eve", "member"),
+    ]
+    for name in ("cid", "dan", "eve"):
+        user = User(id=f"usr_{name}", username=name, display_name=name.title(), role=Role.MEMBER)
+        await stores.accounts.create_user(user, None, 0)
+    entries = [entry(seq, EntryType[what], member=f"usr_{name}", role=role) for seq, (what, name, role) in enumerate(steps, 4)]
+
+    await append(stores, *entries)
+
+    members = {user.username: role for user, role in await stores.log.members(ROOM, after="", limit=9)}
+    assert members == {"ana": "moderator", "bob": "owner", "cid": "moderator", "eve": "member"}
+    assert await stores.log.rooms_of(["usr_dan", "usr_eve"]) == {"usr_eve": {ROOM}}
+
+
 async def test_where_rooms_are_and_who_is_in_them_is_told_for_many_at_once(stores: StoreUnderTest) -> None:
     await make_room(stores)
     await append(stores, entry(4), entry(5, EntryType.MEMBER_LEFT, member="usr_bob", user="usr_bob"))

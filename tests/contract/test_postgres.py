@@ -181,6 +181,23 @@ async def test_who_has_no_luck_at_all_locks_and_that_takes_a_few_round_trips(
         assert await say(other, "d", room="rm_3") == await say(store, "d", room="rm_3")  # A repetition is found all the same.
 
 
+async def test_many_who_come_and_go_are_as_many_round_trips_as_two(place: Place, postgres: Postgres) -> None:
+    async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
+        await create(store)
+        turns, seq = [], 3
+        for count in (1, 1, 2, 20):  # With the first ones, statements are prepared.
+            before = proxy.turns
+            for what, role in ((EntryType.MEMBER_JOINED, "member"), (EntryType.MEMBER_LEFT, None)):
+                people = [f"usr_{number}" for number in range(count)]
+                await write(store, *(made(ROOM, seq + place, what, member=name, role=role) for place, name in enumerate(people)))
+                seq += count
+            turns.append(proxy.turns - before)
+
+        # Twice BEGIN, the lock, the append, the members, COMMIT.
+        assert turns[1:] == [10, 10, 10]
+        assert await store.value("SELECT count(*) FROM members") == 1
+
+
 async def test_an_edit_and_a_reaction_are_two_round_trips(place: Place, postgres: Postgres) -> None:
     async with TcpProxy(postgres.port) as proxy, opened(place, proxy.port) as store:
         await create(store)

@@ -80,7 +80,9 @@ class Lane:
         for room_id in tried.touched:
             state = self.rooms.get(room_id)
             mine = [entry for entry in tried.appended if entry.room == room_id]
-            if state is not None and all(entry.type in SIMPLE for entry in mine):
+            if room_id in tried.before:
+                self.rooms[room_id] = tried.before[room_id]
+            elif state is not None and all(entry.type in SIMPLE for entry in mine):
                 state.last_seq -= len(mine)
             else:
                 self.rooms.pop(room_id, None)

@@ -15,7 +15,7 @@ from securechat.store.audit import SqlAudit
 from securechat.store.database import Duplicate
 from securechat.store.log_reads import LAST, LogReads
 from securechat.store.log_work import LogWork
-from securechat.store.projections import ERASES, mark_reads, project
+from securechat.store.projections import ERASES, mark_reads, project, project_members
 from securechat.store.rows import INSERTED, add_edit, add_reactions, to_entries, to_rows, to_state
 from securechat.store.sealing import COLUMNS, Sealer, Sealing
 from securechat.store.sqlite import SqliteDatabase, SqliteTransaction
@@ -154,9 +154,11 @@ class _Transaction(LogWork):
             self.sealer = sealing.sealer(self._transaction)
         rows = await to_rows(self.appended, self.sealer)
         self._transaction.run_many(_INSERT, rows)
-        for entry in self.appended:
-            if entry.type is not EntryType.MESSAGE_SENT:
-                await project(self._transaction, entry, self.rooms[entry.room])
+        rarer = [entry for entry in self.appended if entry.type is not EntryType.MESSAGE_SENT]
+        for entry in rarer:
+            await project(self._transaction, entry, self.rooms[entry.room])
+        if rarer:
+            await project_members(self._transaction, rarer)
         await mark_reads(self._transaction, self.reads)
 
     def _load_room(self, room_id: str) -> None:

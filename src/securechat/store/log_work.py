@@ -23,9 +23,10 @@ class LogWork:
         reads: (user id, room id, seq, back) of each marker to move.
         touched: Rooms that were appended to: their states are right only if this commits.
         asked: Keys that were asked for and are not known.
+        before: Rooms as they are without this, where somebody keeps that.
     """
 
-    __slots__ = ("appended", "asked", "known_sent", "known_targets", "reads", "recorded", "rooms", "touched")
+    __slots__ = ("appended", "asked", "before", "known_sent", "known_targets", "reads", "recorded", "rooms", "touched")
 
     def __init__(self, rooms: dict[str, RoomState]) -> None:
         self.rooms = rooms
@@ -36,6 +37,7 @@ class LogWork:
         self.reads: list[tuple[str, str, int, bool]] = []
         self.touched: set[str] = set()
         self.asked: set[CmidKey] = set()
+        self.before: dict[str, RoomState] = {}
 
     def room(self, room_id: str) -> RoomState | None:
         """See `LogTransaction.room`."""

@@ -8,10 +8,11 @@ one, the append, the commit.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
+from dataclasses import replace
 
 import asyncpg
 
-from securechat.domain.entries import EntryType
+from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import CmidKey, TargetKey
 from securechat.domain.rooms import RoomState
 from securechat.store.buckets import ELSEWHERE, Elsewhere
@@ -21,7 +22,7 @@ from securechat.store.lanes import SIMPLE, keys_of
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_sql import APPEND, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
-from securechat.store.projections import project
+from securechat.store.projections import project, project_members
 from securechat.store.rows import add_edit, add_reactions, to_entries, to_entry, to_rows, to_state
 from securechat.store.sealing import Sealer, Sealing
 
@@ -65,6 +66,16 @@ class _Work(LogWork):
         self._sealing = sealing
         self.sealer: Sealer | None = None
         self._keys: dict[str, RoomKey] = {}
+
+    def append(self, entry: Entry) -> None:
+        """See `LogTransaction.append`. A room that changes is kept as it was: most batches of a rarer kind are decided twice."""
+        state = self.rooms.get(entry.room)
+        if state is not None and entry.type not in SIMPLE and entry.room not in self.before:
+            mine = sum(each.room == entry.room for each in self.appended)
+            self.before[entry.room] = replace(
+                state, last_seq=state.last_seq - mine, members=dict(state.members), permissions=dict(state.permissions)
+            )
+        super().append(entry)
 
     @property
     def unsure(self) -> bool:
@@ -257,7 +268,7 @@ class Locked(_Work):
             self.rooms.update(_states(await self._transaction.fetch(STATE, missing)))
 
     async def write(self) -> None:
-        """Write everything that was appended: one round trip for all of it, and one or two for each entry of a rarer kind.
+        """Write everything that was appended: one round trip, up to two more for members, and some for each entry of a rarer kind.
 
         Raises:
             Stale: It has to be decided again, with every cmid looked for.
@@ -275,3 +286,4 @@ class Locked(_Work):
         for entry in self.appended:
             if entry.type not in SIMPLE and entry.type is not EntryType.ROOM_CREATED:
                 await project(self._transaction, entry, self.rooms[entry.room])
+        await project_members(self._transaction, self.appended)

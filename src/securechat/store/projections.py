@@ -29,8 +29,32 @@ async def mark_reads(transaction: Transaction, reads: Iterable[tuple[str, str, i
         await transaction.execute(_MARK, each)
 
 
+async def project_members(transaction: Transaction, entries: Iterable[Entry]) -> None:
+    """Write who is a member after all of these entries.
+
+    Two statements at most, whatever their number is: with the rooms locked, each would be one more way to the database and back.
+    """
+    roles: dict[tuple[str, str | None], str | None] = {}
+    for entry in entries:
+        match entry.type:
+            case EntryType.MEMBER_JOINED | EntryType.MEMBER_CHANGED:
+                roles[entry.room, entry.member] = entry.role
+            case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED:
+                roles[entry.room, entry.member] = None
+    gone = [whom for whom, role in roles.items() if role is None]
+    there = [(*whom, role) for whom, role in roles.items() if role is not None]
+    if gone:
+        await transaction.execute_many("DELETE FROM members WHERE room_id = ? AND user_id = ?", gone)
+    if there:
+        await transaction.execute_many(
+            "INSERT INTO members (room_id, user_id, role) VALUES (?, ?, ?)"
+            " ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role",
+            there,
+        )
+
+
 async def project(transaction: Transaction, entry: Entry, state: RoomState) -> None:
-    """Write what follows from an entry.
+    """Write what follows from an entry, except for members (see `project_members`).
 
     Args:
         transaction: The one that stores the entry.
@@ -74,8 +98,6 @@ async def project(transaction: Transaction, entry: Entry, state: RoomState) -> N
                 "UPDATE rooms SET name = ?, name_key = ?, topic = ?, permissions = ? WHERE id = ?",
                 (state.name, name_key(state.name), state.topic, permissions_text(state), entry.room),
             )
-        case EntryType.MEMBER_JOINED:
-            await execute("INSERT INTO members (room_id, user_id, role) VALUES (?, ?, ?)", (entry.room, entry.member, entry.role))
         case EntryType.ROOM_ERASED:
             await execute(
                 "UPDATE room_keys SET wrapped = NULL, destroyed_at = ?, erased_seq = ?"
@@ -87,7 +109,3 @@ async def project(transaction: Transaction, entry: Entry, state: RoomState) -> N
                 " VALUES ('erase', ?, ?, 0, ?, 0, 0, ?)",
                 (entry.room, entry.room, entry.seq, entry.at),
             )
-        case EntryType.MEMBER_CHANGED:
-            await execute("UPDATE members SET role = ? WHERE room_id = ? AND user_id = ?", (entry.role, entry.room, entry.member))
-        case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED:
-            await execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (entry.room, entry.member))
