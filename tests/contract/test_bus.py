@@ -185,7 +185,7 @@ class TestRedis:
         await until(lambda: heard[1] == ["usr_ana"])
         assert heard[0] == []
 
-    async def test_what_is_not_made_with_the_key_or_comes_again_is_refused(self, sites: list[Site], url: str) -> None:
+    async def test_117_what_is_not_made_with_the_key_or_comes_again_is_refused(self, sites: list[Site], url: str) -> None:
         two = sites[1].redis
         heard: list[str] = []
         two.on_stale(BLOCKS, heard.append)
