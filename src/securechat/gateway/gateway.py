@@ -233,6 +233,14 @@ class Gateway:
                 for connection in some:
                     if connection in self.connections:  # It may have ended since the round began.
                         connection.look_after(now, wall)
+
+    async def watch_standing(self) -> None:
+        """See that nobody stays whose session or rights have ended, and that everybody has all rooms, for ever.
+
+        Beside the rounds, which take their time: a process that stood still does this first.
+        """
+        while True:
+            await asyncio.sleep(LOOK_AFTER_S)
             await self.standing.look()
             self.complete()
 

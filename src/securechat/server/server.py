@@ -140,6 +140,7 @@ class Server:
                 pool.went_away = parts.room_log.give_back
             background: dict[str, Callable[[], Awaitable[object]]] = {
                 "connections": parts.gateway.look_after,
+                "standing": parts.gateway.watch_standing,
                 "loop lag": health.watch_lag,
                 "configuration": reloading.watch,
                 "token keys": partial(self._rotate_token_keys, parts),
