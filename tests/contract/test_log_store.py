@@ -32,7 +32,7 @@ def entry(seq: int, what: EntryType = EntryType.MESSAGE_SENT, **more: object) ->
     fields = {"user": "usr_ana", **more}
     if what is EntryType.MESSAGE_SENT:
         fields = {"device": "dev_1", "cmid": f"c{seq}", "body": f"text {seq}", **fields}
-    return Entry(type=what, room=ROOM, seq=seq, at=1_000 + seq, **fields)  # type: ignore[arg-type]
+    return Entry(type=what, seq=seq, at=1_000 + seq, **{"room": ROOM, **fields})  # type: ignore[arg-type]
 
 
 async def append(stores: StoreUnderTest, *entries: Entry) -> None:
@@ -262,6 +262,30 @@ async def test_who_comes_and_goes_within_one_commit_is_what_they_were_last(store
     members = {user.username: role for user, role in await stores.log.members(ROOM, after="", limit=9)}
     assert members == {"ana": "moderator", "bob": "owner", "cid": "moderator", "eve": "member"}
     assert await stores.log.rooms_of(["usr_dan", "usr_eve"]) == {"usr_eve": {ROOM}}
+
+
+async def test_a_room_that_is_only_made_if_there_is_none_is_made_with_its_members(stores: StoreUnderTest) -> None:
+    """However often the store asks what is to be done."""
+    await make_room(stores)
+    entries = [
+        entry(1, EntryType.ROOM_CREATED, kind="direct", name="", topic="", room="rm_2"),
+        entry(2, EntryType.MEMBER_JOINED, member="usr_ana", role="member", room="rm_2"),
+        entry(3, EntryType.MEMBER_JOINED, member="usr_bob", role="member", room="rm_2"),
+    ]
+
+    async def work(tx: LogTransaction) -> None:
+        await tx.load(["rm_2"], [], [])
+        if tx.room("rm_2") is None:
+            for each in entries:
+                tx.append(each)
+
+    for _ in range(2):
+        await stores.log.commit(work)
+
+    room = await stores.log.room("rm_2", user_id="usr_ana")
+    assert room is not None
+    assert room.last_seq == 3
+    assert await stores.log.rooms_of(["usr_ana", "usr_bob"]) == {"usr_ana": {ROOM, "rm_2"}, "usr_bob": {ROOM, "rm_2"}}
 
 
 async def test_where_rooms_are_and_who_is_in_them_is_told_for_many_at_once(stores: StoreUnderTest) -> None:

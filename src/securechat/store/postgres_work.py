@@ -71,10 +71,11 @@ class _Work(LogWork):
         """See `LogTransaction.append`. A room that changes is kept as it was: most batches of a rarer kind are decided twice."""
         state = self.rooms.get(entry.room)
         if state is not None and entry.type not in SIMPLE and entry.room not in self.before:
-            mine = sum(each.room == entry.room for each in self.appended)
-            self.before[entry.room] = replace(
-                state, last_seq=state.last_seq - mine, members=dict(state.members), permissions=dict(state.permissions)
-            )
+            last_seq = state.last_seq - sum(each.room == entry.room for each in self.appended)
+            if last_seq:  # Else it is made here, and without this there is none.
+                self.before[entry.room] = replace(
+                    state, last_seq=last_seq, members=dict(state.members), permissions=dict(state.permissions)
+                )
         super().append(entry)
 
     @property
