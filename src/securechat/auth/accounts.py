@@ -30,7 +30,7 @@ SERVER_NAME: Final = "server_name"
 DEFAULT_NAME: Final = "SecureChat"
 FRESH_S: Final = 0.1
 FRESH_ALL_S: Final = 10.0
-"""Pauses after something was read again that another server changed: of some users, of all."""
+"""Pauses after something was read again that another server changed: of some users, and before all are read once more."""
 
 
 class AccountService:
@@ -407,10 +407,15 @@ class AccountService:
 
     async def keep_fresh(self) -> None:
         """Read again what other servers changed, for ever. What cannot be read now stays as it was, and is read later."""
+        loop = asyncio.get_running_loop()
+        all_from = loop.time()
         while True:
             await self._stale.wait()
             keys, self._stale_keys = self._stale_keys, set()
             self._stale.clear()
+            if "" in keys and loop.time() < all_from:
+                keys.discard("")  # Single users do not wait for it.
+                loop.call_at(all_from, self._forget, "")
             try:
                 async with self._blocking:
                     if "" in keys:
@@ -421,7 +426,9 @@ class AccountService:
             except ChatError as error:
                 self._forget("")
                 log.warning("blocks cannot be read again now", extra={"code": error.code})
-            await asyncio.sleep(FRESH_ALL_S if "" in keys else FRESH_S)
+            if "" in keys:
+                all_from = loop.time() + FRESH_ALL_S
+            await asyncio.sleep(FRESH_S)
 
     def _forget(self, key: str) -> None:
         self._stale_keys.add(key)
