@@ -174,6 +174,20 @@ async def test_a_name_that_is_not_found_out_holds_nobody_up(postgres: Postgres, 
         assert await ask_many(database) == {"ok"}
 
 
+async def test_nobody_is_the_probe_where_there_is_a_watch(postgres: Postgres) -> None:
+    """Else whoever asks in the moment after a pause waits for a database that says nothing."""
+    pool = PostgresPool(postgres.url(postgres.new_database()), 2)
+    now = asyncio.get_running_loop().time
+    try:
+        for watched_, answer in ((True, "unavailable"), (False, "ok")):
+            pool._watched = watched_
+            pool.breaker.failed(now(), "silence", surely=True)
+            await asyncio.sleep(pool.breaker.wait_s(now()))
+            assert await ask(PostgresDatabase(pool)) == answer
+    finally:
+        await pool.close()
+
+
 async def test_who_gets_no_session_because_the_disk_is_full_is_told_to_come_back(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

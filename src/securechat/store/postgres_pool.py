@@ -124,7 +124,10 @@ class PostgresPool:
         )
 
     def refusal(self) -> Unavailable | None:
-        """Return what somebody is told who only would queue for what cannot be stored now, or None."""
+        """Return what somebody is told who would ask now, or None. Where there is a watch, only that asks: nobody else waits."""
+        if self._watched and not self.breaker.closed:
+            self.breaker.refused += 1
+            return Unavailable(DOWN, retry_after_ms=int(max(self.breaker.wait_s(self._now()), WATCH_S) * 1_000))
         return self.breaker.refusal(self._now(), DOWN)
 
     @asynccontextmanager
@@ -173,6 +176,8 @@ class PostgresPool:
         """
         if self.waiting >= WAITING_MAX:
             raise Unavailable("The database is busy.", retry_after_ms=RETRY_MS)
+        if (refusal := self.refusal()) is not None:
+            raise refusal
         self.breaker.enter(self._now(), DOWN)
         self.waiting += 1
         try:
