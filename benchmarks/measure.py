@@ -237,8 +237,14 @@ def _cpu(world: w.World) -> list[Case]:
     def share(result: w.Result) -> float:
         return 100 * result.server_cpu_s / result.elapsed_s
 
-    figure: Figure = ("CPU at 1,000 connections, 5,000 deliveries/s", "%", share, ("<=", 15.0))
-    return [Case("f", "open", connections(world.tens, w.ROOM, 1), [figure], {"rate": 5_000 / w.ROOM})]
+    # On one machine the kernel charges the sender with waking the receiver; people's programs are woken by their own machines. So
+    # the gate is measured with a client that reads every millisecond, and the row below it shows what waking it adds.
+    name, who = "CPU at 1,000 connections, 5,000 deliveries/s", connections(world.tens, w.ROOM, 1)
+    job: dict[str, object] = {"rate": 5_000 / w.ROOM}
+    return [
+        Case("f", "open", who, [(name, "%", share, ("<=", 15.0))], {**job, "pause_us": 1_000}),
+        Case("f", "open", who, [(f"{name}, each waking its reader", "%", share, None)], job),
+    ]
 
 
 def _history(world: w.World) -> list[Case]:

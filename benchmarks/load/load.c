@@ -177,6 +177,7 @@ static struct {
 static int beside_count;
 static unsigned body_size = 200;
 static double seconds = 5, warmup = 0.5, settle = 0.8, rate = 100;
+static unsigned pause_us; /* after each turn, in open mode: what arrives meanwhile wakes nobody */
 static uint64_t first = 51, last = 51;
 static enum mode mode;
 
@@ -1093,6 +1094,7 @@ static void read_job(void) {
         else if (!strcmp(key, "seconds")) seconds = atof(word);
         else if (!strcmp(key, "warmup")) warmup = atof(word);
         else if (!strcmp(key, "settle")) settle = atof(word);
+        else if (!strcmp(key, "pause_us")) pause_us = (unsigned)atoi(word);
         else if (!strcmp(key, "rate")) rate = atof(word);
         else if (!strcmp(key, "first")) first = strtoull(word, NULL, 10);
         else if (!strcmp(key, "last")) last = strtoull(word, NULL, 10);
@@ -1215,6 +1217,7 @@ static void run_open(struct snapshot *before, struct snapshot *after) {
         struct itimerspec at = {.it_value = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)}};
         timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
         turn(1000);
+        if (pause_us) nanosleep(&(struct timespec){.tv_nsec = (long)pause_us * 1000}, NULL);
     }
     *after = snapshot();
     close(timer);

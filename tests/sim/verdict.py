@@ -46,7 +46,7 @@ def fingerprint(run: Run) -> str:
 
 
 def _outsiders(run: Run) -> list[Violation]:
-    """I6 for what is no entry: who was surely out of a room heard nothing of it."""
+    """I6 for what is no entry: who was surely out of a room heard nothing of it, but that it is out, however slowly it reads."""
     found: list[Violation] = []
     spans = [*run.membership.spans, *((user, room, at, float("inf")) for (user, room), at in run.membership.out.items())]
     by_user: dict[str, list[tuple[str, float, float]]] = {}
@@ -57,7 +57,7 @@ def _outsiders(run: Run) -> list[Violation]:
         for client in run.clients.values()
         for room, since, until in by_user.get(client.user, ())
         for told in client.seen.told
-        if told.room == room and since + LATE_S < told.written < until
+        if told.room == room and told.kind != "room.closed" and since + LATE_S < told.written < until
     ]
     secret = run.people.rooms["den"].encode()
     outsider = run.clients.get(OUTSIDER)
