@@ -21,7 +21,7 @@ from securechat.domain.rooms import RoomRole
 from securechat.errors import Conflict, Shutdown, Unavailable
 from securechat.store import postgres_log, postgres_pool
 from securechat.store.database import Row
-from securechat.store.postgres import PostgresDatabase, open_postgres, translated
+from securechat.store.postgres import PostgresDatabase, PostgresTransaction, open_postgres, translated
 from support.logs import appending, founding, made, opened
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
@@ -533,6 +533,66 @@ def _swallow_the_commit(proxy: TcpProxy, store: StoreUnderTest, monkeypatch: pyt
     lost = [True]
     monkeypatch.setattr(database, "call", lost_call)
     monkeypatch.setattr(asyncpg.Connection, "execute", lost_execute)
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+async def test_when_nobody_knows_what_became_of_a_commit_nothing_of_it_stays_in_memory(
+    one: StoreUnderTest, other: StoreUnderTest, postgres: Postgres, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who did not join after all could write, once another server has appended as much as was lost."""
+    looking = asyncio.Event()
+
+    async def end_before_the_commit(_log: object, transaction: PostgresTransaction, _tried: object) -> None:
+        pid = (await transaction.fetch("SELECT pg_backend_pid()"))[0][0]
+        postgres.sql(f"SELECT pg_terminate_backend({pid})")
+
+    async def look(_log: object, _entries: object) -> bool:
+        looking.set()
+        if how == "cancelled":
+            await asyncio.Event().wait()
+        raise asyncpg.DataCorruptedError
+
+    async def is_member(store: StoreUnderTest, user: str) -> bool:
+        async def work(tx: LogTransaction) -> bool:
+            await tx.load([ROOM], [], [])
+            state = tx.room(ROOM)
+            assert state is not None
+            tx.append(made(ROOM, state.last_seq + 1, EntryType.MESSAGE_SENT, device="dev_2", cmid="2", body="x"))
+            return user in state.members
+
+        return await store.log.commit(work, store.log.lane(ROOM))
+
+    await say(one, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_log.PostgresLog, "_finish", end_before_the_commit)
+        patch.setattr(postgres_log.PostgresLog, "_look_for", look)
+        joining = asyncio.create_task(write(one, made(ROOM, 4, EntryType.MEMBER_JOINED, member="usr_eve", role="member")))
+        async with asyncio.timeout(5):
+            await looking.wait()
+        if how == "cancelled":
+            joining.cancel()
+        await asyncio.wait({joining})
+    assert joining.cancelled() if how == "cancelled" else isinstance(joining.exception(), asyncpg.DataCorruptedError)
+
+    assert await say(other, "b") == [4]
+    assert not await is_member(one, "usr_eve")
+
+
+async def test_a_database_that_may_only_be_read_is_one_to_come_back_to(
+    one: StoreUnderTest, place: Place, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby answers so until it has taken over."""
+    monkeypatch.setattr(postgres_log, "DECIDE_S", 0.5)
+    await say(one, "a")
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'securechat'"
+    postgres.sql(f"ALTER DATABASE {place.name} SET default_transaction_read_only = on")
+    postgres.sql(end)
+    with pytest.raises(Unavailable):
+        await say(one, "b")
+    postgres.sql(f"ALTER DATABASE {place.name} RESET default_transaction_read_only")
+    postgres.sql(end)
+
+    assert await say(one, "b") == [4]
 
 
 async def test_a_commit_that_was_not_made_is_made_once(one: StoreUnderTest, place: Place, postgres: Postgres) -> None:

@@ -188,6 +188,17 @@ async def test_nobody_is_the_probe_where_there_is_a_watch(postgres: Postgres) ->
         await pool.close()
 
 
+async def test_a_database_far_away_is_used_again_after_its_connections_were_cut(postgres: Postgres) -> None:
+    """A new connection takes several round trips, and here each takes 0.3 s."""
+    async with TcpProxy(postgres.port) as proxy, watched(postgres.url(port=proxy.port)) as database:
+        assert await ask_many(database, 5) == {"ok"}
+        proxy.set(latency_s=0.15)
+        proxy.cut()
+        await until(lambda: not database.pool.breaker.closed, DETECTED_S)
+        await until(lambda: database.pool.breaker.closed, BACK_S)
+        assert await ask(database) == "ok"
+
+
 async def test_who_gets_no_session_because_the_disk_is_full_is_told_to_come_back(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

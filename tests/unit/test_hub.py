@@ -14,7 +14,7 @@ from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import PAGE_BYTES, Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import RoomBatch, Signal, Typing
-from securechat.errors import Unauthorized
+from securechat.errors import Unauthorized, Unavailable
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.hub import Hub
@@ -392,3 +392,25 @@ async def test_a_role_that_was_read_does_not_undo_one_that_came_meanwhile(hub: H
     standing = Standing(hub, nothing, cast("Any", Accounts()), nothing)
     await standing._read_roles()
     assert (ana.principal.role, reads) == (Role.MEMBER, 2)
+
+
+async def test_roles_that_could_not_be_read_are_read_the_next_time(hub: Hub) -> None:
+    ana = attach(hub, "ana", "rm_1")
+    failures = [OSError("could not open file"), Unavailable("away", retry_after_ms=1)]
+
+    class Accounts:
+        async def users(self, _ids: list[str]) -> list[User]:
+            if failures:
+                raise failures.pop(0)
+            return [User(id="usr_ana", username="ana", display_name="Ana", role=Role.ADMIN)]
+
+    async def nobody(_within_ms: int) -> list[tuple[str, str]]:
+        return []
+
+    standing = Standing(hub, cast("Any", MagicMock()), cast("Any", Accounts()), nobody)
+    standing.roles_changed("usr_ana")
+    with pytest.raises(OSError, match="could not open"):
+        await standing.look()
+    await standing.look()
+    await standing.look()
+    assert ana.principal.role is Role.ADMIN

@@ -165,6 +165,26 @@ async def test_while_the_store_does_not_answer_nothing_waits_for_it(world: World
     assert [entry.cmid for entry in world.store.entries] == ["1", "2"]
 
 
+async def test_an_answer_that_cannot_be_given_costs_nobody_else_theirs(world: World) -> None:
+    world.store.gate.clear()
+    world.send(ANA, "rm_a", "1")
+    await asyncio.sleep(0)
+
+    def broken(_result: object) -> None:
+        raise OSError
+
+    messaging = MessagingService(lambda _user, _other: False, lambda _bucket, _room: None)
+    world.log.submit(messaging.send(ANA, MessageSend(room="rm_a", cmid="2", body="x")), broken)
+    world.send(ANA, "rm_a", "3")
+    world.store.down = Unavailable("away", retry_after_ms=100)
+    world.log.give_back()
+
+    assert world.answers == {"ana/3/text": world.store.down}
+    world.store.down = None
+    world.store.gate.set()
+    await world.settle()
+
+
 async def test_what_is_stored_is_told_also_if_the_store_does_not_say_which_room_somebody_joined(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

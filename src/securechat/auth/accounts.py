@@ -29,6 +29,8 @@ RESET_MS: Final = 86_400_000
 SERVER_NAME: Final = "server_name"
 DEFAULT_NAME: Final = "SecureChat"
 FRESH_S: Final = 0.1
+RETRY_S: Final = 1.0
+"""After a time when they could not be read."""
 FRESH_ALL_S: Final = 10.0
 """Pauses after something was read again that another server changed: of some users, and before all are read once more."""
 
@@ -406,7 +408,10 @@ class AccountService:
         self._blocks = {user_id: frozenset(blocked) for user_id, blocked in (await self._accounts.every_block()).items()}
 
     async def keep_fresh(self) -> None:
-        """Read again what other servers changed, for ever. What cannot be read now stays as it was, and is read later."""
+        """Read again what other servers changed, or what a command that failed may have changed, for ever.
+
+        What cannot be read now stays as it was, and is read later.
+        """
         loop = asyncio.get_running_loop()
         all_from = loop.time()
         while True:
@@ -423,9 +428,14 @@ class AccountService:
                     else:
                         for user_id in keys:
                             await self.load_blocks(user_id)
-            except ChatError as error:
-                self._forget("")
+            except BaseException as error:
+                for key in keys:
+                    self._forget(key)
+                if not isinstance(error, ChatError):
+                    raise
                 log.warning("blocks cannot be read again now", extra={"code": error.code})
+                await asyncio.sleep(RETRY_S)
+                continue
             if "" in keys:
                 all_from = loop.time() + FRESH_ALL_S
             await asyncio.sleep(FRESH_S)
@@ -436,9 +446,14 @@ class AccountService:
 
     async def _set_block(self, user_id: str, blocked: str, *, on: bool) -> None:
         async with self._blocking:  # Else what was read before a change could be kept after it.
-            await self._accounts.set_block(user_id, blocked, on=on)
-            await self.load_blocks(user_id)
-        self._bus.invalidate(BLOCKS, user_id)
+            try:
+                await self._accounts.set_block(user_id, blocked, on=on)
+                await self.load_blocks(user_id)
+            except BaseException:
+                self._forget(user_id)  # It may be stored all the same.
+                raise
+            finally:
+                self._bus.invalidate(BLOCKS, user_id)
 
     async def _create(self, username: str, display_name: str, role: Role, password: Secret | None, event: AuditEvent) -> User:
         """Create an account and remember it; without an actor in the event, it was the new one's own doing."""

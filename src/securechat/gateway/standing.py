@@ -58,10 +58,22 @@ class Standing:
         await self._close_ended()
         if self._roles_stale:
             self._roles_stale = False
-            await self._read_roles()
+            try:
+                await self._read_roles()
+            except BaseException as error:
+                self._roles_stale = True
+                if not isinstance(error, ChatError):
+                    raise
+                log.warning("roles are not known now", extra={"code": error.code})
         if self._rules_changed:
             self._rules_changed = False
-            await self._close_unenrolled()
+            try:
+                await self._close_unenrolled()
+            except BaseException as error:
+                self._rules_changed = True
+                if not isinstance(error, ChatError):
+                    raise
+                log.warning("who lacks a second factor is not known now", extra={"code": error.code})
 
     async def _close_ended(self) -> None:
         """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
@@ -77,26 +89,18 @@ class Standing:
     async def _read_roles(self) -> None:
         """Let the roles that the store knows hold on open connections."""
         users = self._hub.users()
-        try:
-            while users:
-                told = self._hub.roles_told
-                found = await self._accounts.users(users[:RECHECK_BATCH])
-                if self._hub.roles_told != told:
-                    continue  # What came meanwhile may be newer than what was read.
-                for user in found:
-                    self._hub.change_role(user)
-                del users[:RECHECK_BATCH]
-        except ChatError as error:
-            self._roles_stale = True
-            log.warning("roles are not known now", extra={"code": error.code})
+        while users:
+            told = self._hub.roles_told
+            found = await self._accounts.users(users[:RECHECK_BATCH])
+            if self._hub.roles_told != told:
+                continue  # What came meanwhile may be newer than what was read.
+            for user in found:
+                self._hub.change_role(user)
+            del users[:RECHECK_BATCH]
 
     async def _close_unenrolled(self) -> None:
         """Close connections of those whose role wants a second factor now, and who have none."""
-        try:
-            for number, user_id in enumerate(self._hub.users()):
-                await self._auth.disconnect_unenrolled(user_id)
-                if number % RECHECK_BATCH == 0:
-                    await asyncio.sleep(0)
-        except ChatError as error:
-            self._rules_changed = True
-            log.warning("who lacks a second factor is not known now", extra={"code": error.code})
+        for number, user_id in enumerate(self._hub.users()):
+            await self._auth.disconnect_unenrolled(user_id)
+            if number % RECHECK_BATCH == 0:
+                await asyncio.sleep(0)

@@ -184,11 +184,11 @@ class Server:
         """Begin to hear what other servers say, before anybody here can miss it."""
         if parts.locks is not None:
             self._supervisor.supervise("server locks", partial(self._hold, parts.locks))
+        self._supervisor.supervise("blocks", parts.accounts.keep_fresh)
         if parts.redis is not None and parts.sequencer and parts.shared_files and parts.sharing:
             self._supervisor.supervise("sequencer", parts.sequencer.run)
             self._supervisor.supervise("bus", parts.redis.run)
             self._supervisor.supervise("limits", parts.sharing.run)
-            self._supervisor.supervise("blocks", parts.accounts.keep_fresh)
             self._supervisor.supervise("shared files", partial(self._compare_files, parts.shared_files))
 
     async def _hold(self, locks: ServerLocks) -> None:

@@ -157,7 +157,7 @@ class RoomLog:
             if refusal is not None:
                 waiting, lane.waiting = lane.waiting, []
                 for operation in waiting:
-                    operation.done(refusal)
+                    _answer(operation, refusal)
                 self._leave(waiting)
 
     def _lane_of(self, room: str) -> int:
@@ -272,10 +272,7 @@ class RoomLog:
         It is stored. Whatever fails here costs an answer or a delivery, which the log heals, and no other operation.
         """
         for operation in stored.batch:
-            try:
-                operation.done(operation.result)
-            except Exception:
-                log.exception("an answer could not be given")
+            _answer(operation, operation.result)
         for origin, refusal in stored.refused:
             self._refused(origin, refusal)
         if stored.appended:
@@ -340,3 +337,11 @@ def _as_answer(error: Exception) -> ChatError:
         return error
     log.error("operation failed", exc_info=error)
     return Internal()
+
+
+def _answer(operation: Operation, result: object) -> None:
+    """Answer who asked. If that fails it costs this answer, and nobody else theirs."""
+    try:
+        operation.done(result)
+    except Exception:
+        log.exception("an answer could not be given")

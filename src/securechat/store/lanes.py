@@ -7,6 +7,7 @@ may be behind, and what other servers say on the bus only saves a commit that wo
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -77,13 +78,14 @@ class Lane:
 
     def forget(self, tried: LogWork) -> None:
         """Take back what is in memory of a commit that is not stored."""
+        appended = Counter(entry.room for entry in tried.appended)
+        rarer = {entry.room for entry in tried.appended if entry.type not in SIMPLE}
         for room_id in tried.touched:
             state = self.rooms.get(room_id)
-            mine = [entry for entry in tried.appended if entry.room == room_id]
             if room_id in tried.before:
                 self.rooms[room_id] = tried.before[room_id]
-            elif state is not None and all(entry.type in SIMPLE for entry in mine):
-                state.last_seq -= len(mine)
+            elif state is not None and room_id not in rarer:
+                state.last_seq -= appended[room_id]
             else:
                 self.rooms.pop(room_id, None)
 

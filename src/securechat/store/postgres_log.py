@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
 DECIDE_S: Final = 8.5
-"""After this long, from its beginning, nobody looks any more for what became of a commit: who asked is told that nobody knows."""
+"""After this long, from its beginning, nobody begins another look for what became of a commit: who asked is told that nobody knows."""
 HOPES: Final = 2
 """How often a batch is decided without locks, each time on what is there by then, while another server is ahead: locks are held for
 as long as the way to the database takes, some times over. Who has no luck at all locks."""
@@ -218,16 +218,23 @@ class PostgresLog(LogReads):
         if not tried.appended:
             return False  # Markers may be moved twice.
         log.warning("an answer was lost, looking what is stored", extra={"entries": len(tried.appended)})
+        try:
+            return await self._find_out(tried.appended, until)
+        except BaseException:  # Nobody knows, so nothing stays in memory.
+            for room_id in tried.touched:
+                lane.rooms.pop(room_id, None)
+            tried.touched.clear()
+            raise
+
+    async def _find_out(self, entries: Sequence[Entry], until: float) -> bool:
+        """Look as long as the database does not answer."""
         loop = asyncio.get_running_loop()
         pause = 0.02
         while True:
             try:
-                return await self._look_for(tried.appended)
+                return await self._look_for(entries)
             except Unavailable:
                 if loop.time() + pause > until:
-                    for room_id in tried.touched:
-                        lane.rooms.pop(room_id, None)
-                    tried.touched.clear()
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)

@@ -47,6 +47,7 @@ NOT_NOW: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # A standby that is about to take over.
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     OSError,
@@ -228,7 +229,9 @@ class PostgresPool:
                 return connection  # Somebody else is the probe.
         asking = asyncio.create_task(self._ask(connection), name="database-asked")
         try:
-            for _ in range(SLICES):
+            # A new connection takes more round trips than a look; while nobody may ask, nobody waits for it.
+            patience = SLICES if connection is not None and self.breaker.closed else round(CONNECT_S / SLICE_S)
+            for _ in range(patience):
                 if (await asyncio.wait({asking}, timeout=SLICE_S))[0]:
                     break
         finally:

@@ -7,6 +7,7 @@ one, the append, the commit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 
@@ -53,15 +54,17 @@ class _Work(LogWork):
         cmids: Of the last commits; None to look for each.
 
     Attributes:
+        counts: How many entries were appended to each room.
         sealer: What seals the texts, once that is known.
         looked_up: Cmids that were looked for in the database.
     """
 
-    __slots__ = ("_cmids", "_keys", "_sealing", "looked_up", "sealer")
+    __slots__ = ("_cmids", "_keys", "_sealing", "counts", "looked_up", "sealer")
 
     def __init__(self, rooms: dict[str, RoomState], sealing: Sealing | None, cmids: Container[CmidKey] | None) -> None:
         super().__init__(rooms)
         self._cmids = cmids
+        self.counts: Counter[str] = Counter()
         self.looked_up: set[CmidKey] = set()
         self._sealing = sealing
         self.sealer: Sealer | None = None
@@ -71,12 +74,13 @@ class _Work(LogWork):
         """See `LogTransaction.append`. A room that changes is kept as it was: most batches of a rarer kind are decided twice."""
         state = self.rooms.get(entry.room)
         if state is not None and entry.type not in SIMPLE and entry.room not in self.before:
-            last_seq = state.last_seq - sum(each.room == entry.room for each in self.appended)
+            last_seq = state.last_seq - self.counts[entry.room]
             if last_seq:  # Else it is made here, and without this there is none.
                 self.before[entry.room] = replace(
                     state, last_seq=last_seq, members=dict(state.members), permissions=dict(state.permissions)
                 )
         super().append(entry)
+        self.counts[entry.room] += 1
 
     @property
     def unsure(self) -> bool:
