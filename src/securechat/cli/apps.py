@@ -10,7 +10,7 @@ import typer
 from securechat.cli.main import Data, Json
 from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import note, say, say_json, table, when
-from securechat.cli.signin import ask_secret, confirm_by_password, run
+from securechat.cli.signin import ask_secret, confirm_by_password, reached, run
 from securechat.domain import commands as c
 from securechat.errors import ConfirmationRequired
 from securechat.sdk.client import ChatClient
@@ -137,7 +137,7 @@ def revoke_grant(app_id: Annotated[str, typer.Argument(help="Client id, as `gran
 
 def _with_client(work: Callable[[ChatClient], Awaitable[T]]) -> T:
     async def connected() -> T:
-        async with ChatClient.connect() as client:
+        async with reached() as client:
             return await work(client)
 
     return run(connected())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
-from securechat.cli.output import say, say_json
-from securechat.cli.signin import run
+from securechat.cli.output import note, say, say_json
+from securechat.cli.signin import reached, run
 from securechat.domain import commands as c
 from securechat.errors import Shutdown
 from securechat.sdk.client import ChatClient
-from securechat.sdk.errors import LoginRequired
+from securechat.sdk.errors import ConnectionLost, LoginRequired
+from securechat.sdk.outbox import new_cmid
 from securechat.sdk.profile import load_profile
 
 
@@ -18,7 +20,7 @@ def who_am_i(*, as_json: bool) -> None:
     """Print who one is."""
 
     async def work() -> tuple[c.Identity, str, int]:
-        async with ChatClient.connect() as client:
+        async with reached() as client:
             return await client.me(), client.url, len(client.rooms)
 
     identity, url, rooms = run(work())
@@ -28,13 +30,24 @@ def who_am_i(*, as_json: bool) -> None:
         say(f"@{identity.user.username} ({identity.user.display_name}, {identity.user.role.value}) on {url}, {rooms} rooms")
 
 
-def send_one(room_name: str, text: str | None, cmid: str, *, as_json: bool) -> None:
-    """Send one message."""
+def send_one(room_name: str, text: str | None, cmid: str, *, timeout_s: float, as_json: bool) -> None:
+    """Send one message, and say that it may not be sent when there is no answer in time."""
     body = text if text is not None else sys.stdin.read().rstrip("\n")
 
+    cmid = cmid or new_cmid()
+
     async def work() -> c.Sent:
-        async with ChatClient.connect() as client:
-            return await (await client.room(room_name)).send(body, cmid=cmid)
+        client = ChatClient.connect()
+        client.on_trouble = lambda reason: _tell_trouble(client.url, reason)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await client.start()
+                return await (await client.room(room_name)).send(body, cmid=cmid)
+        except TimeoutError as error:
+            again = f" The same again with --cmid {cmid} is one message."
+            raise ConnectionLost(f"No answer in {timeout_s:g} s: the message is not surely sent.{again}") from error
+        finally:
+            await client.close()
 
     sent = run(work())
     if as_json:
@@ -48,10 +61,17 @@ def chat_plain(room_name: str | None) -> None:
     _require_profile()
 
     async def work() -> None:
-        async with ChatClient.connect() as client:
+        client = ChatClient.connect()
+        client.on_trouble = lambda reason: _tell_trouble(client.url, reason)
+        async with client:
             await LineMode(client).run(room_name)
 
     run(work())
+
+
+def _tell_trouble(url: str, reason: str) -> None:
+    if reason:
+        note(f"Nothing answers at {url}: trying again." if reason.startswith("Nothing answers") else f"{reason}: trying again.")
 
 
 def _require_profile() -> None:

@@ -78,7 +78,7 @@ def _findings(config: Path | None, data: str | None) -> Iterator[Finding]:
         settings = ConfigManager(config, {"data_dir": data}).settings
         yield Finding("ok", "config", f"{config or 'defaults and environment'}, no mistakes")
     except ConfigError as error:
-        yield Finding("fail", "config", error.line.replace("\n", " "), place.call("config check"))
+        yield Finding("fail", "config", error.line, place.call("config check"))
         settings = Settings(data_dir=str(data_root(data)))
     folder = DataDir(settings.data_dir)
     yield from _folder(place, folder)

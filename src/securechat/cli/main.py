@@ -220,12 +220,15 @@ def send(
     text: Annotated[str | None, typer.Argument(help="The message; standard input when left out.", show_default=False)] = None,
     *,
     cmid: Annotated[str, typer.Option(help="Own id: the same send twice is one message.", show_default=False)] = "",
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Give up when there is no answer in this time.")
+    ] = 30,
     json: Json = False,
 ) -> None:
     """Send one message and wait until the server has stored it."""
     from securechat.cli.chat import send_one  # noqa: PLC0415
 
-    send_one(room, text, cmid, as_json=json)
+    send_one(room, text, cmid, timeout_s=timeout, as_json=json)
 
 
 @app.command(rich_help_panel="Chat")

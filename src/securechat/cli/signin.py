@@ -7,7 +7,8 @@ import getpass
 import os
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,12 +24,12 @@ from securechat.sdk.client import ChatClient
 from securechat.sdk.entrance import Entrance
 from securechat.sdk.errors import ConnectionLost, LoginRequired
 from securechat.sdk.pins import pins_of, secret_of
-from securechat.sdk.profile import check_url, load_profile, profile_path
+from securechat.sdk.profile import check_url, load_profile, profile_path, why_unreachable
 
 T = TypeVar("T")
 DEVICE_NAME: Final = "Terminal"
 REACH_S: Final = 5
-"""How long logging out tries to reach the server before it forgets the session anyway."""
+"""How long one command tries to reach the server; logging out forgets the session then anyway."""
 
 
 def no_session() -> str:
@@ -46,6 +47,25 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise Shutdown(str(error) or "The server cannot be reached.") from error
     except ValueError as error:
         raise Shutdown(str(error), 64) from error
+
+
+@asynccontextmanager
+async def reached() -> AsyncIterator[ChatClient]:
+    """Give a connected client, or give up after `REACH_S`: whoever types one command does not wait for a server to be repaired.
+
+    Raises:
+        ConnectionLost: There is no connection; the text says why.
+    """
+    client = ChatClient.connect()
+    try:
+        try:
+            async with asyncio.timeout(REACH_S):
+                await client.start()
+        except TimeoutError as error:
+            raise ConnectionLost(client.trouble or why_unreachable(client.url)) from error
+        yield client
+    finally:
+        await client.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +235,7 @@ def change_password() -> None:
     password = _new_password() if sys.stdin.isatty() else ask_secret("")
 
     async def work() -> None:
-        async with ChatClient.connect() as client:
+        async with reached() as client:
             try:
                 await client.change_password(current, password)
             except ConfirmationRequired:

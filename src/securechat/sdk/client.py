@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -72,6 +72,8 @@ class ChatClient(Commands):
         blocked: Ids of the users whom one has blocked.
         outbox: What waits to be sent.
         sealing: What is known and demanded of the server's key.
+        trouble: Why there is no connection; empty while there is one, and before the first attempt has ended.
+        on_trouble: Called with the reason once each time that there is no connection, and with "" when there is one.
     """
 
     def __init__(
@@ -117,6 +119,8 @@ class ChatClient(Commands):
         self._runner: asyncio.Task[None] | None = None
         self._drain_ms: int | None = None
         self.connects = 0
+        self.trouble = ""
+        self.on_trouble: Callable[[str], None] = lambda _reason: None
 
     @classmethod
     def connect(cls, url: str = "", token: str = "", *, ca: str = "", profile: Path | None = None) -> ChatClient:
@@ -321,7 +325,7 @@ class ChatClient(Commands):
                 try:
                     await self._session(backoff)
                 except Closed as closed:
-                    log.info("disconnected", extra={"code": closed.code, "reason": str(closed)})
+                    self._tell_trouble("disconnected", str(closed))
                     wait_s = closed.wait_s
                     if closed.code == f.CloseCode.PROTOCOL:
                         if time.monotonic() - broken_at < BROKEN_S:
@@ -335,7 +339,7 @@ class ChatClient(Commands):
                     else:
                         refusals = 0
                 except OSError as error:
-                    log.info("cannot connect", extra={"reason": str(error)})
+                    self._tell_trouble("cannot connect", str(error))
                 self._lose()
                 delay, self._drain_ms = backoff.next() if self._drain_ms is None else self._drain_ms / 1000, None
                 await self._wait(0 if refusals == 1 else wait_s + delay)
@@ -348,6 +352,13 @@ class ChatClient(Commands):
 
     async def _wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def _tell_trouble(self, what: str, reason: str) -> None:
+        """Say why there is no connection: once, until there was one again."""
+        first, self.trouble = not self.trouble, reason
+        log.log(logging.INFO if first else logging.DEBUG, "%s: %s", what, reason)
+        if first:
+            self.on_trouble(reason)
 
     def _lose(self) -> None:
         self._transport = None
@@ -383,6 +394,8 @@ class ChatClient(Commands):
         self._transport = transport
         transport.authenticated()
         self._ready.set()
+        self.trouble = ""
+        self.on_trouble("")
         self._ask_for(missed)
 
     async def _extend(self, transport: Transport) -> None:

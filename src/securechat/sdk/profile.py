@@ -165,12 +165,17 @@ async def _send(url: str, ca: str, method: str, path: str, **more: Any) -> httpx
         async with httpx.AsyncClient(verify=context if context is not None else True, trust_env=False, timeout=30) as http:
             return await http.request(method, url + path, **more)
     except httpx.TransportError as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise ConnectionError(
-                f"{url} shows a certificate that this machine does not trust. If the server has its own CA, get its ca.crt from"
-                " who runs it (`securechat cert show` there), and give it with --ca."
-            ) from error
-        raise ConnectionError(f"Nothing answers at {url}. Is the server running, and on this port? ({error})") from error
+        raise ConnectionError(why_unreachable(url, error)) from error
+
+
+def why_unreachable(url: str, error: Exception | None = None) -> str:
+    """Return one line that tells a person why there is no connection to a server."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            f"{url} shows a certificate that this machine does not trust. If the server has its own CA, get its ca.crt from"
+            " who runs it (`securechat cert show` there), and give it with --ca."
+        )
+    return f"Nothing answers at {url}. Is the server running, and on this port?" + (f" ({error})" if str(error or "") else "")
 
 
 def _problem_of(url: str, answer: httpx.Response) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from securechat.protocol.frames import SUBPROTOCOL, CloseCode, Hello
 from securechat.protocol.handler import BadFrame, ProtocolHandler, client_side
 from securechat.protocol.handshake import UnknownKey
 from securechat.protocol.session import INNER_MAX_CLIENT, INNER_MAX_STRANGER, ClientSession, pack
+from securechat.sdk.profile import why_unreachable
 from securechat.sdk.sealing import Sealing
 
 OPEN_S: Final = 10
@@ -47,6 +48,14 @@ class Closed(Exception):
         super().__init__(f"{code} {reason}".strip())
         self.code = code
         self.wait_s = wait_s
+
+
+class Unreachable(Closed):
+    """There is no connection: nothing answers, or something else does."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(1006)
+        self.args = (reason,)
 
 
 class Transport:
@@ -94,7 +103,9 @@ class Transport:
         except NegotiationError as error:
             sealing.refused()
             raise Closed(1006, str(error)) from error
-        except (OSError, TimeoutError, InvalidHandshake) as error:
+        except (OSError, TimeoutError) as error:
+            raise Unreachable(why_unreachable(url, error)) from error
+        except InvalidHandshake as error:
             raise Closed(1006, str(error)) from error
         try:
             async with asyncio.timeout(OPEN_S):

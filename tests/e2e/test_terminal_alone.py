@@ -1,0 +1,41 @@
+"""The terminal while no server answers: every command says so, and comes to an end."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.ports import free_port
+from support.running import SECURECHAT, clean_environment
+
+ONE_SHOT = [["whoami"], ["token", "list"], ["grant", "list"]]
+
+
+def alone(tmp_path: Path, *arguments: str) -> tuple[str, str]:
+    """Run a command that fails with 2 where nothing answers; return the URL and what it wrote to standard error."""
+    url = f"http://127.0.0.1:{free_port()}"
+    environment = clean_environment(
+        SECURECHAT_PROFILE=str(tmp_path / "profile.json"), SECURECHAT_URL=url, SECURECHAT_TOKEN="sc_bot_" + "x" * 40
+    )
+    found = subprocess.run(
+        [SECURECHAT, *arguments], env=environment, capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL
+    )
+    assert found.returncode == 2, (found.stdout, found.stderr)
+    return url, found.stderr
+
+
+@pytest.mark.parametrize("arguments", ONE_SHOT, ids=" ".join)
+def test_one_command_says_that_nothing_answers(arguments: list[str], tmp_path: Path) -> None:
+    url, shown = alone(tmp_path, *arguments)
+    assert f"Nothing answers at {url}. Is the server running, and on this port?" in shown
+    assert "trying again" not in shown
+
+
+def test_a_send_tries_again_until_its_time_is_over(tmp_path: Path) -> None:
+    url, shown = alone(tmp_path, "send", "ops", "hello", "--timeout", "2", "--cmid", "build-1")
+    assert shown.splitlines()[0] == f"Nothing answers at {url}: trying again."
+    assert "No answer in 2 s: the message is not surely sent." in shown
+    assert "--cmid build-1" in shown
+    assert shown.count("trying again") == 1
