@@ -16,8 +16,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from securechat.domain import commands as c
+from securechat.domain.accounts import Role
 from securechat.domain.entries import Entry, EntryType
-from securechat.errors import ChatError
+from securechat.errors import ChatError, Forbidden
+from securechat.program import program
 from securechat.protocol.frames import SignalFrame
 from securechat.sdk.client import ChatClient
 from securechat.sdk.errors import ConnectionLost, LoginRequired
@@ -130,6 +132,15 @@ class _Command:
         return found
 
 
+class NotABot(Exception):
+    """Somebody's own account was taken for a bot's."""
+
+
+def _tell_online(client: ChatClient) -> None:
+    name = client.user.username if client.user else ""
+    log.info("%s is online as @%s (%d rooms, resume on)", client.url, name, len(client.rooms))
+
+
 class Bot:
     """A bot.
 
@@ -179,6 +190,9 @@ class Bot:
         except LoginRequired as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for a person at a terminal
             sys.exit(EXIT_LOGIN)
+        except NotABot as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for a person at a terminal
+            sys.exit(1)
         except KeyboardInterrupt:
             pass
 
@@ -197,15 +211,22 @@ class Bot:
 
         Raises:
             LoginRequired: The token does not hold.
+            NotABot: It is a person's.
         """
         url, token, ca = self._arguments
         self._done = self._load_state()
         async with ChatClient(url, token, ca=ca, resume=self._done) as client:
             self.client = client
-            await client.set_commands(each.definition for each in self._commands.values())
-            user = client.user
-            name = user.username if user else ""
-            log.info("%s is online as @%s (%d rooms, resume on)", client.url, name, len(client.rooms))
+            try:
+                await client.set_commands(each.definition for each in self._commands.values())
+            except Forbidden as error:
+                if client.user is None or client.user.role is Role.BOT:
+                    raise
+                raise NotABot(
+                    f"This account is a person's, not a bot's: `{program()} bot create NAME` makes one and prints SECURECHAT_TOKEN."
+                ) from error
+            _tell_online(client)
+            client.on_trouble = lambda reason: None if reason else _tell_online(client)
             try:
                 async for event in client.events():
                     if isinstance(event, Entry):
