@@ -428,3 +428,36 @@ def test_a_line_that_is_too_long_is_refused_and_the_chat_goes_on(server: Running
 
     assert shown.count("error: not sent") == 2
     assert "still here" in person.chat(room="ops")
+
+
+def test_whoever_quits_without_a_connection_is_told_what_is_not_sent(
+    server: RunningServer, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    server.set_up()
+    server.room("ops")
+    ana = Person(server, tmp_path, "ana").log_in()
+    ana.chat("/join ops")
+    terminals.append(terminal := Terminal(ana, "chat", "ops"))
+    terminal.expect("#ops")
+    terminal.write("/me")
+    terminal.expect("@ana (")
+    server.stop()
+    terminal.expect("connection lost, trying again")
+    terminal.write("/who")
+    terminal.expect("error: not connected")
+    terminal.write("hello")
+    terminal.write("/quit")
+    terminal.expect("1 message is not sent")
+    assert terminal.end() == 0
+
+
+def test_a_persons_account_is_no_bot(server: RunningServer, tmp_path: Path) -> None:
+    server.set_up()
+    ana = Person(server, tmp_path, "ana").log_in()
+    found = subprocess.run(
+        [Path(SECURECHAT).with_name("python"), "-c", "from securechat import Bot; Bot().run()"],
+        env=ana.environment, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    assert "This account is a person's, not a bot's" in found.stderr
+    assert "Traceback" not in found.stderr

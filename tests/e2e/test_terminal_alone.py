@@ -39,3 +39,14 @@ def test_a_send_tries_again_until_its_time_is_over(tmp_path: Path) -> None:
     assert "No answer in 2 s: the message is not surely sent." in shown
     assert "--cmid build-1" in shown
     assert shown.count("trying again") == 1
+
+
+def test_doctor_tells_each_mistake_on_its_own_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('{"prot": 1, "log_keep": "x"}')
+    found = subprocess.run(
+        [SECURECHAT, "doctor", "--config", str(tmp_path / "bad.json"), "--data", str(tmp_path / "data")],
+        env=clean_environment(), capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    lines = [line.strip() for line in found.stdout.splitlines()]
+    assert any(line.startswith("prot: unknown key") for line in lines), found.stdout
+    assert any(line.startswith("log_keep: ") for line in lines), found.stdout

@@ -115,6 +115,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.blocked: set[str] = set()
+        self.connected = True
         self.rooms: dict[str, Room] = {}
 
 
@@ -195,3 +196,22 @@ async def test_a_command_that_nobody_knows_is_not_sent(line: str, sent: str | No
         assert notes == [
             "error: there is no /rol here, and nothing was sent. Do you mean /roll?\n       //rol sends it as a message."
         ]
+
+
+@pytest.mark.parametrize("line", ["/who", "/create --private secret", "/rooms"])
+async def test_a_command_without_a_connection_is_refused_at_once(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(line_mode, "note", notes.append)
+    client: Any = Silent()
+    client.connected = False
+    await asyncio.wait_for(LineMode(client)._line(line), 2)
+    assert notes == ["error: not connected, trying again; /quit leaves"]
+
+
+@pytest.mark.parametrize("line", ["/create secret --hidden", "/create --public --private x", "/create --private"])
+async def test_what_looks_like_an_option_is_no_part_of_a_name(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(line_mode, "note", notes.append)
+    client: Any = Silent()
+    await LineMode(client)._line(line)
+    assert notes[0].startswith("error: ")

@@ -64,6 +64,7 @@ def chat_plain(room_name: str | None) -> None:
         client = ChatClient.connect()
         client.on_trouble = lambda reason: _tell_trouble(client.url, reason)
         async with client:
+            client.on_trouble = lambda reason: note("── connection lost, trying again" if reason else "── back")
             await LineMode(client).run(room_name)
 
     run(work())

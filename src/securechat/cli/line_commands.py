@@ -121,10 +121,14 @@ async def _join(mode: LineMode, rest: str) -> None:
 
 @line("rooms", "/create [--public] NAME", "create a room, for those you add or for all")
 async def _create(mode: LineMode, rest: str) -> None:
-    name = rest.removeprefix("--public").strip() if rest.split(maxsplit=1)[0] == "--public" else rest
-    if not name:
+    words = rest.split()
+    options = {word for word in words if word.startswith("--")}
+    if unknown := sorted(options - {"--public", "--private"}):
+        raise Misused(f"there is no option {unknown[0]}")
+    name = " ".join(word for word in words if word not in options)
+    if not name or len(options) > 1:
         raise Misused
-    await mode.screen.enter(await mode.client.create_room(name, kind="private" if name == rest else "public"))
+    await mode.screen.enter(await mode.client.create_room(name, kind="public" if "--public" in options else "private"))
 
 
 @line("rooms", "/dm USER", "talk to one person")
@@ -232,8 +236,9 @@ async def _logout(mode: LineMode, _rest: str) -> None:
     if os.environ.get("SECURECHAT_TOKEN"):
         note(f"error: {no_session()}")
         return
-    await mode.client.outbox.flush()
-    await mode.screen.mark()
+    if mode.client.connected:
+        await mode.client.outbox.flush()
+        await mode.screen.mark()
     try:
         await mode.client.log_out()
         note("Signed out.")

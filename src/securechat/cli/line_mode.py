@@ -38,6 +38,7 @@ class LineMode:
     def __init__(self, client: ChatClient) -> None:
         self.client = client
         self.screen = Screen(client)
+        self._left = False
 
     async def run(self, room_name: str | None) -> None:
         """Chat until the end of standard input, `/quit` or `/logout`.
@@ -77,8 +78,10 @@ class LineMode:
         return self.client.rooms.get(room.id, room)
 
     async def _stop(self, reader: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
-        if reader.done():  # What was written is sent; when the session has ended nothing can be.
-            await self.client.outbox.flush()
+        if reader.done() and (self.client.connected or not self._left):
+            await self.client.outbox.flush()  # What was written is sent; when the session has ended nothing can be.
+        if self._left and (unsent := self.client.outbox.waiting):
+            note(f"{unsent} message is not sent" if unsent == 1 else f"{unsent} messages are not sent")
         for task in (reader, *others):
             task.cancel()
         await asyncio.gather(reader, *others, return_exceptions=True)
@@ -104,6 +107,7 @@ class LineMode:
                 if text:
                     await self._line(text)
             except Quit:
+                self._left = True
                 return
             except ChatError as error:
                 note(f"error: {error.detail}  [{error.code}]")
@@ -125,6 +129,10 @@ class LineMode:
                 await self._say(text)
             elif len(rest.split()) < found.least:
                 note(f"error: write {found.usage}")
+            elif found.name in {"/help", "/quit", "/logout"}:
+                await found.run(self, rest.strip())
+            elif not self.client.connected:
+                note("error: not connected, trying again; /quit leaves")
             else:
                 async with self.screen.lock:  # What comes meanwhile is shown after it, and not again if it was part of it.
                     await found.run(self, rest.strip())
