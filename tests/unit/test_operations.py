@@ -64,6 +64,11 @@ def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
         assert words in refusal.value.line
 
 
+def test_a_misspelt_variable_is_named_as_it_was_typed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SECURECHAT_PROT: unknown key in environment, did you mean port"):
+        config(tmp_path, "{}", {"SECURECHAT_PROT": "3"})
+
+
 def test_several_servers_need_a_database_and_a_key_and_an_address_of_redis(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
         config(tmp_path, '{"redis_url": "http://redis", "bus_key": "short"}')

@@ -208,7 +208,7 @@ def test_a_mistake_in_a_secret_setting_does_not_tell_the_secret(tmp_path: Path) 
 
 
 def test_what_is_no_secret_has_no_file_of_its_own() -> None:
-    with pytest.raises(Shutdown, match="port_file: unknown key"):
+    with pytest.raises(Shutdown, match="SECURECHAT_PORT_FILE: unknown key"):
         config.ConfigManager(None, {}, {"SECURECHAT_PORT_FILE": "/etc/hostname"})
 
 

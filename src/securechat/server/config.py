@@ -250,7 +250,8 @@ class ConfigManager:
             for key, value in found.items():
                 if key not in FIELDS:
                     near = difflib.get_close_matches(key, FIELDS, 1)
-                    mistakes.append(f"{key}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
+                    typed = self._typed(key) if source == "environment" else key
+                    mistakes.append(f"{typed}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
                     continue
                 try:
                     loose = source in {"environment", "flag"}
@@ -266,6 +267,11 @@ class ConfigManager:
         if mistakes:
             raise ConfigError("The configuration has mistakes:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
         return settings, origin
+
+    def _typed(self, key: str) -> str:
+        """Return the name of a variable as it stands in the environment."""
+        names = (name for name in self._environ if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() == key)
+        return next(names, key)
 
     def _read_file(self, mistakes: list[str]) -> dict[str, Any]:
         if self.path is None:
