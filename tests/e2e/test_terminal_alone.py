@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from securechat.sdk.profile import why_unreachable
 from support.ports import free_port
 from support.running import SECURECHAT, clean_environment
 
@@ -50,3 +51,8 @@ def test_doctor_tells_each_mistake_on_its_own_line(tmp_path: Path) -> None:
     lines = [line.strip() for line in found.stdout.splitlines()]
     assert any(line.startswith("prot: unknown key") for line in lines), found.stdout
     assert any(line.startswith("log_keep: ") for line in lines), found.stdout
+
+
+def test_a_port_without_tls_is_told_from_one_that_does_not_answer() -> None:
+    error = ConnectionError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1029)")
+    assert why_unreachable("https://localhost:8080", error) == "This port speaks http: use http://localhost:8080"

@@ -175,6 +175,9 @@ def why_unreachable(url: str, error: Exception | None = None) -> str:
             f"{url} shows a certificate that this machine does not trust. If the server has its own CA, get its ca.crt from"
             " who runs it (`securechat cert show` there), and give it with --ca."
         )
+    place = url.partition("://")[2]
+    if "WRONG_VERSION_NUMBER" in str(error) and urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}:
+        return f"This port speaks http: use http://{place}"
     return f"Nothing answers at {url}. Is the server running, and on this port?" + (f" ({error})" if str(error or "") else "")
 
 
