@@ -208,3 +208,29 @@ async def test_a_large_room_shows_its_members_in_pages(browser: Browser, server:
         await ana.get_by_role("button", name="Show more members").click()
         await expect(members).to_have_count(1_201)
         await expect(ana.get_by_role("button", name="Show more members")).to_have_count(0)
+
+
+async def test_a_tap_on_a_message_opens_its_actions_and_presses_none(browser: Browser, server: RunningServer) -> None:
+    async with person(browser, size=PHONE, has_touch=True, is_mobile=True) as ana:
+        await set_up(ana, server)
+        await create_room(ana, "ops")
+        for text in ("first", "second"):
+            await write(ana, text)
+            await expect(message(ana, text)).to_be_visible()
+        bars = ana.get_by_role("toolbar", name="Message actions")
+        await ana.mouse.move(5, 5)  # It was used to make the room, and may point at a message now.
+        await expect(bars).to_have_count(0)
+        for part in (0.1, 0.3, 0.5, 0.7, 0.95):
+            for text in ("first", "second"):
+                await ana.get_by_role("heading", name="ops", level=1).tap()
+                box = await message(ana, text).bounding_box()
+                assert box is not None
+                await ana.touchscreen.tap(box["x"] + part * box["width"], box["y"] + box["height"] / 2)
+                await expect(message(ana, text).get_by_role("toolbar", name="Message actions")).to_be_visible()
+                await expect(bars).to_have_count(1)
+                bar, words = await bars.bounding_box(), await message(ana, text).locator(".text").bounding_box()
+                assert bar is not None
+                assert words is not None
+                assert bar["y"] >= words["y"] + words["height"]
+        await expect(ana.locator(".reaction")).to_have_count(0)
+        await expect(ana.get_by_role("dialog")).to_have_count(0)

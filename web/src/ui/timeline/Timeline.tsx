@@ -36,6 +36,10 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
   const list = useRef<VirtualList<Row>>(null);
   const isAtEnd = useSignal(true);
   const hovered = useSignal<string | null>(null);
+  /** The row with the bar of actions: never two at once. */
+  const active = useSignal<string | null>(null);
+  /** A finger is down, or what the browser makes of its tap is still to come: the bar opens after that, not under it. */
+  const isTouched = useRef(false);
   const focused = useSignal<string | null>(null);
   const unfolded = useSignal<ReadonlySet<string>>(new Set());
   const shownTarget = useSignal(0);
@@ -154,6 +158,7 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
   const focusMessage = (seq: number | null) => focusRow(rows.findIndex((row) => seqOf(row) === seq));
 
   const onKeyDown = (event: KeyboardEvent) => {
+    isTouched.current = false;
     // Keys inside a row's buttons belong to the buttons, but for Escape, which leads back to the row.
     const inRow = event.target instanceof HTMLElement && event.target.tagName === "ARTICLE";
     const action = actionOf(event, "list");
@@ -238,7 +243,7 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
             author={chat.people.name(message.user)}
             isBot={chat.people.users.value.get(message.user)?.role === "bot"}
             isHead={row.head}
-            isActive={hovered.value === row.key || focused.value === row.key}
+            isActive={active.value === row.key}
             isFocusable={row.key === focusableKey}
             isTarget={message.seq > 0 && shownTarget.value === message.seq}
             me={me.id}
@@ -309,18 +314,39 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
             "aria-label": "Messages",
             "aria-busy": timeline.busy.value !== null,
             onKeyDown,
-            onMouseOver: (event: MouseEvent) => {
-              hovered.value = keyAt(event.target);
+            onPointerDown: (event: PointerEvent) => {
+              isTouched.current = event.pointerType === "touch";
             },
-            onMouseLeave: () => {
+            onPointerCancel: () => {
+              isTouched.current = false;
+            },
+            onClick: (event: MouseEvent) => {
+              if (!isTouched.current) return;
+              isTouched.current = false;
+              active.value = keyAt(event.target);
+            },
+            onPointerOver: (event: PointerEvent) => {
+              if (event.pointerType === "touch") return;
+              hovered.value = keyAt(event.target);
+              // A bar that the keys are in stays.
+              if (!document.activeElement?.matches(".actions :focus-visible")) {
+                active.value = hovered.value ?? focused.value;
+              }
+            },
+            onPointerLeave: (event: PointerEvent) => {
+              if (event.pointerType === "touch") return;
               hovered.value = null;
+              active.value = focused.value;
             },
             onFocusIn: (event: FocusEvent) => {
               focused.value = keyAt(event.target) ?? focused.value;
+              if (!isTouched.current) active.value = focused.value;
             },
             onFocusOut: (event: FocusEvent) => {
               const to = event.relatedTarget;
-              if (!(to instanceof Node) || !(event.currentTarget as Node).contains(to)) focused.value = null;
+              if (to instanceof Node && (event.currentTarget as Node).contains(to)) return;
+              focused.value = null;
+              active.value = hovered.value;
             },
           }}
         />
