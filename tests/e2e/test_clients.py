@@ -421,7 +421,9 @@ def test_starting_tells_what_is_wrong_in_one_line(server: RunningServer, tmp_pat
         return next(text for text in shown.splitlines() if text.startswith("error: "))
 
     assert "Another SecureChat" in line(data=server.data)
-    assert "Cannot listen" in line("--port", str(server.port), "--http-port", "0", data=tmp_path / "other")
+    taken = line("--port", str(server.port), "--http-port", "0", data=tmp_path / "other")
+    assert f":{server.port}: Address already in use" in taken
+    assert "Choose another --port" in taken
     (tmp_path / "file").write_text("")
     assert "cannot be written" in line(data=tmp_path / "file" / "data")
     (tmp_path / "broken.json").write_text('{"prot": 1}')

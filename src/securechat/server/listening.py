@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -51,18 +52,8 @@ class Listening:
         Raises:
             Shutdown: A port is taken, or not ours to take.
         """
-        try:
-            await self._serve_people()
-            await self._serve_operators()
-        except PermissionError as error:
-            raise Shutdown(
-                "Cannot listen: a port below 1024 needs a permission. See docs/howto/real-domain.md, or choose another port."
-            ) from error
-        except OSError as error:
-            raise Shutdown(
-                f"Cannot listen: {error.strerror or error}. Is another server running? Choose another --port or --http-port"
-                ' (make run ARGS="--port 9443 --http-port 9080").'
-            ) from error
+        await self._serve_people()
+        await self._serve_operators()
         return self._listeners
 
     async def _serve_people(self) -> None:
@@ -71,13 +62,16 @@ class Listening:
         shared = self._worker is not None
         rest = self._rest()
         public = self._open(rest, to_gateway=True)
-        urls.port = await public.listen(settings.host, settings.port, parts.tls, shared=shared)
+        with _told(f"{settings.host}:{settings.port}", '--port (make run ARGS="--port 9443")'):
+            urls.port = await public.listen(settings.host, settings.port, parts.tls, shared=shared)
         if settings.http_port:
             plain = self._open(self._to_https(local=rest), to_gateway=True) if settings.tls_domains else public
-            urls.http_port = await plain.listen("127.0.0.1", settings.http_port, None, shared=shared)
+            with _told(f"127.0.0.1:{settings.http_port}", '--http-port (make run ARGS="--http-port 9080")'):
+                urls.http_port = await plain.listen("127.0.0.1", settings.http_port, None, shared=shared)
         if settings.redirect_port:
             redirect = self._open(self._to_https(), to_gateway=False)
-            await redirect.listen(settings.host, settings.redirect_port, None, shared=shared)
+            with _told(f"{settings.host}:{settings.redirect_port}", "redirect_port"):
+                await redirect.listen(settings.host, settings.redirect_port, None, shared=shared)
 
     async def _serve_operators(self) -> None:
         """Listen on the admin socket, and where metrics are read."""
@@ -85,12 +79,14 @@ class Listening:
         admin = self._open_unguarded(AdminApp(parts.dispatcher, self._metrics, self._health, settings=self._config.told).asgi)
         with contextlib.suppress(FileNotFoundError):
             socket.unlink()
-        await admin.listen_unix(str(socket))
+        with _told(str(socket), "data folder (--data)"):
+            await admin.listen_unix(str(socket))
         socket.chmod(0o600)
         if settings.admin_listen:
             scrape = self._open_unguarded(AdminApp(parts.dispatcher, self._metrics, self._health).asgi)
             host, _, port = settings.admin_listen.rpartition(":")
-            await scrape.listen(host or "127.0.0.1", int(port) + (self._worker or 0), None)
+            with _told(settings.admin_listen, "admin_listen"):
+                await scrape.listen(host or "127.0.0.1", int(port) + (self._worker or 0), None)
 
     def _open(self, app: ASGIApp, *, to_gateway: bool) -> Listener:
         listener = Listener(app, self._parts.gateway if to_gateway else None, self._urls.origins, self._proxies)
@@ -129,3 +125,21 @@ class Listening:
     def _strict_for(self, host: str) -> int:
         """Return for how many seconds a browser is to remember that this host has TLS; 0 for not at all."""
         return self._config.settings.hsts_days * 86_400 if self._parts.tls.strict_for(host) else 0
+
+
+@contextlib.contextmanager
+def _told(place: str, choice: str) -> Iterator[None]:
+    """Say where nobody can listen, and what to choose instead.
+
+    Raises:
+        Shutdown: The place is taken, or not ours to take.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        why = "a port below 1024 needs a permission. See docs/howto/real-domain.md, or choose"
+        raise Shutdown(f"Cannot listen on {place}: {why} another {choice}.") from error
+    except OSError as error:
+        raise Shutdown(
+            f"Cannot listen on {place}: {error.strerror or error}. Is another server running? Choose another {choice}."
+        ) from error

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 LANES: Final = 2
 """Commits under way at the same time: while PostgreSQL works on one, this process decides the other and tells what is stored."""
 DECIDE_S: Final = 8.5
-"""After this long, from its beginning, nobody begins another look for what became of a commit: who asked is told that nobody knows."""
+"""After this long, from its beginning, nobody begins another look for what became of a commit: nobody knows, says the answer."""
 HOPES: Final = 2
 """How often a batch is decided without locks, each time on what is there by then, while another server is ahead: locks are held for
 as long as the way to the database takes, some times over. Who has no luck at all locks."""
