@@ -184,7 +184,7 @@ def test_15_a_request_without_end_costs_nothing_and_is_ended(shared_server: Runn
 
     assert ended
     assert cpu_s(shared_server) - used <= 0.1
-    assert resident(shared_server) - memory < 5 * 2**20  # What it does besides moves it by 3 or 4; keeping this would be 10.
+    assert resident(shared_server) - memory < 5 * 2**20  # 3.4 was seen once of what it does besides; keeping this is 10.
 
 
 @pytest.mark.parametrize("path", ["/api/v1/sessions", "/oauth/token"])
