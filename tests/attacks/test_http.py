@@ -171,20 +171,26 @@ CHUNK = b"1\r\nx\r\n"
 def test_15_a_request_without_end_costs_nothing_and_is_ended(shared_server: RunningServer, first: bytes, more: bytes) -> None:
     assert answers(shared_server.http_port, HIDDEN)[0] == [200]
     memory, used = resident(shared_server), cpu_s(shared_server)
-    with socket.create_connection(("127.0.0.1", shared_server.http_port), timeout=10) as connection:
+    ended = [without_end(shared_server.http_port, first, more) for _ in range(3)]
+
+    assert all(ended)
+    assert cpu_s(shared_server) - used <= 0.3
+    # Keeping one of the three is ten megabytes. The allocator may take a few once, and did: 3.4.
+    assert resident(shared_server) - memory < 5 * 2**20
+
+
+def without_end(port: int, first: bytes, more: bytes) -> bool:
+    """Send a beginning and some ten megabytes more, if the server takes them; return whether it ended that."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         try:
             connection.sendall(first)
-            for _ in range(10):  # Some ten megabytes, if the server takes them.
+            for _ in range(10):
                 connection.sendall(more)
-            ended = not connection.recv(65_536).startswith(b"HTTP/1.1 2")
+            return not connection.recv(65_536).startswith(b"HTTP/1.1 2")
         except TimeoutError:
-            ended = False
+            return False
         except OSError:
-            ended = True
-
-    assert ended
-    assert cpu_s(shared_server) - used <= 0.1
-    assert resident(shared_server) - memory < 5 * 2**20  # 3.4 was seen once of what it does besides; keeping this is 10.
+            return True
 
 
 @pytest.mark.parametrize("path", ["/api/v1/sessions", "/oauth/token"])

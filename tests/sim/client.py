@@ -386,7 +386,7 @@ class SimClient:
 
     def _take_signal(self, frame: dict[str, Any]) -> None:
         kind, room = frame["type"], frame.get("room") or (frame.get("summary") or {}).get("id", "")
-        self.seen.told.append(Told(kind, room, self._written))
+        self.seen.told.append(Told(kind, room, self._written, self._conn))
         if kind == "room.closed":
             self.last.pop(room, None)
             self.rooms.discard(room)

@@ -57,11 +57,12 @@ class Traits:
 
 @dataclass
 class Told:
-    """A frame that names a room and is no entry."""
+    """A frame that names a room and is no entry: on which connection of its client, and when it left the server."""
 
     kind: str
     room: str
     written: float
+    conn: int
 
 
 @dataclass

@@ -46,19 +46,25 @@ def fingerprint(run: Run) -> str:
 
 
 def _outsiders(run: Run) -> list[Violation]:
-    """I6 for what is no entry: who was surely out of a room heard nothing of it, but that it is out, however slowly it reads."""
+    """I6 for what is no entry: who was surely out of a room heard nothing of it.
+
+    But the news itself that it is out: once on each connection, however late that one reads it.
+    """
     found: list[Violation] = []
     spans = [*run.membership.spans, *((user, room, at, float("inf")) for (user, room), at in run.membership.out.items())]
     by_user: dict[str, list[tuple[str, float, float]]] = {}
     for user, room, since, until in spans:
         by_user.setdefault(user, []).append((room, since, until))
-    found += [
-        Violation("I6", f"{client.name} heard {told.kind} of {room}, {told.written - since:.2f} s after it left")
-        for client in run.clients.values()
-        for room, since, until in by_user.get(client.user, ())
-        for told in client.seen.told
-        if told.room == room and told.kind != "room.closed" and since + LATE_S < told.written < until
-    ]
+    for client in run.clients.values():
+        for room, since, until in by_user.get(client.user, ()):
+            inside = max((to for other, _, to in by_user[client.user] if other == room and to <= since), default=0.0)
+            heard = [told for told in client.seen.told if told.room == room and inside < told.written < until]
+            news = {told.conn: id(told) for told in reversed(heard) if told.kind == "room.closed"}.values()
+            found += [
+                Violation("I6", f"{client.name} heard {told.kind} of {room}, {told.written - since:.2f} s after it left")
+                for told in heard
+                if id(told) not in news and (told.written > since + LATE_S or told.kind == "room.closed")
+            ]
     secret = run.people.rooms["den"].encode()
     outsider = run.clients.get(OUTSIDER)
     if outsider is not None and any(secret in each for each in outsider.seen.raw):
