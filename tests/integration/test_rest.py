@@ -29,7 +29,9 @@ def test_the_setup_link_works_once(shared_server: RunningServer, ana: Any) -> No
     body = {"token": shared_server.setup_token, "username": "eve", "password": PASSWORD}
 
     assert ana["user"]["role"] == "owner"
-    assert shared_server.post("/setup", body, status=403)["code"] == "link_invalid"
+    refused = shared_server.post("/setup", body, status=403)
+    assert refused["code"] == "link_invalid"
+    assert "is set up already" in refused["detail"]
 
 
 def test_strangers_do_not_register(shared_server: RunningServer, ana: Any) -> None:

@@ -87,9 +87,9 @@ def test_a_line_knows_its_name_and_how_many_words_it_needs(name: str, least: int
     assert LINES[name].least == least
 
 
-def shown(**fields: Any) -> str:
+def shown(room: str = "#ops", **fields: Any) -> str:
     entry = Entry(room=ROOM, seq=7, at=0, **({"type": EntryType.MESSAGE_SENT, "user": BOB} | fields))
-    return entry_line(entry, "#ops", lambda user: NAMES.get(user or "", "someone"), {"usr_eve"}).partition(":")[2][3:]
+    return entry_line(entry, room, lambda user: NAMES.get(user or "", "someone"), {"usr_eve"}).partition(":")[2][3:]
 
 
 def test_an_entry_is_one_line() -> None:
@@ -99,6 +99,8 @@ def test_an_entry_is_one_line() -> None:
     assert shown(body="read me", user="usr_eve") == "someone: (blocked)"
     assert shown(type=EntryType.MESSAGE_EDITED, target=3, body="ho") == "@bob changed 3: ho"
     assert shown(type=EntryType.MESSAGE_EDITED, target=3, deleted=9) == "@bob changed 3 (deleted)"
+    assert shown(type=EntryType.ROOM_CREATED) == "@bob created the room"
+    assert shown("@bob", type=EntryType.ROOM_CREATED) == "@bob began the conversation"
     assert shown(type=EntryType.MEMBER_JOINED, member=BOB) == "@bob joined"
     assert shown(type=EntryType.MEMBER_JOINED, member=ANA) == "@ana joined (brought in by @bob)"
     assert shown(type=EntryType.MEMBER_REMOVED, member=ANA) == "@ana was removed by @bob"

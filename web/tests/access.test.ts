@@ -31,6 +31,6 @@ describe("what a tab keeps while it is away", () => {
 test("providers, apps and devices have addresses of their own", () => {
   expect(routeOf("/oidc/acme", "")).toEqual({ name: "oidc", provider: "acme" });
   expect(routeOf("/oauth/authorize", "")).toEqual({ name: "authorize" });
-  expect(routeOf("/oauth/other", "")).toEqual({ name: "home" });
+  expect(routeOf("/oauth/other", "")).toEqual({ name: "nowhere" });
   expect(routeOf("/device", "")).toEqual({ name: "device" });
 });

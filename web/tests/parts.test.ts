@@ -193,7 +193,8 @@ describe("small things", () => {
     expect(routeOf("/i/AB-CD", "")).toEqual({ name: "invite", code: "AB-CD" });
     expect(routeOf("/r/rm_1", "")).toEqual({ name: "room", room: "rm_1" });
     expect(routeOf("/reset", "#t=x")).toEqual({ name: "reset", token: "x" });
-    expect(routeOf("/else", "")).toEqual({ name: "home" });
+    expect(routeOf("/", "")).toEqual({ name: "home" });
+    expect(routeOf("/else", "")).toEqual({ name: "nowhere" });
   });
 
   it("is silent about the connection for three seconds", () => {

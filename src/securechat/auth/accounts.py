@@ -110,10 +110,11 @@ class AccountService:
         username, display_name = new_names(command.username, command.display_name)
         clean_password(command.password)
         server_name = clean_name(command.server_name, "server_name") if command.server_name.strip() else ""
-        if await self._accounts.use_link(token_hash(command.token), "setup", self._clock.now_ms()) is None:
-            raise LinkInvalid("This setup link does not work (any more). `securechat setup-link` makes a new one.")
+        works = await self._accounts.use_link(token_hash(command.token), "setup", self._clock.now_ms()) is not None
         if await self._accounts.count_users():
-            raise LinkInvalid("The server is set up already.")
+            raise LinkInvalid("This server is set up already: sign in, or ask for an invitation.")
+        if not works:
+            raise LinkInvalid("This setup link does not work (any more). Its operator makes another: securechat setup-link")
         event = AuditEvent(action="setup.complete", address=address)
         user = await self._create(username, display_name, Role.OWNER, command.password, event)
         if server_name:

@@ -54,7 +54,8 @@ def examine(config: Path | None, data: str | None, *, as_json: bool) -> int:
     failed = sum(each.state == "fail" for each in findings)
     warned = sum(each.state == "warn" for each in findings)
     if not as_json:
-        say(f"{failed} failed, {warned} warnings, {len(findings) - failed - warned} ok")
+        warnings = "warning" if warned == 1 else "warnings"
+        say(f"{failed} failed, {warned} {warnings}, {len(findings) - failed - warned} ok")
     return 2 if failed else 1 if warned else 0
 
 

@@ -72,7 +72,7 @@ def serve(
 
 @app.command(rich_help_panel="Server")
 def doctor(*, config: Config = None, data: Data = None, json: Json = False) -> None:
-    """Look for what is wrong, and say which command repairs it. Exit 0 fine, 1 warnings, 2 failures."""
+    """Look for what is wrong, and say which command repairs it. Exit 0: fine, 1: a warning, 2: a failure."""
     from securechat.cli.doctor import examine  # noqa: PLC0415
 
     raise typer.Exit(examine(config, data, as_json=json))

@@ -63,7 +63,7 @@ def _told(entry: Entry, name: Callable[[str | None], str], *, folded: bool, dire
         case EntryType.ROOM_ERASED:
             return "everything before this was erased"
         case EntryType.ROOM_CREATED:
-            return f"{who} created the room"
+            return f"{who} began the conversation" if direct else f"{who} created the room"
         case EntryType.ROOM_UPDATED:
             return f"{who}{_updated(entry)}"
 

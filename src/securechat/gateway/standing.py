@@ -22,6 +22,32 @@ RECHECK_BATCH: Final = 100
 """Users that are looked at in one turn of the loop."""
 
 
+class _Debt:
+    """Something to look at, until it was looked at.
+
+    Attributes:
+        is_owed: Whether it has to be looked at.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[None]], unknown: str) -> None:
+        self.is_owed = False
+        self._look = look
+        self._unknown = unknown
+
+    async def settle(self) -> None:
+        """Look, if that is owed. It stays owed if it could not be done, or if it was asked for anew meanwhile."""
+        if not self.is_owed:
+            return
+        self.is_owed = False
+        try:
+            await self._look()
+        except BaseException as error:
+            self.is_owed = True
+            if not isinstance(error, ChatError):
+                raise
+            log.warning(self._unknown, extra={"code": error.code})
+
+
 class Standing:
     """The rights by which connections are open.
 
@@ -41,39 +67,23 @@ class Standing:
         self._auth = auth
         self._accounts = accounts
         self._ended = ended
-        self._roles_stale = False
-        self._rules_changed = False
+        self._roles = _Debt(self._read_roles, "roles are not known now")
+        self._rules = _Debt(self._close_unenrolled, "who lacks a second factor is not known now")
         self._knew_ended_at = time.monotonic()
 
     def roles_changed(self, _user_id: str) -> None:
         """Somebody's role may have changed without our being told."""
-        self._roles_stale = True
+        self._roles.is_owed = True
 
     def rules_changed(self) -> None:
         """The settings changed: see to it that whoever is connected would still be let in."""
-        self._rules_changed = True
+        self._rules.is_owed = True
 
     async def look(self) -> None:
         """Close who may not be here any more, and let the roles of now hold."""
         await self._close_ended()
-        if self._roles_stale:
-            self._roles_stale = False
-            try:
-                await self._read_roles()
-            except BaseException as error:
-                self._roles_stale = True
-                if not isinstance(error, ChatError):
-                    raise
-                log.warning("roles are not known now", extra={"code": error.code})
-        if self._rules_changed:
-            self._rules_changed = False
-            try:
-                await self._close_unenrolled()
-            except BaseException as error:
-                self._rules_changed = True
-                if not isinstance(error, ChatError):
-                    raise
-                log.warning("who lacks a second factor is not known now", extra={"code": error.code})
+        await self._roles.settle()
+        await self._rules.settle()
 
     async def _close_ended(self) -> None:
         """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""

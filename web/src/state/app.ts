@@ -21,10 +21,14 @@ export type Screen =
   | { kind: "enrol" }
   | { kind: "chat"; chat: Chat };
 
+const UNNAMED = "SecureChat";
+
 export class App {
   readonly screen: Signal<Screen> = signal({ kind: "loading" });
   /** What people call this server: the page says it, later the connection does. */
   readonly serverName: Signal<string>;
+  /** Whether it has no name yet, as before it is set up. */
+  readonly isUnnamed: boolean;
   readonly security: Security;
   readonly access: Access;
   private readonly session: Session;
@@ -35,7 +39,8 @@ export class App {
 
   constructor(private readonly api: Rest = rest) {
     const named = document.querySelector<HTMLMetaElement>('meta[name="application-name"]');
-    this.serverName = signal(named?.content || "SecureChat");
+    this.serverName = signal(named?.content || UNNAMED);
+    this.isUnnamed = this.serverName.peek() === UNNAMED;
     this.session = new Session(api);
     this.security = new Security(api, () => this.session.accessToken());
     this.access = new Access(api, () => this.session.accessToken());

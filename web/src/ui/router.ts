@@ -12,7 +12,8 @@ export type Route =
   | { name: "reset"; token: string }
   | { name: "oidc"; provider: string }
   | { name: "authorize" }
-  | { name: "device" };
+  | { name: "device" }
+  | { name: "nowhere" };
 
 /** Return the route of an address. */
 export function routeOf(path: string, fragment: string): Route {
@@ -26,17 +27,19 @@ export function routeOf(path: string, fragment: string): Route {
     case "reset":
       return { name: "reset", token };
     case "oidc":
-      return rest ? { name: "oidc", provider: decodeURIComponent(rest) } : { name: "home" };
+      return rest ? { name: "oidc", provider: decodeURIComponent(rest) } : { name: "nowhere" };
     case "oauth":
-      return rest === "authorize" ? { name: "authorize" } : { name: "home" };
+      return rest === "authorize" ? { name: "authorize" } : { name: "nowhere" };
     case "device":
       return { name: "device" };
     case "i":
-      return rest ? { name: "invite", code: decodeURIComponent(rest) } : { name: "home" };
+      return rest ? { name: "invite", code: decodeURIComponent(rest) } : { name: "nowhere" };
     case "r":
-      return rest ? { name: "room", room: decodeURIComponent(rest) } : { name: "home" };
-    default:
+      return rest ? { name: "room", room: decodeURIComponent(rest) } : { name: "nowhere" };
+    case "":
       return { name: "home" };
+    default:
+      return { name: "nowhere" };
   }
 }
 

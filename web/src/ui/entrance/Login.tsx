@@ -89,6 +89,9 @@ export function Login({ wasIn }: { wasIn: boolean }) {
       </form>
       <Providers verb="Sign in with" />
       <p class="aside">No account yet? Ask somebody on this server for an invitation link.</p>
+      {app.isUnnamed && (
+        <p class="aside">Is this server yours, and new? Open the setup link that it printed when it started.</p>
+      )}
     </Entrance>
   );
 }

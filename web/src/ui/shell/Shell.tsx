@@ -133,7 +133,13 @@ function Nowhere() {
           <span class="room-sign">
             <Icon name="message" size={28} />
           </span>
-          <h1 class="empty-title">{chat.rooms.value.size ? "Choose a room" : `Welcome to ${chat.serverName.value}`}</h1>
+          <h1 class="empty-title">
+            {route.value.name === "nowhere"
+              ? "There is no such page"
+              : chat.rooms.value.size
+                ? "Choose a room"
+                : `Welcome to ${chat.serverName.value}`}
+          </h1>
           <p>
             {chat.rooms.value.size
               ? "Pick one on the left, or press Ctrl K to go anywhere."

@@ -74,7 +74,9 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
       <Foot class="sidebar-foot">
         <Avatar id={me.id} name={me.display_name || me.username} isOnline={!isOffline} />
         <span class="me">
-          <span class="me-name">{me.display_name || me.username}</span>
+          <span class="me-name" title={me.display_name || me.username}>
+            {me.display_name || me.username}
+          </span>
           <span class="me-state">
             {unsent ? `${unsent} not sent` : isOffline ? "Not connected" : `@${me.username}`}
           </span>
