@@ -24,7 +24,7 @@ BIG = 67_584
 
 
 @pytest.mark.alone
-async def test_a_hundred_thousand_frames_of_garbage_change_nothing_for_the_others(world: World) -> None:
+async def test_3_7_a_hundred_thousand_frames_of_garbage_change_nothing_for_the_others(world: World) -> None:
     await world.start(talkers=3, listeners=1)
     world.apart()
     await measure(world, 300)
@@ -103,7 +103,7 @@ ENDINGS: dict[str, tuple[list[bytes], set[int]]] = {
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["stranger", "member"])
-async def test_each_kind_of_garbage_ends_as_the_specification_says(world: World, *, known: bool) -> None:
+async def test_7_each_kind_of_garbage_ends_as_the_specification_says(world: World, *, known: bool) -> None:
     await world.server.start()
     wrong: dict[str, Any] = {}
     for name, (frames, codes) in ENDINGS.items():

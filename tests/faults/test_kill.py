@@ -9,7 +9,7 @@ from support.fault_world import World, assert_none
 KILLS = 12
 
 
-async def test_a_server_killed_twelve_times_under_load_keeps_every_promise(world: World) -> None:
+async def test_75_a_server_killed_twelve_times_under_load_keeps_every_promise(world: World) -> None:
     await world.start(talkers=5, listeners=1, readers=2)
     for _kill in range(KILLS):
         await world.acknowledges(world.rng.randrange(40, 160))

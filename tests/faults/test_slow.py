@@ -49,7 +49,7 @@ class Flood:
 
 
 @pytest.mark.alone
-async def test_readers_that_stop_are_closed_and_nobody_else_notices(world: World) -> None:
+async def test_13_readers_that_stop_are_closed_and_nobody_else_notices(world: World) -> None:
     """The control is the same flood without them. Who else uses the machine can only add: one of three rounds has to be as fast."""
     await world.server.start()
     world.apart()

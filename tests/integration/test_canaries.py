@@ -56,7 +56,7 @@ def refuse(canaries: list[str], where: str, text: str) -> None:
 # ── a real server, at its most talkative ─────────────────────────────────────────────────────────────────────────────
 
 
-async def test_no_secret_that_was_used_is_in_any_log_metric_answer_or_command(tmp_path: Path) -> None:
+async def test_114_no_secret_that_was_used_is_in_any_log_metric_answer_or_command(tmp_path: Path) -> None:
     server = RunningServer(tmp_path / "data", "--log-level", "TRACE", settings={"log_style": "json"}).start()
     answers: list[str] = []
     try:
@@ -196,7 +196,7 @@ def boom(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("part", ["_hash", "_check", "create_device", "rotate_refresh", "session", "use_link", "create_user"])
-async def test_a_crash_in_a_request_shows_no_secret_even_with_all_locals(
+async def test_114_a_crash_in_a_request_shows_no_secret_even_with_all_locals(
     world: World, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     link = (await world.parts.accounts.setup_link(OPERATOR, c.SetupLink())).url.partition("t=")[2]
@@ -228,7 +228,7 @@ async def test_a_crash_in_a_request_shows_no_secret_even_with_all_locals(
         refuse(secrets, "a traceback with locals", text)
 
 
-async def test_a_crash_in_a_background_task_shows_no_secret(world: World) -> None:
+async def test_114_a_crash_in_a_background_task_shows_no_secret(world: World) -> None:
     token = Secret("canary-in-a-task")
 
     async def work(token: Secret) -> None:
@@ -253,7 +253,7 @@ async def test_a_crash_in_a_background_task_shows_no_secret(world: World) -> Non
     refuse([token.reveal()], "a traceback with locals", "".join(world.crashes.texts))
 
 
-def test_a_crash_of_the_process_shows_no_secret(tmp_path: Path) -> None:
+def test_114_a_crash_of_the_process_shows_no_secret(tmp_path: Path) -> None:
     program = (
         "import sys, traceback\n"
         "from securechat.domain.secret import Secret\n"

@@ -243,7 +243,7 @@ def test_every_command_has_a_rule_and_every_rule_an_attempt() -> None:
     assert {name_of(command) for command in COMMANDS} | policy.RIGHTS == set(policy.RULES) == set(ATTEMPTS)
 
 
-def test_the_rules_of_the_page_are_what_both_doors_answer_and_outsiders_hear_nothing(people: People) -> None:
+def test_58_64_the_rules_of_the_page_are_what_both_doors_answer_and_outsiders_hear_nothing(people: People) -> None:
     wrong = []
     tried = 0
     for action, attempt in ATTEMPTS.items():
@@ -270,7 +270,7 @@ def test_the_rules_of_the_page_are_what_both_doors_answer_and_outsiders_hear_not
     assert CANARY in told["member"], "the canary sings where it may"
 
 
-def test_outsiders_hear_nothing_of_any_kind_of_event(server: RunningServer) -> None:
+def test_64_outsiders_hear_nothing_of_any_kind_of_event(server: RunningServer) -> None:
     people = People(server)
     owner, member = next(each for each in people.everybody if each.kind.name == "owner of the room"), people.member
     listeners = [

@@ -439,7 +439,7 @@ async def test_an_answer_that_breaks_costs_no_other_answer_and_no_delivery(world
     assert [[entry.seq for entry in batch.entries] for batch in world.bus.batches] == [[2, 3]]
 
 
-async def test_the_same_cmid_is_the_same_message_also_within_one_batch(world: World) -> None:
+async def test_74_the_same_cmid_is_the_same_message_also_within_one_batch(world: World) -> None:
     world.send(ANA, "rm_a", "1")
     world.send(ANA, "rm_a", "1", "other text")
     world.send(ANA, "rm_b", "1")
@@ -455,7 +455,7 @@ async def test_the_same_cmid_is_the_same_message_also_within_one_batch(world: Wo
     assert first.seq == 2  # Sent to rm_b under the same key: the answer of the last callback.
 
 
-async def test_the_same_cmid_with_another_text_is_a_conflict(world: World) -> None:
+async def test_74_the_same_cmid_with_another_text_is_a_conflict(world: World) -> None:
     world.send(ANA, "rm_a", "1")
     await world.settle()
     world.send(ANA, "rm_a", "1", "other")
