@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from securechat.domain.entries import Entry, EntryType
@@ -25,7 +25,7 @@ _RELOAD: Final = 0
 CMIDS_KNOWN: Final = 20_000
 """Cmids of the last commits: whoever repeats one of them is looked up before, not after, the commit fails on it."""
 SIMPLE: Final = frozenset({EntryType.MESSAGE_SENT, EntryType.MESSAGE_EDITED, EntryType.REACTION_ADDED, EntryType.REACTION_REMOVED})
-"""Entries that `securechat_append` knows all the consequences of, and that change nothing but `last_seq` in the state of a room."""
+"""Entries that change nothing but `last_seq` in the state of a room."""
 
 
 def keys_of(entries: Sequence[Entry]) -> set[CmidKey]:
@@ -75,6 +75,14 @@ class Lane:
             for seq in sorted(places):
                 if seq == state.last_seq + 1:
                     state.last_seq = seq
+
+    def rise(self, newest: Mapping[str, int | None]) -> bool:
+        """Apply where rooms are that have gone on; return whether that is all: None is where one is that has to be read."""
+        for room_id, last_seq in newest.items():
+            state = self.rooms.get(room_id)
+            if state is not None and last_seq is not None:
+                state.last_seq = max(state.last_seq, last_seq)
+        return bool(newest) and None not in newest.values()
 
     def forget(self, tried: LogWork) -> None:
         """Take back what is in memory of a commit that is not stored."""

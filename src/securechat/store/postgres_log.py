@@ -27,13 +27,13 @@ from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import Elsewhere
 from securechat.store.database import Duplicate
-from securechat.store.lanes import SIMPLE, Lane
+from securechat.store.lanes import Lane
 from securechat.store.log_reads import LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_pool import RETRY_MS, AnswerLost, TryAgain
-from securechat.store.postgres_sql import APPEND, GONE, LOCK, PAGE_AFTER, PAGE_BEFORE, SUMMARY_WITH_PEER, THERE
-from securechat.store.postgres_work import GoneOn, Locked, Optimistic, Stale, reactions_in
+from securechat.store.postgres_sql import COMMIT, GONE, LOCK, PAGE_AFTER, PAGE_BEFORE, SUMMARY_WITH_PEER, THERE
+from securechat.store.postgres_work import AT_ONCE, GoneOn, Locked, Optimistic, Stale, reactions_in
 from securechat.store.rows import add_edit, add_reactions, permissions_of, to_entries, to_row, to_user
 from securechat.store.sealing import Sealing
 
@@ -111,12 +111,12 @@ class PostgresLog(LogReads):
             lane.catch_up()
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
-            sure = False
-            for hope in range(HOPES):
+            sure = again = False
+            for _ in range(HOPES):
                 try:
-                    return await self._optimistic(work, lane, until, again=hope > 0)
-                except GoneOn:
-                    continue
+                    return await self._optimistic(work, lane, until, again=again)
+                except GoneOn as error:
+                    again = not lane.rise(error.newest)
                 except (Stale, TryAgain):
                     sure = True
                     break
@@ -130,7 +130,7 @@ class PostgresLog(LogReads):
             raise AssertionError
 
     async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float, *, again: bool) -> T:
-        """Decide on what is in memory, and store it in one round trip if it still holds; `again` looks what there is before."""
+        """Decide on what is in memory, and store it in one round trip if it still holds; `again` looks before what there is."""
         tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids, again=again)
         try:
             try:
@@ -149,19 +149,19 @@ class PostgresLog(LogReads):
     async def _send(self, tried: Optimistic, lane: Lane, until: float) -> None:
         if (
             tried.recorded
-            or any(entry.type not in SIMPLE for entry in tried.appended)
+            or any(entry.type not in AT_ONCE for entry in tried.appended)
             or tried.unsure
             or not tried.touched <= tried.used
             # Does not exist, or not here: only a look at the buckets tells.
             or (self._is_shard and not tried.used <= lane.rooms.keys())
         ):
             raise Stale
-        values = await tried.to_append(tried.used)
+        values = await tried.to_commit(tried.used)
         if values is None:
             raise Stale
         try:
             if values:
-                await self._postgres.call(APPEND, *values)
+                await self._postgres.call(COMMIT, *values)
         except AnswerLost:
             if not await self._is_stored(tried, lane, until):
                 raise Stale from None

@@ -1,4 +1,4 @@
-"""What the log says to PostgreSQL, in its own words. `securechat_append` is made by migration 0009."""
+"""What the log says to PostgreSQL, in its own words. `securechat_commit` is made by migration 0012."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from securechat.store.sealing import COLUMNS
 
 GONE_ON: Final = "SC001"
 REPLACED: Final = "SC002"
-"""SQLSTATEs of `securechat_append`: a room has gone on, a key was replaced. Nothing is stored."""
+"""SQLSTATEs of `securechat_commit`: a room has gone on, a key was replaced. Nothing is stored."""
 LOCK: Final = "SELECT id, last_seq FROM rooms WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE"
-APPEND: Final = (
-    "SELECT securechat_append($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],"
+COMMIT: Final = (
+    "SELECT securechat_commit($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],"
     " $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::bytea[], $16::text[],"
-    " $17::text[], $18::text[], $19::bigint[], $20::boolean[])"
+    " $17::text[], $18::text[], $19::bigint[], $20::boolean[], $21::text[], $22::text[], $23::text[])"
 )
 STATE: Final = (
     "SELECT r.id, r.kind, r.name, r.topic, r.permissions, r.last_seq,"

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import asyncpg
+import msgspec
 
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import CmidKey, TargetKey
@@ -22,10 +24,15 @@ from securechat.store.keys import RoomKey
 from securechat.store.lanes import SIMPLE, keys_of
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
-from securechat.store.postgres_sql import APPEND, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
-from securechat.store.projections import project, project_members
+from securechat.store.postgres_sql import COMMIT, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
+from securechat.store.projections import project, roles_after
 from securechat.store.rows import add_edit, add_reactions, to_entries, to_entry, to_rows, to_state
 from securechat.store.sealing import Sealer, Sealing
+
+AT_ONCE: Final = SIMPLE | {
+    EntryType.MEMBER_JOINED, EntryType.MEMBER_LEFT, EntryType.MEMBER_REMOVED, EntryType.MEMBER_CHANGED
+}  # fmt: skip
+"""Entries that `securechat_commit` knows all the consequences of."""
 
 
 class Stale(Exception):
@@ -33,7 +40,18 @@ class Stale(Exception):
 
 
 class GoneOn(Stale):
-    """Another server was ahead."""
+    """Another server was ahead.
+
+    Args:
+        newest: Where the rooms are now, as far as the database says so; None for one of which more has changed than its `last_seq`.
+    """
+
+    def __init__(self, newest: Mapping[str, int | None]) -> None:
+        super().__init__()
+        self.newest = newest
+
+
+_WHERE_NOW: Final = msgspec.json.Decoder(dict[str, int | None])
 
 
 def reactions_in(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
@@ -87,8 +105,8 @@ class _Work(LogWork):
         """Whether something was refused that may be a repetition of what was not."""
         return bool(self.asked - self.looked_up - keys_of(self.appended))
 
-    async def to_append(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
-        """Return the values of `APPEND`: none if there is nothing to store.
+    async def to_commit(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
+        """Return the values of `COMMIT`: none if there is nothing to store.
 
         Args:
             rooms: Those whose `last_seq` is compared.
@@ -106,10 +124,12 @@ class _Work(LogWork):
         rows = await to_rows(self.appended, self.sealer)
         columns = list(zip(*rows, strict=True)) if rows else [()] * 11
         marks = list(zip(*self.reads, strict=True)) if self.reads else [()] * 4
+        members = [(*whom, role) for whom, role in roles_after(self.appended).items()]
         order = sorted(before)
         return (
             order, [before[room_id] for room_id in order], list(self._keys), [key.version for key in self._keys.values()],
             *columns, [entry.emoji for entry in self.appended], *marks,
+            *(zip(*members, strict=True) if members else [()] * 3),
         )  # fmt: skip
 
     async def _choose_keys(self, sealing: Sealing, transaction: Transaction | None) -> None:
@@ -122,14 +142,14 @@ class _Work(LogWork):
             self.sealer = sealing.sealer(transaction)
 
     def refusal(self, error: asyncpg.PostgresError, rooms: Collection[str]) -> Exception:
-        """Return what it means that `securechat_append` refused to store something in these rooms."""
+        """Return what it means that `securechat_commit` refused to store something in these rooms."""
         if error.sqlstate == REPLACED and self._sealing is not None:
             for room_id in self._keys:
                 self._sealing.keys.forget(room_id)
         if error.sqlstate == ELSEWHERE:
             return Elsewhere({*rooms, *(room_id for _, room_id, _, _ in self.reads)})
         if error.sqlstate == GONE_ON:
-            return GoneOn()
+            return GoneOn(_WHERE_NOW.decode(error.detail or "{}"))
         return Stale() if error.sqlstate == REPLACED else error
 
     async def _look(
@@ -196,7 +216,7 @@ class Optimistic(_Work):
         postgres: The database.
         sealing: Seals and opens texts.
         cmids: Of the last commits.
-        again: Whether another server was ahead a moment ago: then it is looked where the rooms are now.
+        again: Whether another server was ahead a moment ago, and it is not known where the rooms are now: then it is looked.
 
     Attributes:
         used: Rooms that it was decided on.
@@ -273,7 +293,7 @@ class Locked(_Work):
             self.rooms.update(_states(await self._transaction.fetch(STATE, missing)))
 
     async def write(self) -> None:
-        """Write everything that was appended: one round trip, up to two more for members, and some for each entry of a rarer kind.
+        """Write everything that was appended: one round trip, and some for each entry of a rarer kind.
 
         Raises:
             Stale: It has to be decided again, with every cmid looked for.
@@ -282,13 +302,12 @@ class Locked(_Work):
             raise Stale
         for entry in self.of(EntryType.ROOM_CREATED):
             await project(self._transaction, entry, self.rooms[entry.room])
-        values = await self.to_append(self.touched, self._transaction)
+        values = await self.to_commit(self.touched, self._transaction)
         try:
             if values:
-                await self._transaction.fetch(APPEND, *values)
+                await self._transaction.fetch(COMMIT, *values)
         except asyncpg.PostgresError as error:
             raise self.refusal(error, self.touched) from None
         for entry in self.appended:
-            if entry.type not in SIMPLE and entry.type is not EntryType.ROOM_CREATED:
+            if entry.type not in AT_ONCE and entry.type is not EntryType.ROOM_CREATED:
                 await project(self._transaction, entry, self.rooms[entry.room])
-        await project_members(self._transaction, self.appended)

@@ -29,11 +29,8 @@ async def mark_reads(transaction: Transaction, reads: Iterable[tuple[str, str, i
         await transaction.execute(_MARK, each)
 
 
-async def project_members(transaction: Transaction, entries: Iterable[Entry]) -> None:
-    """Write who is a member after all of these entries.
-
-    Two statements at most, whatever their number is: with the rooms locked, each would be one more way to the database and back.
-    """
+def roles_after(entries: Iterable[Entry]) -> dict[tuple[str, str | None], str | None]:
+    """Return who is a member after all of these entries: (room id, user id) → role, or None for who is not any more."""
     roles: dict[tuple[str, str | None], str | None] = {}
     for entry in entries:
         match entry.type:
@@ -41,6 +38,12 @@ async def project_members(transaction: Transaction, entries: Iterable[Entry]) ->
                 roles[entry.room, entry.member] = entry.role
             case EntryType.MEMBER_LEFT | EntryType.MEMBER_REMOVED:
                 roles[entry.room, entry.member] = None
+    return roles
+
+
+async def project_members(transaction: Transaction, entries: Iterable[Entry]) -> None:
+    """Write who is a member after all of these entries. Two statements at most, whatever their number is."""
+    roles = roles_after(entries)
     gone = [whom for whom, role in roles.items() if role is None]
     there = [(*whom, role) for whom, role in roles.items() if role is not None]
     if gone:
