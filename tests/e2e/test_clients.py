@@ -462,13 +462,13 @@ def test_a_word_that_is_none_of_a_settings_is_answered_with_those_that_are(serve
     server.set_up()
     (tmp_path / "broken.json").write_text('{"session_layer": "maybe", "second_factor_roles": ["king"]}')
     shown = run("config", "check", "--config", str(tmp_path / "broken.json"), code=2)
-    assert "session_layer: 'maybe' is none of: required, preferred, off" in shown
-    assert "second_factor_roles: 'king' is none of: owner, admin, member" in shown
+    assert "session_layer: must be one of: required, preferred, off; not 'maybe'" in shown
+    assert "second_factor_roles[0]: must be one of: owner, admin, member" in shown
     shown = run("user", "role", "ana", "king", data=server.data, code=64)
-    assert "'king' is none of: owner, admin, moderator, member, guest" in shown
+    assert "must be one of: owner, admin, moderator, member, guest; not 'king'" in shown
     token = server.bot("one")
     answer = server.request("POST", "/rooms", {"name": "x", "kind": "odd"}, token, status=400)
-    assert "'odd' is none of: public, private" in answer["detail"]
+    assert "must be one of: public, private; not 'odd'" in answer["detail"]
 
 
 def test_a_server_that_listens_for_others_and_does_not_know_its_name_says_so(tmp_path: Path) -> None:

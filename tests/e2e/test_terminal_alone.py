@@ -56,3 +56,5 @@ def test_doctor_tells_each_mistake_on_its_own_line(tmp_path: Path) -> None:
 def test_a_port_without_tls_is_told_from_one_that_does_not_answer() -> None:
     error = ConnectionError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1029)")
     assert why_unreachable("https://localhost:8080", error) == "This port speaks http: use http://localhost:8080"
+    error = ConnectionError("Server disconnected without sending a response.")
+    assert "try https://localhost:8443" in why_unreachable("http://localhost:8443", error)

@@ -56,7 +56,7 @@ def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
     for words in (
         "prot: unknown key",
         "did you mean port",
-        "port: Expected `int`",
+        "port: must be a whole number, not text",
         "registration:",
         "tls_cert: /none is not a file",
         "log_keep:",

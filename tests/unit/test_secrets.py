@@ -201,7 +201,7 @@ def test_a_mistake_in_a_secret_setting_does_not_tell_the_secret(tmp_path: Path) 
 
     with pytest.raises(config.ConfigError) as refusal:
         config.ConfigManager(path, {}, {})
-    assert "client_secret: Expected `str`" in refusal.value.line
+    assert "client_secret: must be text" in refusal.value.line
     assert CANARY not in refusal.value.line
     with pytest.raises(Shutdown, match=r"client_secret: .*cannot be read"):
         config.ConfigManager(None, {}, {"SECURECHAT_CLIENT_SECRET_FILE": str(tmp_path / "none")})

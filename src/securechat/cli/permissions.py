@@ -11,7 +11,7 @@ from securechat.cli.operator import Operator, data_root
 from securechat.cli.output import say, say_json
 from securechat.domain import commands as c
 from securechat.domain import policy
-from securechat.domain.choices import with_choices
+from securechat.domain.choices import in_words
 from securechat.errors import Shutdown
 
 
@@ -24,7 +24,8 @@ def _command(kind: type[c.Command], **fields: Any) -> Any:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise Shutdown(with_choices(str(error), kind).replace(" - at `$.", ", at ").rstrip("`"), 64) from error
+        words, where = in_words(str(error), kind)
+        raise Shutdown(f"{where}: {words}" if where else words, 64) from error
 
 
 def explain(data: str | None, username: str, action: str, room: str, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from securechat.domain.choices import with_choices
+from securechat.domain.choices import in_words
 from securechat.domain.limits import LIMITS
 from securechat.domain.secret import decode_hook
 from securechat.errors import InvalidInput, ProtocolViolation, TooDeep
@@ -144,10 +144,8 @@ def _kind_of(raw: msgspec.Raw, *, text: bool) -> type | None:
 
 def invalid_input(error: Exception, kind: type | None = None) -> InvalidInput:
     """Turn a decoder's complaint into an answer; its text names the field, and the words that it takes if `kind` is known."""
-    words = str(error) if kind is None else with_choices(str(error), kind)
-    _, _, path = words.partition(" - at `$.")
-    field = path.rstrip("`").removeprefix("[...].") or None
-    return InvalidInput(words.replace(" - at `$.", ", at `").replace(" - at `$`", "") or "Not understood.", field=field)
+    what, where = in_words(str(error), kind)
+    return InvalidInput(f"{where or 'This'} {what}." if what else "Not understood.", field=where or None)
 
 
 def too_deep(text: bytes) -> bool:

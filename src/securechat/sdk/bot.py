@@ -17,6 +17,7 @@ import msgspec
 
 from securechat.domain import commands as c
 from securechat.domain.accounts import Role
+from securechat.domain.choices import KINDS
 from securechat.domain.entries import Entry, EntryType
 from securechat.errors import ChatError, Forbidden
 from securechat.program import program
@@ -125,7 +126,7 @@ class _Command:
             try:
                 found[name] = msgspec.convert(value, self.types[name], strict=False)
             except msgspec.ValidationError:
-                raise UsageError(f"{name} is a {_TYPES[self.types[name]]}. Usage: {self.usage}") from None
+                raise UsageError(f"{name} must be {KINDS[_TYPES[self.types[name]]]}. Usage: {self.usage}") from None
         missing = [each.name for each in self.definition.options if each.required and each.name not in found]
         if missing:
             raise UsageError(f"{missing[0]} is missing. Usage: {self.usage}")

@@ -178,6 +178,8 @@ def why_unreachable(url: str, error: Exception | None = None) -> str:
     place = url.partition("://")[2]
     if "WRONG_VERSION_NUMBER" in str(error) and urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}:
         return f"This port speaks http: use http://{place}"
+    if url.startswith("http://") and "without sending a response" in str(error):
+        return f"{url} hangs up without a word, as a port does that speaks https: try https://{place}"
     return f"Nothing answers at {url}. Is the server running, and on this port?" + (f" ({error})" if str(error or "") else "")
 
 

@@ -21,7 +21,7 @@ from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
-from securechat.domain.choices import with_choices
+from securechat.domain.choices import in_words
 from securechat.domain.secret import Secret, decode_hook
 from securechat.errors import Shutdown
 
@@ -258,8 +258,8 @@ class ConfigManager:
                     values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
                     origin[key] = source
                 except msgspec.ValidationError as error:
-                    words = with_choices(str(error), FIELDS[key].type).partition(" - at")[0]
-                    mistakes.append(f"{key}: {words} (from {source})")
+                    words, inside = in_words(str(error), FIELDS[key].type)
+                    mistakes.append(f"{key}{'' if inside[:1] in {'', '['} else '.'}{inside}: {words} (from {source})")
         if "rates" in values:
             values["rates"] = {**DEFAULT_RATES, **values["rates"]}
         settings = Settings(**values)
