@@ -62,7 +62,7 @@ def chat_plain(room_name: str | None) -> None:
 
     async def work() -> None:
         client = ChatClient.connect()
-        client.on_trouble = lambda reason: _tell_trouble(client.url, reason)
+        client.on_trouble = lambda reason: _tell_trouble(client.url, reason, " Ctrl+C leaves.")
         async with client:
             client.on_trouble = lambda reason: note("── connection lost, trying again" if reason else "── back")
             await LineMode(client).run(room_name)
@@ -70,9 +70,10 @@ def chat_plain(room_name: str | None) -> None:
     run(work())
 
 
-def _tell_trouble(url: str, reason: str) -> None:
+def _tell_trouble(url: str, reason: str, advice: str = "") -> None:
     if reason:
-        note(f"Nothing answers at {url}: trying again." if reason.startswith("Nothing answers") else f"{reason}: trying again.")
+        told = f"Nothing answers at {url}" if reason.startswith("Nothing answers") else reason
+        note(f"{told}: trying again.{advice}")
 
 
 def _require_profile() -> None:
