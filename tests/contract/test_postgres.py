@@ -15,7 +15,7 @@ import pytest
 from securechat.crypto.key_provider import FileKeys
 from securechat.domain.accounts import Device, Role, User
 from securechat.domain.audit import AuditEvent
-from securechat.domain.entries import Entry, EntryType
+from securechat.domain.entries import Edited, Entry, EntryType
 from securechat.domain.ports import AuditQuery, LogTransaction, RoomBatch
 from securechat.domain.rooms import RoomRole
 from securechat.errors import Conflict, Shutdown, Unavailable
@@ -172,6 +172,42 @@ async def test_where_another_server_let_somebody_in_the_room_is_looked_at_before
         assert turns[-1] == 3  # A commit in vain, a look, a commit.
         state = store.log._lanes[store.log.lane(ROOM)].rooms[ROOM]  # type: ignore[attr-defined]
         assert state.members.keys() == {"usr_ana", *(f"usr_{number}" for number in range(4))}
+
+
+async def test_what_was_looked_at_is_looked_at_again_if_more_than_messages_came(place: Place, postgres: Postgres) -> None:
+    async def edit(tx: LogTransaction) -> tuple[str | None, int]:
+        await tx.load([ROOM], [], [(ROOM, 3)])
+        target, room = tx.target((ROOM, 3)), tx.room(ROOM)
+        assert target is not None
+        assert room is not None
+        was, seq = target.edited and target.edited.body, room.last_seq + 1
+        tx.append(made(ROOM, seq, EntryType.MESSAGE_EDITED, target=3, body=f"mine {seq}"))
+        return was, seq
+
+    async with (
+        TcpProxy(postgres.port) as proxy,
+        opened(place, proxy.port) as store,
+        opened(place, postgres.port) as other,
+    ):
+        await create(store)
+        await say(store, "a")
+        turns, found, seq = [], [], 4
+        for number in range(4):
+            for beside in (
+                made(ROOM, seq, EntryType.MESSAGE_SENT, body="x"),
+                made(ROOM, seq + 2, EntryType.MESSAGE_EDITED, target=3, body=f"theirs {number}"),
+            ):
+                await write(other, beside)
+                before = proxy.turns
+                was, where = await store.log.commit(edit, store.log.lane(ROOM))
+                turns.append(proxy.turns - before)
+                found.append(was)
+                assert where == beside.seq + 1
+            seq += 4
+
+        assert turns[-2:] == [3, 4]  # A look, a commit in vain, and a commit; with one more look where it was edited.
+        assert found[-2:] == ["mine 15", "theirs 3"]
+        assert (await store.log.page(ROOM, after=2, limit=1)).entries[0].edited == Edited(seq=19, at=19, body="mine 19")
 
 
 @pytest.mark.parametrize("sealed", [False, True])

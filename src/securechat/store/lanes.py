@@ -76,13 +76,12 @@ class Lane:
                 if seq == state.last_seq + 1:
                     state.last_seq = seq
 
-    def rise(self, newest: Mapping[str, int | None]) -> bool:
-        """Apply where rooms are that have gone on; return whether that is all: None is where one is that has to be read."""
+    def rise(self, newest: Mapping[str, int]) -> None:
+        """Apply where rooms are of which nothing has changed but their last `seq`."""
         for room_id, last_seq in newest.items():
             state = self.rooms.get(room_id)
-            if state is not None and last_seq is not None:
+            if state is not None:
                 state.last_seq = max(state.last_seq, last_seq)
-        return bool(newest) and None not in newest.values()
 
     def forget(self, tried: LogWork) -> None:
         """Take back what is in memory of a commit that is not stored."""

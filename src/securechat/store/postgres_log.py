@@ -111,12 +111,12 @@ class PostgresLog(LogReads):
             lane.catch_up()
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
-            sure = again = False
+            sure, ahead = False, None
             for _ in range(HOPES):
                 try:
-                    return await self._optimistic(work, lane, until, again=again)
+                    return await self._optimistic(work, lane, until, ahead)
                 except GoneOn as error:
-                    again = not lane.rise(error.newest)
+                    ahead = error
                 except (Stale, TryAgain):
                     sure = True
                     break
@@ -129,9 +129,17 @@ class PostgresLog(LogReads):
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float, *, again: bool) -> T:
-        """Decide on what is in memory, and store it in one round trip if it still holds; `again` looks before what there is."""
-        tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids, again=again)
+    async def _optimistic(
+        self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float, ahead: GoneOn | None
+    ) -> T:
+        """Decide on what is in memory, and store it in one round trip if it still holds; `ahead` is why it did not a moment ago."""
+        if ahead is None:
+            tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids)
+        else:
+            lane.rise(ahead.newest)
+            tried = Optimistic(
+                lane.rooms, self._postgres, self._sealing, lane.cmids, again=not ahead.whole, kept=ahead.looked
+            )  # fmt: skip
         try:
             try:
                 result = await work(tried)

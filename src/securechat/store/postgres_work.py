@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 import asyncpg
@@ -35,6 +36,9 @@ AT_ONCE: Final = SIMPLE | {
 """Entries that `securechat_commit` knows all the consequences of."""
 
 
+_Asked = tuple[frozenset[CmidKey], frozenset[TargetKey]]
+
+
 class Stale(Exception):
     """What was decided on does not hold any more; nothing is stored."""
 
@@ -43,15 +47,24 @@ class GoneOn(Stale):
     """Another server was ahead.
 
     Args:
-        newest: Where the rooms are now, as far as the database says so; None for one of which more has changed than its `last_seq`.
+        detail: What `securechat_gone_on` says.
+        looked: What was looked at in vain.
+
+    Attributes:
+        newest: Where rooms are now of which nothing has changed but their last `seq`.
+        whole: Whether those are all that have gone on.
+        looked: What need not be looked at once more: nothing but messages was added.
     """
 
-    def __init__(self, newest: Mapping[str, int | None]) -> None:
+    def __init__(self, detail: str | None, looked: Mapping[_Asked, list[Row]]) -> None:
         super().__init__()
-        self.newest = newest
+        said = _GONE_ON.decode(detail or "{}")
+        self.newest = {room_id: each[0] for room_id, each in said.items() if each is not None}
+        self.whole = bool(said) and len(said) == len(self.newest)
+        self.looked = looked if self.whole and all(each is not None and each[1] for each in said.values()) else {}
 
 
-_WHERE_NOW: Final = msgspec.json.Decoder(dict[str, int | None])
+_GONE_ON: Final = msgspec.json.Decoder(dict[str, tuple[int, bool] | None])
 
 
 def reactions_in(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
@@ -70,20 +83,30 @@ class _Work(LogWork):
 
     Args:
         cmids: Of the last commits; None to look for each.
+        kept: What was looked at before, and has not changed since.
 
     Attributes:
         counts: How many entries were appended to each room.
         sealer: What seals the texts, once that is known.
         looked_up: Cmids that were looked for in the database.
+        looked: What the database said, where everything was there that others are about.
     """
 
-    __slots__ = ("_cmids", "_keys", "_sealing", "counts", "looked_up", "sealer")
+    __slots__ = ("_cmids", "_kept", "_keys", "_sealing", "counts", "looked", "looked_up", "sealer")
 
-    def __init__(self, rooms: dict[str, RoomState], sealing: Sealing | None, cmids: Container[CmidKey] | None) -> None:
+    def __init__(
+        self,
+        rooms: dict[str, RoomState],
+        sealing: Sealing | None,
+        cmids: Container[CmidKey] | None,
+        kept: Mapping[_Asked, list[Row]] = MappingProxyType({}),
+    ) -> None:
         super().__init__(rooms)
+        self._kept = kept
         self._cmids = cmids
         self.counts: Counter[str] = Counter()
         self.looked_up: set[CmidKey] = set()
+        self.looked: dict[_Asked, list[Row]] = {}
         self._sealing = sealing
         self.sealer: Sealer | None = None
         self._keys: dict[str, RoomKey] = {}
@@ -149,7 +172,7 @@ class _Work(LogWork):
         if error.sqlstate == ELSEWHERE:
             return Elsewhere({*rooms, *(room_id for _, room_id, _, _ in self.reads)})
         if error.sqlstate == GONE_ON:
-            return GoneOn(_WHERE_NOW.decode(error.detail or "{}"))
+            return GoneOn(error.detail, self.looked)
         return Stale() if error.sqlstate == REPLACED else error
 
     async def _look(
@@ -169,12 +192,16 @@ class _Work(LogWork):
         """
         if not targets and not since and not any(self._cmids is None or key in self._cmids for key in sent):
             return
-        self.looked_up.update(sent)
-        keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
-        places = list(zip(*targets, strict=True)) if targets else [(), ()]
+        asked = frozenset(sent), frozenset(targets)
+        rows = None if since else self._kept.get(asked)
+        if rows is None:
+            self.looked_up.update(sent)
+            keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
+            places = list(zip(*targets, strict=True)) if targets else [(), ()]
+            rows = await fetch(LOOK, *keys, *places, list(since), list(since.values()), [kind.value for kind in SIMPLE])
         newer: list[tuple[str, Row]] = []
         newest: dict[str, int] = {}
-        for row in await fetch(LOOK, *keys, *places, list(since), list(since.values()), [kind.value for kind in SIMPLE]):
+        for row in rows:
             emojis, users, erased, room_id, what = row[24:]
             if what == "newest":
                 newest[room_id] = row[0]
@@ -191,6 +218,8 @@ class _Work(LogWork):
                     add_edit(entry, edit)
                 add_reactions([entry], reactions_in(entry.seq, emojis, users))
                 self.known_targets[entry.room, entry.seq] = entry
+        if self.known_targets.keys() >= set(targets):  # What was not there may be by now.
+            self.looked[asked] = [row for row in rows if row[-1] in {"sent", "target"}]
         self._catch_up(since, newest, sorted(newer, key=lambda each: each[1][0]))
 
     def _catch_up(self, since: Mapping[str, int], newest: Mapping[str, int], newer: Sequence[tuple[str, Row]]) -> None:
@@ -217,6 +246,7 @@ class Optimistic(_Work):
         sealing: Seals and opens texts.
         cmids: Of the last commits.
         again: Whether another server was ahead a moment ago, and it is not known where the rooms are now: then it is looked.
+        kept: What was looked at before, and has not changed since.
 
     Attributes:
         used: Rooms that it was decided on.
@@ -232,8 +262,9 @@ class Optimistic(_Work):
         cmids: Container[CmidKey],
         *,
         again: bool = False,
+        kept: Mapping[_Asked, list[Row]] = MappingProxyType({}),
     ) -> None:
-        super().__init__(rooms, sealing, cmids)
+        super().__init__(rooms, sealing, cmids, kept)
         self._postgres = postgres
         self._again = again
         self.used: set[str] = set()

@@ -1,7 +1,8 @@
 """PostgreSQL: one statement stores who comes and who goes, too; and tells who comes too late where the rooms are now.
 
-The detail of that refusal is {room: its last `seq`}, of the rooms that have gone on; null where more has changed than that, so that
-the room has to be read. Servers of before take no notice of it, and call `securechat_append` as they did.
+The detail of that refusal is {room: [its last `seq`, whether only messages were sent]}, of the rooms that have gone on; null where
+the room has to be read, since more has changed in it than its last `seq`. Servers of before take no notice of it, and call
+`securechat_append` as they did.
 """
 
 from alembic import op
@@ -13,11 +14,12 @@ GONE_ON = """
 CREATE FUNCTION securechat_gone_on(o_room text[], o_seq bigint[]) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
   RETURN (
-    SELECT json_object_agg(r.id, CASE WHEN r.last_seq > w.seq AND NOT EXISTS (
-        SELECT 1 FROM entries e WHERE e.room_id = w.id AND e.seq > w.seq
-          AND e.type NOT IN ('message.sent', 'message.edited', 'reaction.added', 'reaction.removed')
-      ) THEN r.last_seq END)
-    FROM unnest(o_room, o_seq) AS w (id, seq) JOIN rooms r ON r.id = w.id WHERE r.last_seq <> w.seq);
+    SELECT json_object_agg(r.id, CASE WHEN r.last_seq > w.seq AND n.simple THEN json_build_array(r.last_seq, n.sent) END)
+    FROM unnest(o_room, o_seq) AS w (id, seq) JOIN rooms r ON r.id = w.id CROSS JOIN LATERAL (
+      SELECT coalesce(bool_and(e.type = 'message.sent'), true) AS sent, coalesce(bool_and(
+        e.type IN ('message.sent', 'message.edited', 'reaction.added', 'reaction.removed')), true) AS simple
+      FROM entries e WHERE e.room_id = w.id AND e.seq > w.seq) AS n
+    WHERE r.last_seq <> w.seq);
 END $$
 """
 TOLD = """
