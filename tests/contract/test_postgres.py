@@ -180,7 +180,7 @@ async def test_what_was_looked_at_is_looked_at_again_if_more_than_messages_came(
         target, room = tx.target((ROOM, 3)), tx.room(ROOM)
         assert target is not None
         assert room is not None
-        was, seq = target.edited and target.edited.body, room.last_seq + 1
+        was, seq = target.edited.body if target.edited else None, room.last_seq + 1
         tx.append(made(ROOM, seq, EntryType.MESSAGE_EDITED, target=3, body=f"mine {seq}"))
         return was, seq
 
