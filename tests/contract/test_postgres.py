@@ -21,7 +21,9 @@ from securechat.domain.rooms import RoomRole
 from securechat.errors import Conflict, Shutdown, Unavailable
 from securechat.store import postgres_log, postgres_pool
 from securechat.store.database import Row
+from securechat.store.lanes import Lane
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction, open_postgres, translated
+from securechat.store.postgres_sql import STATE
 from support.logs import appending, founding, made, opened
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
@@ -304,6 +306,37 @@ async def test_a_message_that_another_server_deletes_meanwhile_is_not_edited(
 
     assert deleted
     assert [entry.type for entry in (await other.log.page(ROOM, after=4, limit=9)).entries] == [EntryType.MESSAGE_DELETED]
+
+
+async def test_what_was_looked_at_is_not_taken_for_a_room_that_was_read_later(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await say(one, "a")
+    await say(other, "b")
+    fetch = PostgresDatabase.fetch
+    deleted: list[bool] = []
+
+    async def fetches(self: PostgresDatabase, sql: str, *values: object) -> list[Row]:
+        if self is one.database and sql == STATE:
+            deleted.append(True)
+            await write(other, made(ROOM, 5, EntryType.MESSAGE_DELETED, target=3))
+        return await fetch(self, sql, *values)
+
+    async def edit(tx: LogTransaction) -> None:
+        await tx.load([ROOM], [], [(ROOM, 3)])
+        target, room = tx.target((ROOM, 3)), tx.room(ROOM)
+        assert target is not None
+        assert room is not None
+        if target.deleted is not None:
+            raise Conflict("The message was deleted.")
+        tx.append(made(ROOM, room.last_seq + 1, EntryType.MESSAGE_EDITED, target=3, body="back again"))
+
+    monkeypatch.setattr(Lane, "rise", lambda lane, _newest: lane.rooms.clear())
+    monkeypatch.setattr(PostgresDatabase, "fetch", fetches)
+    with pytest.raises(Conflict):
+        await one.log.commit(edit, one.log.lane(ROOM))
+
+    assert deleted
 
 
 async def test_a_cmid_that_looks_like_the_name_of_a_key_is_a_cmid(

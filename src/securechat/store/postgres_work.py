@@ -281,6 +281,7 @@ class Optimistic(_Work):
         since = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms} if self._again else {}
         missing = [room_id for room_id in rooms if room_id not in self.rooms]
         if missing:
+            self._kept = {}  # It may be older than these states.
             self.rooms.update(_states(await self._postgres.fetch(STATE, missing)))
         await self._look(self._postgres.fetch, sent, targets, since)
         if not since.keys() <= self.rooms.keys():
