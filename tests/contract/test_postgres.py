@@ -273,6 +273,17 @@ async def test_an_edit_and_a_reaction_are_two_round_trips(place: Place, postgres
         assert (entry.edited and entry.edited.body, entry.reactions) == ("better", {"👍👍": ["usr_ana"]})
 
 
+async def edit_third(tx: LogTransaction) -> None:
+    """Edit the third entry, as the server does."""
+    await tx.load([ROOM], [], [(ROOM, 3)])
+    target, room = tx.target((ROOM, 3)), tx.room(ROOM)
+    assert target is not None
+    assert room is not None
+    if target.deleted is not None:
+        raise Conflict("The message was deleted.")
+    tx.append(made(ROOM, room.last_seq + 1, EntryType.MESSAGE_EDITED, target=3, body="back again"))
+
+
 @pytest.mark.parametrize("forgotten", [True, False], ids=["not in memory", "in memory"])
 async def test_a_message_that_another_server_deletes_meanwhile_is_not_edited(
     one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, *, forgotten: bool
@@ -291,18 +302,9 @@ async def test_a_message_that_another_server_deletes_meanwhile_is_not_edited(
             await write(other, made(ROOM, 5, EntryType.MESSAGE_DELETED, target=3))
         return rows
 
-    async def edit(tx: LogTransaction) -> None:
-        await tx.load([ROOM], [], [(ROOM, 3)])
-        target, room = tx.target((ROOM, 3)), tx.room(ROOM)
-        assert target is not None
-        assert room is not None
-        if target.deleted is not None:
-            raise Conflict("The message was deleted.")
-        tx.append(made(ROOM, room.last_seq + 1, EntryType.MESSAGE_EDITED, target=3, body="back again"))
-
     monkeypatch.setattr(PostgresDatabase, "fetch", fetches)
     with pytest.raises(Conflict):
-        await one.log.commit(edit, one.log.lane(ROOM))
+        await one.log.commit(edit_third, one.log.lane(ROOM))
 
     assert deleted
     assert [entry.type for entry in (await other.log.page(ROOM, after=4, limit=9)).entries] == [EntryType.MESSAGE_DELETED]
@@ -322,19 +324,10 @@ async def test_what_was_looked_at_is_not_taken_for_a_room_that_was_read_later(
             await write(other, made(ROOM, 5, EntryType.MESSAGE_DELETED, target=3))
         return await fetch(self, sql, *values)
 
-    async def edit(tx: LogTransaction) -> None:
-        await tx.load([ROOM], [], [(ROOM, 3)])
-        target, room = tx.target((ROOM, 3)), tx.room(ROOM)
-        assert target is not None
-        assert room is not None
-        if target.deleted is not None:
-            raise Conflict("The message was deleted.")
-        tx.append(made(ROOM, room.last_seq + 1, EntryType.MESSAGE_EDITED, target=3, body="back again"))
-
     monkeypatch.setattr(Lane, "rise", lambda lane, _newest: lane.rooms.clear())
     monkeypatch.setattr(PostgresDatabase, "fetch", fetches)
     with pytest.raises(Conflict):
-        await one.log.commit(edit, one.log.lane(ROOM))
+        await one.log.commit(edit_third, one.log.lane(ROOM))
 
     assert deleted
 
