@@ -50,8 +50,8 @@ export function Composer({ room, members, field }: Props) {
     isDismissed.value = false;
   }, [room.id]);
 
-  // An edit or a reply begins at the end of the text.
-  useEffect(() => {
+  // An edit or a reply begins at the end of the text, before the first key: later it would undo a selection.
+  useLayoutEffect(() => {
     const end = area.current?.value.length ?? 0;
     area.current?.setSelectionRange(end, end);
     cursor.value = end;

@@ -142,10 +142,12 @@ function Nowhere() {
           </h1>
           <p>
             {chat.rooms.value.size
-              ? "Pick one on the left, or press Ctrl K to go anywhere."
-              : mayInvite(chat.me.value)
-                ? "Create a room, and invite the people who shall talk in it."
-                : "Create a room, browse the public ones, or write to somebody."}
+              ? "Pick a room on the left, or press Ctrl K to go anywhere."
+              : route.value.name === "nowhere"
+                ? "The address may be mistyped, or what was here is gone."
+                : mayInvite(chat.me.value)
+                  ? "Create a room, and invite the people who shall talk in it."
+                  : "Create a room, browse the public ones, or write to somebody."}
           </p>
           <div class="empty-actions">
             {mayInvite(chat.me.value) && (
