@@ -9,7 +9,7 @@ import pytest
 from securechat.errors import Unavailable
 from securechat.gateway.turns import Turns
 
-FULL = Unavailable("full", retry_after_ms=3_000)
+FULL = "full"
 
 
 async def test_so_many_are_at_work_at_a_time_and_the_rest_follow_in_order() -> None:
@@ -17,7 +17,7 @@ async def test_so_many_are_at_work_at_a_time_and_the_rest_follow_in_order() -> N
 
     async def work(number: int) -> None:
         nonlocal at_work, most
-        async with turns.turn(FULL, waiting_max=100, wait_s=5):
+        async with turns.turn(FULL, again_ms=3_000, waiting_max=100, wait_s=5):
             order.append(number)
             at_work += 1
             most = max(most, at_work)
@@ -34,7 +34,7 @@ async def test_who_is_too_many_is_told_at_once_and_who_waited_in_vain_after_that
 
     async def work() -> str:
         try:
-            async with turns.turn(FULL, waiting_max=5, wait_s=0.05):
+            async with turns.turn(FULL, again_ms=3_000, waiting_max=5, wait_s=0.05):
                 await go_on.wait()
         except Unavailable as error:
             return f"{error.retry_after_ms}"
@@ -50,16 +50,16 @@ async def test_who_is_too_many_is_told_at_once_and_who_waited_in_vain_after_that
     go_on.set()
     found = await asyncio.gather(*everybody)
     assert sorted(found) == ["3000"] * 9 + ["done"]
-    async with turns.turn(FULL, waiting_max=5, wait_s=0.05):
+    async with turns.turn(FULL, again_ms=3_000, waiting_max=5, wait_s=0.05):
         pass  # Nobody took a place along.
 
 
 async def test_who_gives_up_leaves_no_place_taken() -> None:
     turns = Turns(1)
     for _ in range(3):
-        async with turns.turn(FULL, waiting_max=5, wait_s=5):
+        async with turns.turn(FULL, again_ms=3_000, waiting_max=5, wait_s=5):
             waits = asyncio.create_task(turns.some_time().__aenter__())
-            also = asyncio.create_task(turns.turn(FULL, waiting_max=5, wait_s=5).__aenter__())
+            also = asyncio.create_task(turns.turn(FULL, again_ms=3_000, waiting_max=5, wait_s=5).__aenter__())
             await asyncio.sleep(0)
             for task in (waits, also):
                 task.cancel()
@@ -71,7 +71,7 @@ async def test_who_gives_up_leaves_no_place_taken() -> None:
 async def test_an_error_inside_gives_the_turn_back() -> None:
     turns = Turns(1)
     with pytest.raises(ValueError, match="x"):
-        async with turns.turn(FULL, waiting_max=5, wait_s=1):
+        async with turns.turn(FULL, again_ms=3_000, waiting_max=5, wait_s=1):
             raise ValueError("x")
-    async with turns.turn(FULL, waiting_max=5, wait_s=0.05):
+    async with turns.turn(FULL, again_ms=3_000, waiting_max=5, wait_s=0.05):
         pass

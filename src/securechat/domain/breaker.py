@@ -88,7 +88,10 @@ class Breaker:
         """
         refusal = self.refusal(now, detail)
         if refusal is not None:
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # Else it and this frame held each other, and who was refused with them, until the collector comes.
         if self.state is BreakerState.OPEN:
             self.state = BreakerState.HALF_OPEN
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from securechat.auth.rate_limiter import RateLimiter
-from securechat.errors import Unavailable
 from securechat.gateway.turns import Turns
 from securechat.protocol.handshake import ServerHandshake
 
@@ -20,6 +19,7 @@ THREADS: Final = 2
 WAITING_MAX: Final = 1_000
 """A restart brings everybody back at once: what the threads do within `WAIT_S` may wait."""
 WAIT_S: Final = 2.0
+AGAIN_MS: Final = 1_000
 RATE: Final = "handshake.address"
 
 
@@ -44,8 +44,7 @@ class HandshakeAdmission:
             SessionRefused: See `ServerHandshake.answer`.
         """
         self._limiter.take(RATE, address, time.monotonic())
-        refusal = Unavailable("Too many handshakes.", retry_after_ms=1_000)
-        async with self._turns.turn(refusal, waiting_max=WAITING_MAX, wait_s=WAIT_S):
+        async with self._turns.turn("Too many handshakes.", again_ms=AGAIN_MS, waiting_max=WAITING_MAX, wait_s=WAIT_S):
             return await asyncio.get_running_loop().run_in_executor(self._pool, handshake.answer)
 
     def close(self) -> None:

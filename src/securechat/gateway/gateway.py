@@ -19,7 +19,7 @@ from securechat.domain.audit import AuditEvent, Result
 from securechat.domain.entries import Entry
 from securechat.domain.ports import AccountStore, LogStore
 from securechat.domain.secret import Secret
-from securechat.errors import RateLimited, SessionRefused, Unauthorized, Unavailable
+from securechat.errors import RateLimited, SessionRefused, Unauthorized
 from securechat.gateway import draining
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
@@ -132,8 +132,9 @@ class Gateway:
 
     def arrival(self) -> AbstractAsyncContextManager[None]:
         """See `Session.arrival`."""
-        refusal = Unavailable("Too many come at once.", retry_after_ms=ARRIVAL_AGAIN_MS)
-        return self._arrivals.turn(refusal, waiting_max=ARRIVALS_WAITING, wait_s=ARRIVAL_S)
+        return self._arrivals.turn(
+            "Too many come at once.", again_ms=ARRIVAL_AGAIN_MS, waiting_max=ARRIVALS_WAITING, wait_s=ARRIVAL_S
+        )
 
     async def known(self, token: Secret) -> Principal:
         """See `Session.known`."""

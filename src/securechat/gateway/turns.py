@@ -24,25 +24,26 @@ class Turns:
         self.waiting = 0
 
     @asynccontextmanager
-    async def turn(self, refusal: Unavailable, *, waiting_max: int, wait_s: float) -> AsyncIterator[None]:
+    async def turn(self, detail: str, *, again_ms: int, waiting_max: int, wait_s: float) -> AsyncIterator[None]:
         """Wait for a turn, and have it until the block is left.
 
         Args:
-            refusal: What is told to who cannot have one.
+            detail: What is told to who cannot have one.
+            again_ms: When they shall come again.
             waiting_max: How many may wait.
             wait_s: How long.
 
         Raises:
-            Unavailable: `refusal`: too many wait, or it took too long.
+            Unavailable: Too many wait, or it took too long.
         """
         if self.waiting >= waiting_max:
-            raise refusal
+            raise Unavailable(detail, retry_after_ms=again_ms)
         self.waiting += 1
         try:
             async with asyncio.timeout(wait_s):
                 await self._turn.acquire()
         except TimeoutError:
-            raise refusal from None
+            raise Unavailable(detail, retry_after_ms=again_ms) from None
         finally:
             self.waiting -= 1
         try:

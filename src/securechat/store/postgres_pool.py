@@ -177,8 +177,12 @@ class PostgresPool:
         """
         if self.waiting >= WAITING_MAX:
             raise Unavailable("The database is busy.", retry_after_ms=RETRY_MS)
-        if (refusal := self.refusal()) is not None:
-            raise refusal
+        refusal = self.refusal()
+        if refusal is not None:
+            try:
+                raise refusal
+            finally:
+                del refusal  # As in `Breaker.enter`.
         self.breaker.enter(self._now(), DOWN)
         self.waiting += 1
         try:
