@@ -6,6 +6,9 @@ BIN := .venv/bin
 # Many tests wait for a disk or a process: one worker more than there are cores, at most four.
 WORKERS := $(shell n=$$(nproc); echo $$(( n < 4 ? n + 1 : 4 )))
 
+# Bytecode is kept also where the environment says no: else each server that a test starts compiles all of it anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help run test test-faults test-long check fix web generate bench bench-cluster audit clean
 
 help: ## Show this list
@@ -55,6 +58,7 @@ audit: ## Look for known weaknesses, and write what SecureChat is made of (Cyclo
 
 clean: ## Remove what was built (the data folder stays)
 	@rm -rf .venv .venv-audit web/node_modules web/dist build dist .mypy_cache .ruff_cache .pytest_cache
+	@find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/server.stamp: requirements/server.txt pyproject.toml
 	@tools/venv server $(PYTHON)

@@ -20,6 +20,7 @@ from securechat.sdk.outbox import new_cmid
 from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
 
 OTHER_PASSWORD = "another fine password"
+END_OF_INPUT = "\x04"
 
 
 class Person:
@@ -449,6 +450,27 @@ def test_whoever_quits_without_a_connection_is_told_what_is_not_sent(
     terminal.write("/quit")
     terminal.expect("1 message is not sent")
     assert terminal.end() == 0
+
+
+def test_what_waits_when_the_input_ends_is_told_and_sent_when_the_server_is_back(
+    server: RunningServer, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    server.set_up()
+    room = server.room("ops")
+    ana = Person(server, tmp_path, "ana").log_in()
+    ana.chat("/join ops")
+    terminals.append(terminal := Terminal(ana, "chat", "ops"))
+    terminal.expect("#ops")
+    terminal.write("/me")
+    terminal.expect("@ana (")
+    server.stop()
+    terminal.expect("connection lost, trying again")
+    terminal.write("hello")
+    terminal.write(END_OF_INPUT)
+    terminal.expect("1 message is waiting for a connection; Ctrl+C leaves without")
+    server.start()
+    assert terminal.end() == 0
+    assert "hello" in [entry.body for entry in server.operator().perform(c.Fetch(room=room, limit=10)).entries]
 
 
 def test_a_persons_account_is_no_bot(server: RunningServer, tmp_path: Path) -> None:

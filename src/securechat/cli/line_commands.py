@@ -119,7 +119,7 @@ async def _join(mode: LineMode, rest: str) -> None:
     await mode.screen.enter(room)
 
 
-@line("rooms", "/create [--public] NAME", "create a room, for those you add or for all")
+@line("rooms", "/create [--public] NAME", "create a room for those you add; --public for everybody")
 async def _create(mode: LineMode, rest: str) -> None:
     words = rest.split()
     options = {word for word in words if word.startswith("--")}

@@ -79,9 +79,11 @@ class LineMode:
 
     async def _stop(self, reader: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
         if reader.done() and (self.client.connected or not self._left):
+            if not self.client.connected and (unsent := self.client.outbox.waiting):
+                note(f"{_messages(unsent)} waiting for a connection; Ctrl+C leaves without")
             await self.client.outbox.flush()  # What was written is sent; when the session has ended nothing can be.
         if self._left and (unsent := self.client.outbox.waiting):
-            note(f"{unsent} message is not sent" if unsent == 1 else f"{unsent} messages are not sent")
+            note(f"{_messages(unsent)} not sent")
         for task in (reader, *others):
             task.cancel()
         await asyncio.gather(reader, *others, return_exceptions=True)
@@ -163,6 +165,10 @@ class LineMode:
         near = difflib.get_close_matches(f"/{word}", [*(each.split()[0] for each in LINES), *bots], 1)
         meant = f"Do you mean {near[0]}?" if near else "/help lists what there is."
         raise Misused(f"there is no /{word} here, and nothing was sent. {meant}\n       //{word} sends it as a message.")
+
+
+def _messages(count: int) -> str:
+    return "1 message is" if count == 1 else f"{count} messages are"
 
 
 def _tell_refusal(sent: asyncio.Future[c.Sent]) -> None:
