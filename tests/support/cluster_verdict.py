@@ -50,6 +50,7 @@ async def judge(
         within_s: Everybody has everything by then.
     """
     await cluster.all_back(within_s)
+    await cluster.all_heard(within_s)
     victim = next((each for each in cluster.victims if not each.revoked.is_set()), None)
     if victim is not None:
         await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url))

@@ -210,6 +210,14 @@ class Cluster:
 
         await eventually_async(ready, within_s, "all servers are ready")
 
+    async def all_heard(self, within_s: float = 30.0) -> None:
+        """Wait until every server hears all others on the bus: they serve without it, but what one ends the others look up."""
+
+        async def heard() -> bool:
+            return all([await each.process.metric("bus_servers") == len(self.servers) for each in self.servers])
+
+        await eventually_async(heard, within_s, "all servers hear each other")
+
     # ── end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def quiet(self, within_s: float = 30.0) -> float:

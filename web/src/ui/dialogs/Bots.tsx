@@ -62,11 +62,18 @@ export function Bots() {
       {created && (
         <>
           <p class="hint" role="status">
-            The token of <strong>{nameOf(created.user)}</strong>. It is shown once: copy it now. Add the bot to rooms
-            like a person.
+            The token of <strong>{nameOf(created.user)}</strong>, its <code>SECURECHAT_TOKEN</code>. It is shown once:
+            copy it now. Add the bot to rooms like a person.
           </p>
           <LinkBox label={`Token of ${nameOf(created.user)}`} text={created.token} />
-          {created.pin && <LinkBox label="Key of this server (SECURECHAT_PIN)" text={created.pin} />}
+          {created.pin && (
+            <>
+              <p class="hint">
+                The key of this server, its <code>SECURECHAT_PIN</code>: with it the bot talks to no other.
+              </p>
+              <LinkBox label="Key of this server (SECURECHAT_PIN)" text={created.pin} />
+            </>
+          )}
         </>
       )}
       {bots.length > 0 && (
