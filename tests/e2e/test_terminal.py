@@ -431,19 +431,25 @@ def test_a_line_that_is_too_long_is_refused_and_the_chat_goes_on(server: Running
     assert "still here" in person.chat(room="ops")
 
 
-def test_whoever_quits_without_a_connection_is_told_what_is_not_sent(
-    server: RunningServer, tmp_path: Path, terminals: list[Terminal]
-) -> None:
-    server.set_up()
-    server.room("ops")
+def in_ops_without_a_connection(server: RunningServer, tmp_path: Path) -> Terminal:
+    """Return the terminal of somebody in #ops, whose server has stopped."""
     ana = Person(server, tmp_path, "ana").log_in()
     ana.chat("/join ops")
-    terminals.append(terminal := Terminal(ana, "chat", "ops"))
+    terminal = Terminal(ana, "chat", "ops")
     terminal.expect("#ops")
     terminal.write("/me")
     terminal.expect("@ana (")
     server.stop()
     terminal.expect("connection lost, trying again")
+    return terminal
+
+
+def test_whoever_quits_without_a_connection_is_told_what_is_not_sent(
+    server: RunningServer, tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    server.set_up()
+    server.room("ops")
+    terminals.append(terminal := in_ops_without_a_connection(server, tmp_path))
     terminal.write("/who")
     terminal.expect("error: not connected")
     terminal.write("hello")
@@ -457,14 +463,7 @@ def test_what_waits_when_the_input_ends_is_told_and_sent_when_the_server_is_back
 ) -> None:
     server.set_up()
     room = server.room("ops")
-    ana = Person(server, tmp_path, "ana").log_in()
-    ana.chat("/join ops")
-    terminals.append(terminal := Terminal(ana, "chat", "ops"))
-    terminal.expect("#ops")
-    terminal.write("/me")
-    terminal.expect("@ana (")
-    server.stop()
-    terminal.expect("connection lost, trying again")
+    terminals.append(terminal := in_ops_without_a_connection(server, tmp_path))
     terminal.write("hello")
     terminal.write(END_OF_INPUT)
     terminal.expect("1 message is waiting for a connection; Ctrl+C leaves without")
