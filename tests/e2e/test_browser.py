@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 from playwright.async_api import Browser, Page, ViewportSize, expect
@@ -493,6 +494,33 @@ async def test_dialogs_look_as_they_should(browser: Browser, server: RunningServ
         await ana.keyboard.press("Escape")
         await dialog.get_by_role("button", name="Keyboard shortcuts").click()
         await look.at("shortcuts")
+
+
+BEGIN_AN_EDIT: Final = """area => new Promise(told => {
+  area.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp", bubbles: true, cancelable: true}));
+  const turns = new MessageChannel();
+  turns.port1.onmessage = () => {
+    if (!area.value) return turns.port2.postMessage(0);
+    area.select();
+    requestAnimationFrame(() => setTimeout(() => told(area.value.slice(area.selectionStart, area.selectionEnd)), 300));
+  };
+  turns.port2.postMessage(0);
+})"""
+"""Edit the last message and select its text as soon as it is in the field, before it is painted; return what is selected then."""
+
+
+async def test_what_is_selected_as_soon_as_an_edit_begins_stays_selected(browser: Browser, server: RunningServer) -> None:
+    async with person(browser) as ana:
+        await set_up(ana, server)
+        bob = server.invite("bob")
+        server.request("POST", "/rooms:direct", {"user": server.operator().user("ana").id}, bob["access_token"])
+        await ana.get_by_role("link", name=re.compile("^Bob")).click()
+        await write(ana, "Hello Bob")
+        await expect(ana.get_by_text("Waiting to be sent")).to_have_count(0)
+        composer = ana.get_by_role("textbox", name="Message Bob")
+        await composer.focus()
+
+        assert await composer.evaluate(BEGIN_AN_EDIT) == "Hello Bob"
 
 
 @sizes
