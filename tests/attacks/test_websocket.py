@@ -22,6 +22,7 @@ from securechat.domain import commands as c
 from support.raw_http import cut_after, head, status_of, talk, upgrade
 from support.raw_socket import PING, PONG, RawSocket, frame
 from support.running import RunningServer, wait_until
+from support.usage import resident
 
 
 @pytest.mark.parametrize(
@@ -59,33 +60,16 @@ def test_2_a_cookie_opens_no_connection_and_is_for_this_host_only(shared_server:
 Attach = Callable[[int], Awaitable[RawSocket]]
 
 
-def resident(server: RunningServer) -> int:
-    assert server.process is not None
-    return int(Path(f"/proc/{server.process.pid}/status").read_text().split("VmRSS:")[1].split()[0]) * 1_024
-
-
-def settled(server: RunningServer) -> int:
-    """Return the memory once it stands still: libraries are still loaded beside the start."""
-    readings: list[int] = []
-
-    def still() -> bool:
-        readings.append(resident(server))
-        return len(readings) > 20 and len(set(readings[-20:])) == 1
-
-    wait_until(still, "memory stands still")
-    return readings[-1]
-
-
 async def test_3_4_what_a_frame_claims_is_not_reserved(server: RunningServer, attach: Attach) -> None:
     sockets = [await attach(server.http_port) for _ in range(20)]
-    before = settled(server)
+    before = server.settled()
     for number, each in enumerate(sockets):
         await each.receive()
         each.write([frame(b"", claims=2**62), frame(b"x" * 10, claims=2**32 - 1)][number % 2])
     codes = [await each.closed() for each in sockets]
 
     assert set(codes) == {1009}
-    assert resident(server) - before < 2**20
+    assert resident(server.pid) - before < 2**20
 
 
 async def test_3_a_hundred_thousand_empty_pieces_end_the_connection(server: RunningServer, attach: Attach) -> None:

@@ -145,6 +145,7 @@ async def test_an_unknown_command_is_not_sent_before_one_says_so(browser: Browse
         await write(ana, "/me waves")
         await ana.get_by_role("button", name="Send it as a message").click()
         await expect(message(ana, "/me waves")).to_be_visible()
+        await expect(ana.get_by_title("Waiting to be sent")).to_have_count(0)
 
         bodies = [entry.body for entry in operator.perform(c.Fetch(room=room, limit=100)).entries if entry.body]
         assert bodies == ["/roll 2", "/shrug as they say", "/etc/hosts is gone", "/me waves"]

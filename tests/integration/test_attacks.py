@@ -25,6 +25,7 @@ from securechat.rest.body import BODY_S
 from securechat.sdk.errors import LoginRequired, Stopped
 from securechat.sdk.profile import Profile, ProfileToken, save_profile
 from support.running import PASSWORD, RunningServer
+from support.usage import resident
 
 
 async def gateway(server: RunningServer, token: str) -> ClientConnection:
@@ -106,27 +107,27 @@ async def test_who_does_not_read_gets_no_pongs_to_fill_the_memory(server: Runnin
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: securechat.v1.clear\r\n\r\n"
     )
     await reader.readuntil(b"\r\n\r\n")
-    before = resident(server)
+    before = server.settled()
     ping = bytes([0x89, 0xFD, 0, 0, 0, 0]) + b"x" * 125
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(5):
             for _ in range(300):
                 writer.write(ping * 2_000)
                 await writer.drain()
-    grown = resident(server) - before
+    grown = after_an_answer(server) - before
     writer.transport.abort()
 
     assert grown < 60_000_000, "with all pongs it is 94 MB and more; without, 8 to 36, the most while the flood is being ended"
 
 
 def test_a_request_head_has_a_size(server: RunningServer) -> None:
-    before = resident(server)
+    before = server.settled()
     with socket.create_connection(("127.0.0.1", server.http_port)) as attacker, contextlib.suppress(ConnectionError):
         attacker.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         for number in range(10_000):
             attacker.sendall(b"X-%d: %s\r\n" % (number, b"x" * 8_000))
 
-    assert resident(server) - before < 20_000_000
+    assert after_an_answer(server) - before < 20_000_000
     assert server.request("GET", "/invites/X", status=403)
 
 
@@ -232,9 +233,7 @@ async def test_two_processes_share_a_profile(server: RunningServer, tmp_path: Pa
     assert all(found)
 
 
-def resident(server: RunningServer) -> int:
+def after_an_answer(server: RunningServer) -> int:
     """Return the memory of the server, in bytes, once it has answered somebody else."""
-    assert server.process is not None
     server.request("GET", "/invites/X", status=403)
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1_024
+    return resident(server.pid)

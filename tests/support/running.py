@@ -22,6 +22,7 @@ from securechat.cli.operator import Operator
 from securechat.domain import commands as c
 from securechat.server.config import DEFAULT_RATES
 from support.ports import free_port
+from support.usage import resident
 
 SECURECHAT = str(Path(sys.executable).parent / "securechat")
 READY_S = 20.0
@@ -93,6 +94,22 @@ class RunningServer:
             self.process.stdout.close()
         self.process = None
         return code
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def settled(self) -> int:
+        """Return its memory in bytes once it stands still: libraries are still loaded beside the start."""
+        readings: list[int] = []
+
+        def still() -> bool:
+            readings.append(resident(self.pid))
+            return len(readings) > 20 and len(set(readings[-20:])) == 1
+
+        wait_until(still, "memory stands still")
+        return readings[-1]
 
     @property
     def ca(self) -> str:

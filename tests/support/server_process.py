@@ -20,6 +20,7 @@ from securechat.domain import commands as c
 from securechat.server.config import DEFAULT_RATES
 from securechat.server.datadir import DataDir
 from securechat.store.migrate import migrate
+from support import usage
 
 TESTS: Final = Path(__file__).parent.parent
 START_S: Final = 40.0
@@ -274,8 +275,7 @@ class ServerProcess:
 
     def cpu_s(self) -> float:
         """Return the CPU time that it used, in seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return usage.cpu_s(self.pid)
 
     async def _admin(self, request: str, body: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.root / "admin.sock"), limit=2**24)
@@ -293,10 +293,7 @@ class ServerProcess:
 
     def rss(self) -> int:
         """Return its resident memory in bytes."""
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", text)
-        assert found is not None
-        return int(found[1]) * 1024
+        return usage.resident(self.pid)
 
     async def settled_rss(self) -> int:
         """Return its resident memory once it stands still: libraries are still loaded beside the start."""
