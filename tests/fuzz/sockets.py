@@ -20,6 +20,7 @@ from securechat.gateway import conversation
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Caps, Connections, Pending
+from securechat.gateway.fence import Fence
 from securechat.gateway.upgrade import websocket_protocol
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
@@ -41,6 +42,7 @@ class Server:
         self.counters = Counters()
         self.connections = Connections(Pending(Caps()))
         self.draining = False
+        self.fence = Fence(StillClock())
         self.charges = 0
         self.server_name: Callable[[], str] = lambda: "fuzz"
         self.key_root: Callable[[], str] = lambda: ""

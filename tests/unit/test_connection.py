@@ -19,11 +19,12 @@ from securechat.domain.secret import Secret
 from securechat.errors import ChatError, EnrolmentRequired, RateLimited, Unauthorized, Unavailable
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.conversation import AUTH_S
+from securechat.gateway.fence import Fence
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
 from securechat.protocol.codec import Encoding, encode_msgpack
 from support import session_vectors as v
-from support.fakes import principal
+from support.fakes import ManualClock, principal
 
 CASE: Final = json.loads(Path(v.PATH).read_text())["cases"][0]
 
@@ -67,6 +68,7 @@ class Session:
 
     def __init__(self) -> None:
         self.counters = Counters()
+        self.fence = Fence(ManualClock())
 
     def note_refusal(self, *_: object) -> None:
         """Nobody listens."""

@@ -24,7 +24,7 @@ from securechat.gateway.standing import Standing
 from securechat.gateway.writer import TurnWriter
 from securechat.ops.metrics import Counters
 from securechat.protocol.codec import Block, Form
-from support.fakes import principal
+from support.fakes import ManualClock, principal
 
 
 class Listener:
@@ -389,7 +389,7 @@ async def test_a_role_that_was_read_does_not_undo_one_that_came_meanwhile(hub: H
             return [msgspec.structs.replace(user, role=Role.MEMBER)]
 
     nothing = cast("Any", MagicMock())
-    standing = Standing(hub, nothing, cast("Any", Accounts()), nothing)
+    standing = Standing(hub, nothing, cast("Any", Accounts()), nothing, ManualClock())
     await standing._read_roles()
     assert (ana.principal.role, reads) == (Role.MEMBER, 2)
 
@@ -407,7 +407,7 @@ async def test_roles_that_could_not_be_read_are_read_the_next_time(hub: Hub) -> 
     async def nobody(_within_ms: int) -> list[tuple[str, str]]:
         return []
 
-    standing = Standing(hub, cast("Any", MagicMock()), cast("Any", Accounts()), nobody)
+    standing = Standing(hub, cast("Any", MagicMock()), cast("Any", Accounts()), nobody, ManualClock())
     standing.roles_changed("usr_ana")
     with pytest.raises(OSError, match="could not open"):
         await standing.look()

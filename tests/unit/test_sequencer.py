@@ -393,6 +393,24 @@ async def test_a_join_and_a_removal_that_got_lost_are_found_when_a_loss_is_suspe
         assert bob.at == {"rm_1": 2}
 
 
+async def test_who_wants_to_be_sure_waits_until_everything_is_set_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+    async with servers(log, 1) as (server,):
+        ana = await server.connect("usr_ana")
+        log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_ana")
+        failures, rooms_of = [Unavailable("away", retry_after_ms=1)], log.rooms_of
+
+        async def at_the_second_try(users: list[str]) -> dict[str, set[str]]:
+            if failures:
+                raise failures.pop()
+            return await rooms_of(users)
+
+        monkeypatch.setattr(log, "rooms_of", at_the_second_try)
+        await asyncio.wait_for(server.sequencer.sure(), 10)
+        assert (ana.at, failures) == ({}, [])
+
+
 async def test_a_membership_is_not_set_right_by_what_is_older_than_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log()
     log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")

@@ -82,9 +82,12 @@ class Sequencer:
         """Rooms with a gap → when to read what is missing."""
         self._unsure: set[str] = set()
         """Rooms of `_due` of which nothing says that they have a gap."""
-        self._suspicious = False
+        self._suspicions = 0
+        self._cleared = 0
+        """How many suspicions were followed by a comparison."""
         self._echoes = 0
         self._wake = asyncio.Event()
+        self._looked = asyncio.Event()
         self.memberships = Memberships(audience, store, self._has_reached)
         self.figures = Figures()
 
@@ -167,9 +170,16 @@ class Sequencer:
 
     def suspect(self) -> None:
         """Something may have been lost: look now."""
-        self._suspicious = True
+        self._suspicions += 1
         self._echoes = ECHOES
         self._wake.set()
+
+    async def sure(self) -> None:
+        """See `Follower.sure`."""
+        self.suspect()
+        suspicion = self._suspicions
+        while self._cleared < suspicion or self.memberships.doubted:
+            await self._looked.wait()
 
     def _begin(self, batch: RoomBatch) -> FollowedRoom | None:
         """Follow a room that nobody heard, if it matters from this batch on."""
@@ -226,7 +236,7 @@ class Sequencer:
         poll_at, resync_at = looked_at + self._poll_s, looked_at + self._resync_s
         while True:
             now = loop.time()
-            if self._suspicious or self.memberships.doubted:
+            if self._suspicions > self._cleared or self.memberships.doubted:
                 poll_at = min(poll_at, looked_at + HASTE_S)
             wait = min([poll_at, *self._due.values()]) - now
             if wait > 0:
@@ -242,7 +252,7 @@ class Sequencer:
                     await self._close_gaps(now)
                 if poll_at <= now:
                     looked_at, poll_at = now, now + self._poll_s
-                    resync = self._suspicious or now >= resync_at
+                    resync = self._suspicions > self._cleared or now >= resync_at
                     if resync:
                         resync_at = now + self._resync_s
                         if self._echoes and self._audience.expecting:
@@ -250,7 +260,7 @@ class Sequencer:
                             resync_at = now + self._poll_s
                     await self._look(resync=resync)
             except ChatError as error:
-                self._suspicious = self._suspicious or self.memberships.doubted
+                self._suspicions += self.memberships.doubted
                 poll_at = loop.time() + self._poll_s
                 log.warning("what was lost cannot be read now", extra={"code": error.code, "rooms": len(self._due)})
 
@@ -307,16 +317,19 @@ class Sequencer:
 
     async def _look(self, *, resync: bool) -> None:
         """Compare with the store: where each room is, what is in doubt, and if asked for who is where."""
-        if resync:
-            self._suspicious = False  # Before anything is read: what is suspected meanwhile is looked at the next time.
+        suspicions = self._suspicions  # Before anything is read: what is suspected meanwhile is looked at the next time.
         try:
             await self._poll()
             if resync:
                 await self.memberships.compare()
             await self.memberships.settle()
         except BaseException:
-            self._suspicious = self._suspicious or resync
+            self._suspicions += resync
             raise
+        if resync:
+            self._cleared = suspicions
+        self._looked.set()
+        self._looked.clear()
 
     async def _poll(self) -> None:
         expecting = self._audience.expecting

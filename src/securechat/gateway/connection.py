@@ -258,7 +258,7 @@ class ClientConnection(WSListener):
 
     def _relieved(self) -> bool:
         """Write what waits at once, if the socket takes it: much at a time is not yet a slow reader."""
-        if self._blocked or self._catching_up:
+        if self._blocked or self._catching_up or self._session.fence.is_shut:
             return False
         self.flush()
         return True
@@ -268,6 +268,8 @@ class ClientConnection(WSListener):
         self._dirty = False
         if self._blocked or self._closing or self._catching_up or (self._packs and self._seal is None):
             return
+        if self._session.fence.is_shut:
+            return  # It may be for somebody who may not be here any more. `go_on` comes later, or the end.
         messages = self._queue.take(self._form)
         if messages or (self._seal is not None and self._seal.outgoing):
             self._write_out(messages)
@@ -303,8 +305,14 @@ class ClientConnection(WSListener):
 
     async def _write(self, data: bytes) -> None:
         await self._writable.wait()
+        if self._session.fence.is_shut:
+            await self._session.fence.opened()
         if not self._closing:
             self._write_out([data])
+
+    def go_on(self) -> None:
+        """The fence is open: write what waited for that."""
+        self._mark()
 
     def pause_writing(self) -> None:
         """The socket takes no more: what comes gathers in the queue, up to its limit."""

@@ -49,7 +49,9 @@ class Conversation:
         connection: Where it is said.
     """
 
-    __slots__ = ("_began_at", "_connection", "_expiring", "_held", "_in_flight", "_patience", "_paused", "_resuming", "_session")
+    __slots__ = (
+        "_began_at", "_connection", "_expiring", "_fenced", "_held", "_in_flight", "_patience", "_paused", "_resuming", "_session",
+    )  # fmt: skip
 
     def __init__(self, session: Session, connection: ClientConnection) -> None:
         self._session = session
@@ -57,6 +59,8 @@ class Conversation:
         self._began_at = time.monotonic()
         self._held: list[Any] | None = None
         """What came behind `auth` while that is looked at."""
+        self._fenced: list[Any] | None = None
+        """What came while the fence was shut."""
         self._in_flight = 0
         self._paused = False
         self._expiring = False
@@ -66,7 +70,7 @@ class Conversation:
     @property
     def idle(self) -> bool:
         """Whether everything that was asked is answered."""
-        return not self._in_flight and self._held is None
+        return not self._in_flight and self._held is None and self._fenced is None
 
     def begin(self, heartbeat_s: int, *, sealed: bool) -> None:
         """Say hello.
@@ -106,7 +110,9 @@ class Conversation:
     def take(self, frame: Any) -> None:
         """Take the next frame of the client, or a `BadFrame`."""
         principal = self._connection.principal
-        if self._held is not None:
+        if self._fenced is not None or self._session.fence.is_shut:
+            self._wait(frame)
+        elif self._held is not None:
             self._hold(self._held, frame)
         elif type(frame) is BadFrame:
             if self.allowed(frame.id):
@@ -126,7 +132,24 @@ class Conversation:
         """Nothing after `auth` runs before it succeeded."""
         held.append(frame)
         if len(held) > LIMITS.frames_per_message:
-            self._connection.close(f.CloseCode.TOO_MANY, "too many frames before ready")
+            self._connection.close(f.CloseCode.TOO_MANY, "too many frames before they are taken")
+
+    def _wait(self, frame: Any) -> None:
+        """Nothing runs while the fence is shut: the session may have ended while this process stood still."""
+        if self._fenced is None:
+            self._fenced = []
+            self._connection.pause_reading()
+            self.spawn(self._take_fenced(), "")
+        self._hold(self._fenced, frame)
+
+    async def _take_fenced(self) -> None:
+        await self._session.fence.opened()
+        fenced, self._fenced = self._fenced or [], None
+        for each in fenced:
+            if not self._connection.ending:
+                self.take(each)
+        if not self._paused:
+            self._connection.resume_reading()
 
     def _take_known(self, principal: Principal, frame: Any) -> None:
         kind = type(frame)

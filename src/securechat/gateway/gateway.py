@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -17,13 +18,14 @@ from securechat.domain import policy
 from securechat.domain.accounts import Principal
 from securechat.domain.audit import AuditEvent, Result
 from securechat.domain.entries import Entry
-from securechat.domain.ports import AccountStore, LogStore
+from securechat.domain.ports import AccountStore, Clock, LogStore
 from securechat.domain.secret import Secret
 from securechat.errors import RateLimited, SessionRefused, Unauthorized
 from securechat.gateway import draining
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Connections, HttpConnections, Pending
+from securechat.gateway.fence import Fence
 from securechat.gateway.hub import Hub
 from securechat.gateway.rounds import a_few_at_a_time
 from securechat.gateway.session_layer import SessionLayer
@@ -44,6 +46,8 @@ ARRIVALS_WAITING: Final = 1_000
 """Who may wait to be let in: everybody of a full server, after a few tries."""
 ARRIVAL_S: Final = 4.0
 ARRIVAL_AGAIN_MS: Final = 3_000
+SURE_S: Final = 3.0
+"""So long the fence waits until it is sure who hears which room: if the store does not answer, what was known holds."""
 
 
 class Gateway:
@@ -61,12 +65,14 @@ class Gateway:
         pending: Connections on their way in; its caps are those of all connections.
         server_name: What `hello` says.
         session_layer: The sealed sub-protocol.
-        ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
+        ended: Returns (user id, device id) of the sessions that ended since a time.
+        clock: For that time, and for the fence.
         note: Hears of what the audit log should remember. Does not wait, and does not raise.
         arrivals: How many are let in at a time: who comes back after an outage leaves the database to those who are there.
 
     Attributes:
         standing: Whether those who are connected may still be.
+        fence: Shut while that is not known.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Gateway:
         server_name: Callable[[], str],
         session_layer: SessionLayer,
         ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]],
+        clock: Clock,
         note: Callable[[AuditEvent], None],
         arrivals: int = 4,
     ) -> None:
@@ -98,7 +105,8 @@ class Gateway:
         self.mark = self._writer.mark
         self.dispatch = dispatcher.dispatch
         self.charge = dispatcher.charge
-        self.standing = Standing(hub, auth, accounts, ended)
+        self.standing = Standing(hub, auth, accounts, ended, clock)
+        self.fence = Fence(clock)
         self._note = note
         self._arrivals = Turns(arrivals)
         self.counters = counters
@@ -238,12 +246,24 @@ class Gateway:
     async def watch_standing(self) -> None:
         """See that nobody stays whose session or rights have ended, and that everybody has all rooms, for ever.
 
-        Beside the rounds, which take their time: a process that stood still does this first.
+        Beside the rounds, which take their time: a process that stood still does this first, and nothing else before.
         """
         while True:
-            await asyncio.sleep(LOOK_AFTER_S)
+            standstills = await self.fence.shut(LOOK_AFTER_S)
             await self.standing.look()
+            if standstills:
+                await self._know_audiences()
+            if self.fence.looked(standstills):
+                for connection in self._connections():
+                    connection.go_on()
             self.complete()
+
+    async def _know_audiences(self) -> None:
+        """Return when everybody here hears exactly the rooms that they are members of, as far as that can be known now."""
+        if self._hub.follower is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SURE_S):
+                    await self._hub.follower.sure()
 
     async def drain(self, spread_s: float, window_s: float) -> None:
         """Tell every client to come back, and let them go in batches within a time; see `gateway.draining`.

@@ -49,6 +49,9 @@ class Follower(Protocol):
     def settle(self) -> None:
         """Nobody is expected any more."""
 
+    async def sure(self) -> None:
+        """Return when everybody here hears the rooms that the store says they are in, and no other."""
+
 
 class Hub:
     """Who listens to what on this server.

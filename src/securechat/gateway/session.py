@@ -13,6 +13,7 @@ from securechat.domain.secret import Secret
 from securechat.errors import SessionRefused
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection_limits import Connections
+from securechat.gateway.fence import Fence
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
 from securechat.protocol.handshake import ServerHandshake
@@ -29,6 +30,7 @@ class Session(Protocol):
     key_root: Callable[[], str]
     connections: Connections
     draining: bool
+    fence: Fence
 
     def note_refusal(self, who: Principal | None, address: str, refused: SessionRefused) -> None:
         """Remember that what a client sent could not be a part of its session."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from securechat.auth.manager import AuthManager
-from securechat.domain.ports import AccountStore
+from securechat.domain.ports import AccountStore, Clock
 from securechat.errors import ChatError
 from securechat.gateway.hub import Hub
 from securechat.protocol.frames import CloseCode
@@ -57,11 +56,17 @@ class Standing:
         hub: Who is connected.
         auth: Who has to have a second factor.
         accounts: People.
-        ended: Returns (user id, device id) of the sessions that ended within so many milliseconds.
+        ended: Returns (user id, device id) of the sessions that ended since a time, in milliseconds since 1970.
+        clock: For that time: it goes on while a machine sleeps.
     """
 
     def __init__(
-        self, hub: Hub, auth: AuthManager, accounts: AccountStore, ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]]
+        self,
+        hub: Hub,
+        auth: AuthManager,
+        accounts: AccountStore,
+        ended: Callable[[int], Awaitable[Iterable[tuple[str, str]]]],
+        clock: Clock,
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -69,7 +74,8 @@ class Standing:
         self._ended = ended
         self._roles = _Debt(self._read_roles, "roles are not known now")
         self._rules = _Debt(self._close_unenrolled, "who lacks a second factor is not known now")
-        self._knew_ended_at = time.monotonic()
+        self._now_ms = clock.now_ms
+        self._knew_ended_at = clock.now_ms()
 
     def roles_changed(self, _user_id: str) -> None:
         """Somebody's role may have changed without our being told."""
@@ -87,9 +93,9 @@ class Standing:
 
     async def _close_ended(self) -> None:
         """Close what belongs to a session that ended, if the bus did not say so, or said so while it was authenticating."""
-        now = time.monotonic()
+        now = self._now_ms()
         try:
-            for user_id, device_id in await self._ended(ENDED_MS + int((now - self._knew_ended_at) * 1_000)):
+            for user_id, device_id in await self._ended(min(now, self._knew_ended_at) - ENDED_MS):
                 self._hub.disconnect(user_id=user_id, device_ids={device_id}, code=CloseCode.UNAUTHORIZED)
         except ChatError as error:
             log.warning("sessions that ended are not known now", extra={"code": error.code})

@@ -141,6 +141,7 @@ class Server:
             background: dict[str, Callable[[], Awaitable[object]]] = {
                 "connections": parts.gateway.look_after,
                 "standing": parts.gateway.watch_standing,
+                "fence": parts.gateway.fence.beat,
                 "loop lag": health.watch_lag,
                 "configuration": reloading.watch,
                 "token keys": partial(self._rotate_token_keys, parts),

@@ -251,7 +251,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
     session_layer = _session_layer(settings, identities, limiter, clock)
     gateway = Gateway(
         hub, auth, account_store, log_store, history, dispatcher, counters, limiter, Pending(caps_of(settings())),
-        lambda: accounts.server_name, session_layer, lambda age_ms: factor_store.ended_since(clock.now_ms() - age_ms),
+        lambda: accounts.server_name, session_layer, factor_store.ended_since, clock,
         auditor.note, max(1, settings().database_connections // 2),
     )  # fmt: skip
     bus.on_stale(ROLES, gateway.standing.roles_changed)
