@@ -34,6 +34,7 @@ class World(Server):
         self.clock.forward(STILL_S + 1)
 
     def mark(self, connection: ClientConnection) -> None:
+        self.fence.check()
         connection.flush()
 
     def dispatch(self, _who: Any, command: Any, _address: str, done: Any) -> None:
@@ -70,26 +71,21 @@ async def connection(world: World) -> ClientConnection:
     return found
 
 
-def shut(fence: Fence) -> bool:
-    """Ask anew: reading it may change it."""
-    return fence.is_shut
-
-
 async def test_it_shuts_by_itself_and_opens_once_somebody_looked_after_the_last_standstill() -> None:
     clock = ManualClock()
     fence = Fence(clock)
     clock.forward(STILL_S)
-    assert not shut(fence)
+    assert not fence.check()
     clock.forward(0.1)
-    assert shut(fence)
+    assert fence.check()
     first = await fence.shut(60)
     clock.forward(STILL_S + 1)
-    assert shut(fence)
+    assert fence.check()
 
     assert not fence.looked(first), "it stood still again while somebody looked"
-    assert shut(fence)
+    assert fence.check()
     assert fence.looked(await fence.shut(60))
-    assert not shut(fence)
+    assert not fence.check()
     await fence.opened()
     assert await fence.shut(0) == 0
     assert not fence.looked(0)
@@ -103,7 +99,7 @@ async def test_who_beats_is_not_shut_and_a_beat_after_a_standstill_shuts() -> No
     clock.forward(STILL_S + 1)
     fence._beat()
     clock.forward(0.1)
-    assert shut(fence)
+    assert fence.check()
     beating.cancel()
 
 

@@ -17,6 +17,7 @@ from securechat.domain.ports import RoomBatch, Signal, Typing
 from securechat.errors import Unauthorized, Unavailable
 from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
+from securechat.gateway.fence import Fence
 from securechat.gateway.hub import Hub
 from securechat.gateway.message_queue import MessageQueue
 from securechat.gateway.roster import Presence, Roster
@@ -292,7 +293,7 @@ def test_a_queue_has_a_limit_in_bytes_and_in_blocks(size: int, fits: int) -> Non
 
 
 async def test_a_connection_is_flushed_once_per_turn_however_much_it_got() -> None:
-    writer = TurnWriter(asyncio.get_running_loop())
+    writer = TurnWriter(asyncio.get_running_loop(), Fence(ManualClock()))
     flushed: list[str] = []
 
     class Connection:

@@ -258,7 +258,7 @@ class ClientConnection(WSListener):
 
     def _relieved(self) -> bool:
         """Write what waits at once, if the socket takes it: much at a time is not yet a slow reader."""
-        if self._blocked or self._catching_up or self._session.fence.is_shut:
+        if self._blocked or self._catching_up or self._session.fence.check():
             return False
         self.flush()
         return True
@@ -288,6 +288,7 @@ class ClientConnection(WSListener):
 
     async def catch_up(self, principal: Principal, answer: list[Any], behind: Behind) -> None:
         """Write an answer and what the client has not seen, at the speed at which it reads. What is new meanwhile waits."""
+        self._session.fence.check()
         self.flush()
         self._catching_up += 1
         try:
@@ -305,7 +306,7 @@ class ClientConnection(WSListener):
 
     async def _write(self, data: bytes) -> None:
         await self._writable.wait()
-        if self._session.fence.is_shut:
+        if self._session.fence.check():
             await self._session.fence.opened()
         if not self._closing:
             self._write_out([data])
@@ -375,7 +376,8 @@ class ClientConnection(WSListener):
             self._after_ms = after_ms
         if self._closing or self._transport is None:
             return
-        self.flush()
+        if not self._session.fence.check():
+            self.flush()
         if self.ending:
             return  # It could not be sealed, and that was refused.
         self._closing = True

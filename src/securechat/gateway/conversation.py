@@ -110,7 +110,7 @@ class Conversation:
     def take(self, frame: Any) -> None:
         """Take the next frame of the client, or a `BadFrame`."""
         principal = self._connection.principal
-        if self._fenced is not None or self._session.fence.is_shut:
+        if self._fenced is not None or self._session.fence.check():
             self._wait(frame)
         elif self._held is not None:
             self._hold(self._held, frame)

@@ -26,22 +26,25 @@ class Fence:
 
     Args:
         clock: Its time of day goes on while a machine sleeps. A jump of it shuts the fence, too, and costs a look.
+
+    Attributes:
+        is_shut: Whether it was, when it was checked last. Whoever writes for many checks once, and then looks here.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._now_ms = clock.now_ms
         self._beat_at = clock.now_ms()
         self._standstills = 0
+        self.is_shut = False
         self._shut = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
 
-    @property
-    def is_shut(self) -> bool:
-        """Whether it is not known who may be here."""
+    def check(self) -> bool:
+        """Return whether it is not known who may be here."""
         if self._now_ms() - self._beat_at > STILL_MS:
             self._beat()
-        return self._standstills > 0
+        return self.is_shut
 
     async def beat(self) -> None:
         """Show that we live, for ever."""
@@ -54,6 +57,7 @@ class Fence:
         if now - self._beat_at > STILL_MS:
             log.warning("this process stood still: who may be here is looked up first", extra={"ms": now - self._beat_at})
             self._standstills += 1
+            self.is_shut = True
             self._open.clear()
             self._shut.set()
         self._beat_at = now
@@ -70,6 +74,7 @@ class Fence:
         if not standstills or standstills != self._standstills:
             return False  # It stood still again while that was being found out.
         self._standstills = 0
+        self.is_shut = False
         self._shut.clear()
         self._open.set()
         return True

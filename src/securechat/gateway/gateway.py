@@ -101,12 +101,12 @@ class Gateway:
         self._accounts = accounts
         self._log_store = log_store
         self._history = history
-        self._writer = TurnWriter(asyncio.get_running_loop())
+        self.fence = Fence(clock)
+        self._writer = TurnWriter(asyncio.get_running_loop(), self.fence)
         self.mark = self._writer.mark
         self.dispatch = dispatcher.dispatch
         self.charge = dispatcher.charge
         self.standing = Standing(hub, auth, accounts, ended, clock)
-        self.fence = Fence(clock)
         self._note = note
         self._arrivals = Turns(arrivals)
         self.counters = counters

@@ -9,6 +9,8 @@ import asyncio
 import time
 from typing import Final, Protocol
 
+from securechat.gateway.fence import Fence
+
 SLICE_S: Final = 0.005
 """A turn of writing ends after this long, so that reading is never far behind."""
 
@@ -21,10 +23,16 @@ class Flushable(Protocol):
 
 
 class TurnWriter:
-    """The connections that have something to write in this turn."""
+    """The connections that have something to write in this turn.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        loop: Its turns.
+        fence: Asked once per turn; each connection looks at what it said.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fence: Fence) -> None:
         self._loop = loop
+        self._fence = fence
         self._dirty: list[Flushable] = []
         self._scheduled = False
 
@@ -39,6 +47,7 @@ class TurnWriter:
         dirty = self._dirty
         self._dirty = []
         self._scheduled = False
+        self._fence.check()
         end = time.monotonic() + SLICE_S
         for index, connection in enumerate(dirty):
             connection.flush()
