@@ -163,7 +163,7 @@ def test_11_who_takes_their_time_with_the_handshake_is_cut_off(
 async def test_11_a_connection_without_auth_is_cut_off(shared_server: RunningServer, attach: Attach) -> None:
     connection = await attach(shared_server.http_port)
 
-    assert await connection.closed(14) == 4403
+    assert await connection.closed(16) == 4403
 
 
 def test_11_half_handshakes_have_a_number_and_nobody_else_notices(plain_server: RunningServer) -> None:
