@@ -16,12 +16,14 @@ from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import commands as c
 from securechat.domain.accounts import Principal
 from securechat.domain.breaker import Breaker
+from securechat.domain.ports import LogTransaction
 from securechat.errors import ChatError, Unavailable
 from securechat.gateway.turns import Turns
 from securechat.server.config import DEFAULT_RATES
 from securechat.services.dispatcher import CommandDispatcher
+from securechat.services.room_log import Operation, RoomLog
 from securechat.store.postgres_pool import PostgresPool
-from support.fakes import ManualClock, principal
+from support.fakes import ManualClock, RecordingBus, principal
 
 
 class Heard:
@@ -72,9 +74,47 @@ async def a_command_is_refused() -> None:
     raise Unavailable(codes[0])
 
 
+async def a_change_of_a_room_is_refused() -> None:
+    def decide(_transaction: LogTransaction, _now: int) -> None:
+        raise Unavailable
+
+    room_log = RoomLog(Store(), RecordingBus(), ManualClock())  # type: ignore[arg-type]  # as much of a store as a refusal needs
+    await room_log.perform(Operation(decide, ["rm_1"]))
+
+
+class Store:
+    """Takes every commit, and stores nothing."""
+
+    lanes = 1
+
+    def lane(self, _room: str) -> int:
+        return 0
+
+    def refusal(self, _lane: int) -> None:
+        return None
+
+    async def commit(self, work: Callable[[Any], Coroutine[Any, Any, Any]], _lane: int) -> Any:
+        return await work(Nothing())
+
+
+class Nothing:
+    """A transaction that nothing is in."""
+
+    def __init__(self) -> None:
+        self.appended: list[object] = []
+        self.recorded: list[object] = []
+
+    async def load(self, *_values: object) -> None:
+        """There is nothing."""
+
+
 @pytest.mark.parametrize(
-    "refused", [a_breaker_is_open, the_database_is_away, too_many_wait, it_takes_too_long, a_command_is_refused]
-)
+    "refused",
+    [
+        a_breaker_is_open, the_database_is_away, too_many_wait, it_takes_too_long, a_command_is_refused,
+        a_change_of_a_room_is_refused,
+    ],
+)  # fmt: skip
 async def test_a_refusal_leaves_nothing_to_the_cycle_collector(refused: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def come() -> None:
         heard = Heard()
@@ -88,6 +128,7 @@ async def test_a_refusal_leaves_nothing_to_the_cycle_collector(refused: Callable
         return sum(isinstance(each, Heard | ChatError) for each in gc.get_objects())
 
     await come()  # What is made once and kept.
+    await asyncio.sleep(0)
     gc.collect()
     gc.disable()
     before = left()

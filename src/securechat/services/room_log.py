@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from securechat.domain.accounts import Principal
@@ -105,6 +106,11 @@ def _nobody_waits(_result: object) -> None:
     pass
 
 
+def _set(future: asyncio.Future[Any], result: object) -> None:
+    if not future.done():  # Whoever waited may be gone; the operation went on all the same.
+        future.set_result(result)
+
+
 def _nobody_hears(_origin: Origin, _error: ChatError) -> None:
     pass
 
@@ -194,16 +200,15 @@ class RoomLog:
             ChatError: It was refused.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def done(result: object) -> None:
-            if not future.done():  # Whoever waited may be gone; the operation went on all the same.
-                future.set_result(result)
-
-        self.submit(operation, done)
+        self.submit(operation, partial(_set, future))
         result = await future
-        if isinstance(result, ChatError):
-            raise result
-        return result
+        try:
+            if isinstance(result, ChatError):
+                raise result
+            return result
+        finally:  # A refusal holds this frame: what holds the refusal may not be in it.
+            operation.done, operation.result = _nobody_waits, None
+            del future, result
 
     async def drain(self) -> None:
         """Refuse what comes now, and return when everything that waits is answered."""
