@@ -64,6 +64,22 @@ def test_all_mistakes_are_told_at_once_with_their_keys(tmp_path: Path) -> None:
         assert words in refusal.value.line
 
 
+def test_all_mistakes_in_what_has_names_are_told_at_once(tmp_path: Path) -> None:
+    rates = '{"mesage": {"burst": 1}, "room": {"burst": -1, "per_s": 2}, "command": {"burst": 1}, "login.address": {"burst": "x"}}'
+    with pytest.raises(ConfigError) as refusal:
+        config(tmp_path, f'{{"rates": {rates}, "database_shards": {{"a": 1, "b": "mysql://b"}}}}')
+
+    for words in (
+        "rates.mesage: unknown bucket, did you mean message?",
+        "rates.room: burst and per_s are above 0",
+        "rates.command.per_s: is missing",
+        "rates.login.address.burst: must be a number, not text",
+        "database_shards.a: must be text, not a whole number",
+        "database_shards: b: postgresql://",
+    ):
+        assert words in refusal.value.line, refusal.value.line
+
+
 def test_a_misspelt_variable_is_named_as_it_was_typed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SECURECHAT_PROT: unknown key in environment, did you mean port"):
         config(tmp_path, "{}", {"SECURECHAT_PROT": "3"})

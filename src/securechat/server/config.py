@@ -12,7 +12,7 @@ import re
 import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -253,13 +253,11 @@ class ConfigManager:
                     typed = self._typed(key) if source == "environment" else key
                     mistakes.append(f"{typed}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
                     continue
-                try:
-                    loose = source in {"environment", "flag"}
-                    values[key] = msgspec.convert(value, FIELDS[key].type, strict=not loose, dec_hook=decode_hook)
+                taken, wrong = _take(key, value, strict=source not in {"environment", "flag"})
+                mistakes += [f"{mistake} (from {source})" for mistake in wrong]
+                if not wrong or taken is not None:  # What is right in it may contradict something else: that is told, too.
+                    values[key] = taken
                     origin[key] = source
-                except msgspec.ValidationError as error:
-                    words, inside = in_words(str(error), FIELDS[key].type)
-                    mistakes.append(f"{key}{'' if inside[:1] in {'', '['} else '.'}{inside}: {words} (from {source})")
         if "rates" in values:
             values["rates"] = {**DEFAULT_RATES, **values["rates"]}
         settings = Settings(**values)
@@ -365,11 +363,36 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.public_url and not settings.public_url.startswith(("https://", "http://")):
         found.append("public_url: begins with https:// or http://")
     found += _network_mistakes(settings)
-    found += [f"rates.{name}: unknown bucket" for name in settings.rates if name not in DEFAULT_RATES]
     found += [
         f"rates.{name}: burst and per_s are above 0" for name, rate in settings.rates.items() if min(rate.burst, rate.per_s) <= 0
     ]
     return found
+
+
+def _take(key: str, value: Any, *, strict: bool) -> tuple[Any, list[str]]:
+    """Return a value as its setting wants it, and what is wrong with it. Where each has a name, each is looked at by itself."""
+    kind = FIELDS[key].type
+    if not isinstance(value, dict) or get_origin(kind) is not dict:
+        return _convert(key, value, kind, strict=strict)
+    taken, mistakes = {}, []
+    for name, each in value.items():
+        if key == "rates" and name not in DEFAULT_RATES:
+            near = difflib.get_close_matches(name, DEFAULT_RATES, 1)
+            mistakes.append(f"rates.{name}: unknown bucket" + (f", did you mean {near[0]}?" if near else ""))
+            continue
+        converted, wrong = _convert(f"{key}.{name}", each, get_args(kind)[1], strict=strict)
+        mistakes += wrong
+        if not wrong:
+            taken[name] = converted
+    return taken, mistakes
+
+
+def _convert(where: str, value: Any, kind: Any, *, strict: bool) -> tuple[Any, list[str]]:
+    try:
+        return msgspec.convert(value, kind, strict=strict, dec_hook=decode_hook), []
+    except msgspec.ValidationError as error:
+        words, inside = in_words(str(error), kind)
+        return None, [f"{where}{'' if inside[:1] in {'', '['} else '.'}{inside}: {words}"]
 
 
 def _network_mistakes(settings: Settings) -> list[str]:
