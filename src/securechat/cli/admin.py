@@ -6,7 +6,7 @@ from pathlib import Path
 
 from securechat.cli.durations import seconds_of
 from securechat.cli.operator import Operator, data_root
-from securechat.cli.output import note, say, say_json, table, when
+from securechat.cli.output import counted, note, say, say_json, table, when
 from securechat.domain import commands as c
 from securechat.domain.accounts import fits
 from securechat.domain.secret import Secret
@@ -86,7 +86,7 @@ def invite_create(data: str | None, uses: int, expires: str, rooms: str, *, as_j
     operator = Operator(data_root(data))
     ids = [operator.room_id(name.strip()) for name in rooms.split(",") if name.strip()]
     invite: c.Invite = operator.perform(c.InviteCreate(uses=uses, expires_s=expires_s, rooms=ids))
-    say_json(invite) if as_json else say(f"{invite.url}\n{invite.uses_left} uses, until {when(invite.expires_at)}")
+    say_json(invite) if as_json else say(f"{invite.url}\n{counted(invite.uses_left, 'use')}, until {when(invite.expires_at)}")
 
 
 def invite_list(data: str | None, *, as_json: bool) -> None:

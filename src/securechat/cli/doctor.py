@@ -19,7 +19,7 @@ import msgspec
 
 from securechat.cli.certificate import context
 from securechat.cli.operator import Operator, data_root, readiness
-from securechat.cli.output import say, say_json
+from securechat.cli.output import counted, say, say_json
 from securechat.domain import commands as c
 from securechat.errors import ChatError, Shutdown
 from securechat.program import program
@@ -54,8 +54,7 @@ def examine(config: Path | None, data: str | None, *, as_json: bool) -> int:
     failed = sum(each.state == "fail" for each in findings)
     warned = sum(each.state == "warn" for each in findings)
     if not as_json:
-        warnings = "warning" if warned == 1 else "warnings"
-        say(f"{failed} failed, {warned} {warnings}, {len(findings) - failed - warned} ok")
+        say(f"{failed} failed, {counted(warned, 'warning')}, {len(findings) - failed - warned} ok")
     return 2 if failed else 1 if warned else 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from securechat.cli.durations import seconds_of
 from securechat.cli.line_table import LINES, Misused, Quit, help_text, line, to_limit, to_seq
-from securechat.cli.output import columns, note, say, table, when
+from securechat.cli.output import columns, counted, note, say, table, when
 from securechat.cli.show import printable, room_name
 from securechat.cli.signin import no_session
 from securechat.domain import commands as c
@@ -272,7 +272,7 @@ async def _invite_create(mode: LineMode, rest: str) -> None:
         else:
             names.append(word)
     invite = await mode.client.create_invite(uses=uses, expires_s=expires_s, rooms=await _room_ids(mode, names))
-    say(f"{invite.url}\n{invite.uses_left} uses, until {when(invite.expires_at)}")
+    say(f"{invite.url}\n{counted(invite.uses_left, 'use')}, until {when(invite.expires_at)}")
 
 
 @line("server", "/invite list", "invitations that work")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from securechat.cli.line_commands import LINES
 from securechat.cli.line_screen import Screen
 from securechat.cli.line_table import Misused, Quit
-from securechat.cli.output import note
+from securechat.cli.output import counted, note
 from securechat.domain import commands as c
 from securechat.errors import ChatError
 from securechat.sdk.client import ChatClient
@@ -168,7 +168,7 @@ class LineMode:
 
 
 def _messages(count: int) -> str:
-    return "1 message is" if count == 1 else f"{count} messages are"
+    return counted(count, "message is", "messages are")
 
 
 def _tell_refusal(sent: asyncio.Future[c.Sent]) -> None:

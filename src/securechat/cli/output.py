@@ -41,6 +41,11 @@ def columns(rows: Sequence[Sequence[object]]) -> None:
         say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
 
 
+def counted(count: int, one: str, more: str = "") -> str:
+    """Return so many of something: `1 use`, `2 uses`."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 def when(ms: int) -> str:
     """Return a time as people write it, in the local zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(ms / 1000))
