@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fuzz.sockets import Server
 from securechat.domain.commands import Done, Fetch
 from securechat.domain.entries import Entry, EntryType
+from securechat.gateway import gateway
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.fence import STILL_MS, Fence
 from securechat.gateway.standing import ENDED_MS, Standing
@@ -160,6 +162,39 @@ async def test_what_is_asked_waits_in_its_order_and_is_not_done_for_who_is_sent_
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert world.done == ["1", "2", "3"]
+
+
+class Store:
+    """Says who ended, or never answers; and everybody is sure at once."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.did: list[str] = []
+
+    async def look(self) -> None:
+        self.did.append("look")
+        if not self.answers:
+            await asyncio.Event().wait()
+
+    async def sure(self) -> None:
+        self.did.append("sure")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_it_opens_when_the_store_has_answered_and_after_a_time_if_it_does_not(
+    world: World, connection: ClientConnection, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
+    store = Store(answers=answers)
+    monkeypatch.setattr(gateway, "SHUT_S", 0.01)
+    server = gateway.Gateway.__new__(gateway.Gateway)
+    server.fence, server.connections, server.standing = world.fence, world.connections, cast("Any", store)
+    server._hub = cast("Any", SimpleNamespace(follower=store))
+    world.stand_still()
+    connection.push(BLOCK)
+    await server._look_behind(await world.fence.shut(60))
+
+    assert store.did == (["look", "sure"] if answers else ["look"])
+    assert b"a secret" in bytes(connection._socket.written)
 
 
 async def test_sessions_that_ended_while_the_machine_slept_are_looked_for() -> None:

@@ -47,7 +47,8 @@ class Fence:
         return self.is_shut
 
     async def beat(self) -> None:
-        """Show that we live, for ever."""
+        """Show that we live, for ever. Nobody was here before that begins."""
+        self._beat_at = self._now_ms()
         while True:
             self._beat()
             await asyncio.sleep(BEAT_S)

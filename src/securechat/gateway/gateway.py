@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -39,6 +39,8 @@ from securechat.protocol.handshake import ServerHandshake
 from securechat.services.dispatcher import CommandDispatcher
 from securechat.services.history import HistoryService
 
+log = logging.getLogger(__name__)
+
 LOOK_AFTER_S: Final = 4.0
 """A round through all connections. Each part of it wakes the loop: with a thousand, a round of 1.5 s took 1 % of a core."""
 STANDING_S: Final = 1.5
@@ -49,8 +51,8 @@ ARRIVALS_WAITING: Final = 1_000
 """Who may wait to be let in: everybody of a full server, after a few tries."""
 ARRIVAL_S: Final = 4.0
 ARRIVAL_AGAIN_MS: Final = 3_000
-SURE_S: Final = 3.0
-"""So long the fence waits until it is sure who hears which room: if the store does not answer, what was known holds."""
+SHUT_S: Final = 5.0
+"""So long the fence stays shut at most: if the store does not answer, what was known holds."""
 
 
 class Gateway:
@@ -252,21 +254,24 @@ class Gateway:
         Beside the rounds, which take their time: a process that stood still does this first, and nothing else before.
         """
         while True:
-            standstills = await self.fence.shut(STANDING_S)
-            await self.standing.look()
-            if standstills:
-                await self._know_audiences()
-            if self.fence.looked(standstills):
-                for connection in self._connections():
-                    connection.go_on()
+            if standstills := await self.fence.shut(STANDING_S):
+                await self._look_behind(standstills)
+            else:
+                await self.standing.look()
             self.complete()
 
-    async def _know_audiences(self) -> None:
-        """Return when everybody here hears exactly the rooms that they are members of, as far as that can be known now."""
-        if self._hub.follower is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SURE_S):
+    async def _look_behind(self, standstills: int) -> None:
+        """See who may still be here after so many standstills, and who hears which room; then let everybody go on."""
+        try:
+            async with asyncio.timeout(SHUT_S):
+                await self.standing.look()
+                if self._hub.follower is not None:
                     await self._hub.follower.sure()
+        except TimeoutError:
+            log.warning("who may be here is not known yet, and they go on")
+        if self.fence.looked(standstills):
+            for connection in self._connections():
+                connection.go_on()
 
     async def drain(self, spread_s: float, window_s: float) -> None:
         """Tell every client to come back, and let them go in batches within a time; see `gateway.draining`.
