@@ -59,7 +59,7 @@ class ClientConnection(WSListener):
 
     __slots__ = (
         "_after_ms", "_blocked", "_catching_up", "_closing", "_conversation", "_counters", "_dirty", "_form", "_fragments",
-        "_greeting", "_last_heard", "_packs", "_pinged", "_protocol", "_queue", "_retired", "_seal", "_session", "_socket",
+        "_greeting", "_last_heard", "_packs", "_pinged_at", "_protocol", "_queue", "_retired", "_seal", "_session", "_socket",
         "_transport", "_writable", "address", "complete", "principal",
     )  # fmt: skip
 
@@ -90,7 +90,8 @@ class ClientConnection(WSListener):
         self._retired = False
         self._closing = False
         self._last_heard = time.monotonic()
-        self._pinged = False
+        self._pinged_at = 0.0
+        """When it was pinged, as long as nothing came since."""
 
     @property
     def ending(self) -> bool:
@@ -110,7 +111,7 @@ class ClientConnection(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a WebSocket frame in."""
         self._last_heard = time.monotonic()
-        self._pinged = False
+        self._pinged_at = 0.0
         kind = frame.msg_type
         if self._closing and kind != _CLOSE:
             return
@@ -258,7 +259,7 @@ class ClientConnection(WSListener):
 
     def _relieved(self) -> bool:
         """Write what waits at once, if the socket takes it: much at a time is not yet a slow reader."""
-        if self._blocked or self._catching_up or self._session.fence.check():
+        if self._blocked or self._catching_up or (self.principal is not None and self._session.fence.check()):
             return False
         self.flush()
         return True
@@ -268,7 +269,7 @@ class ClientConnection(WSListener):
         self._dirty = False
         if self._blocked or self._closing or self._catching_up or (self._packs and self._seal is None):
             return
-        if self._session.fence.is_shut:
+        if self._session.fence.is_shut and self.principal is not None:
             return  # It may be for somebody who may not be here any more. `go_on` comes later, or the end.
         messages = self._queue.take(self._form)
         if messages or (self._seal is not None and self._seal.outgoing):
@@ -306,13 +307,13 @@ class ClientConnection(WSListener):
 
     async def _write(self, data: bytes) -> None:
         await self._writable.wait()
-        if self._session.fence.check():
-            await self._session.fence.opened()
+        await self._session.fence.opened()
         if not self._closing:
             self._write_out([data])
 
     def go_on(self) -> None:
-        """The fence is open: write what waited for that."""
+        """The fence is open: write what waited for that. Who was typing a while ago is nobody's business any more."""
+        self._queue.drop_ephemeral()
         self._mark()
 
     def pause_writing(self) -> None:
@@ -410,10 +411,11 @@ class ClientConnection(WSListener):
             self.close(f.CloseCode.PROTOCOL)
         if self._seal is not None and not self._closing:
             self._look_after_keys(self._seal)
-        if silent > PING_S + PONG_S:
-            self._abort()
-        elif silent > PING_S and not self._pinged and not self._closing:
-            self._pinged = True
+        if self._pinged_at:
+            if now - self._pinged_at > PONG_S:
+                self._abort()
+        elif silent > PING_S and not self._closing:
+            self._pinged_at = now
             self._transport.send_ping()
 
     def _look_after_keys(self, seal: ServerSession) -> None:

@@ -110,10 +110,10 @@ class Conversation:
     def take(self, frame: Any) -> None:
         """Take the next frame of the client, or a `BadFrame`."""
         principal = self._connection.principal
-        if self._fenced is not None or self._session.fence.check():
-            self._wait(frame)
-        elif self._held is not None:
+        if self._held is not None:
             self._hold(self._held, frame)
+        elif principal is not None and (self._fenced is not None or self._session.fence.check()):
+            self._wait(frame)
         elif type(frame) is BadFrame:
             if self.allowed(frame.id):
                 self._answer(frame.id, frame.error)
@@ -132,7 +132,7 @@ class Conversation:
         """Nothing after `auth` runs before it succeeded."""
         held.append(frame)
         if len(held) > LIMITS.frames_per_message:
-            self._connection.close(f.CloseCode.TOO_MANY, "too many frames before they are taken")
+            self._connection.close(f.CloseCode.TOO_MANY, "too many frames before ready")
 
     def _wait(self, frame: Any) -> None:
         """Nothing runs while the fence is shut: the session may have ended while this process stood still."""
@@ -140,15 +140,22 @@ class Conversation:
             self._fenced = []
             self._connection.pause_reading()
             self.spawn(self._take_fenced(), "")
-        self._hold(self._fenced, frame)
+        self._fenced.append(frame)  # Nothing more is read, so there is no need for a limit.
 
     async def _take_fenced(self) -> None:
         await self._session.fence.opened()
         fenced, self._fenced = self._fenced or [], None
-        for each in fenced:
+        self._take_all(fenced)
+        self._resume_reading()
+
+    def _take_all(self, frames: list[Any]) -> None:
+        """Take what waited, unless its session has ended meanwhile."""
+        for each in frames:
             if not self._connection.ending:
                 self.take(each)
-        if not self._paused:
+
+    def _resume_reading(self) -> None:
+        if not self._paused and self._fenced is None:
             self._connection.resume_reading()
 
     def _take_known(self, principal: Principal, frame: Any) -> None:
@@ -190,7 +197,7 @@ class Conversation:
         self._in_flight -= 1
         if self._paused and self._in_flight <= LIMITS.in_flight // 2:
             self._paused = False
-            self._connection.resume_reading()
+            self._resume_reading()
 
     def allowed(self, frame_id: str = "") -> bool:
         """Take tokens for what is no command: pings, empty messages and frames that could not be understood."""
@@ -265,8 +272,7 @@ class Conversation:
         if presence:
             connection.push_ephemeral(Block([f.SignalFrame(type="presence.changed", presence=presence)]))
         held, self._held = self._held or [], None
-        for each in held:
-            self.take(each)
+        self._take_all(held)
 
     async def _extend(self, principal: Principal, frame: f.Auth) -> None:
         """Go on with a fresh token of the same device."""

@@ -47,7 +47,7 @@ class Fence:
         return self.is_shut
 
     async def beat(self) -> None:
-        """Show that we live, for ever. Nobody was here before that begins."""
+        """Show that we live, for ever. Nobody is here before that begins."""
         self._beat_at = self._now_ms()
         while True:
             self._beat()
@@ -63,7 +63,7 @@ class Fence:
             self._shut.set()
         self._beat_at = now
 
-    async def shut(self, within_s: float) -> int:
+    async def shut(self, within_s: float | None = None) -> int:
         """Return when it is shut, or after a time: how often it was shut since it was open."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -81,5 +81,6 @@ class Fence:
         return True
 
     async def opened(self) -> None:
-        """Return when it is open."""
-        await self._open.wait()
+        """Return when it is open, and still is when it is the caller's turn. Does not wait if it is."""
+        while self.check():
+            await self._open.wait()

@@ -257,18 +257,32 @@ class Gateway:
             if standstills := await self.fence.shut(STANDING_S):
                 await self._look_behind(standstills)
             else:
-                await self.standing.look()
+                await self._look_ahead()
             self.complete()
+
+    async def _look_ahead(self) -> None:
+        """Look who may still be here. When the fence shuts meanwhile that is over: what it shut for comes first."""
+        look, shut = asyncio.ensure_future(self.standing.look()), asyncio.ensure_future(self.fence.shut())
+        try:
+            await asyncio.wait({look, shut}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            shut.cancel()
+            look.cancel()
+            await asyncio.wait({look, shut})
+        if not look.cancelled():
+            look.result()
 
     async def _look_behind(self, standstills: int) -> None:
         """See who may still be here after so many standstills, and who hears which room; then let everybody go on."""
+        self.standing.roles_changed("")  # What said so may be lost, or not read yet.
         try:
-            async with asyncio.timeout(SHUT_S):
-                await self.standing.look()
+            async with asyncio.timeout(SHUT_S), asyncio.TaskGroup() as looks:
+                looks.create_task(self.standing.look())
                 if self._hub.follower is not None:
-                    await self._hub.follower.sure()
+                    looks.create_task(self._hub.follower.sure())
         except TimeoutError:
             log.warning("who may be here is not known yet, and they go on")
+        await asyncio.sleep(0)  # Who is sent away goes first.
         if self.fence.looked(standstills):
             for connection in self._connections():
                 connection.go_on()

@@ -57,6 +57,11 @@ class MessageQueue:
         self._size = 0
         return messages
 
+    def drop_ephemeral(self) -> None:
+        """Forget what may be lost."""
+        self._size -= sum(map(len, self._ephemeral))
+        self._ephemeral = []
+
     def clear(self) -> None:
         """Forget everything: the connection ends."""
         self._messages = []
@@ -72,6 +77,5 @@ class MessageQueue:
     def _fits(self) -> bool:
         if self._size <= _BYTES_MAX and len(self._messages) <= _BLOCKS_MAX:
             return True
-        self._size -= sum(map(len, self._ephemeral))
-        self._ephemeral = []
+        self.drop_ephemeral()
         return self._size <= _BYTES_MAX and len(self._messages) <= _BLOCKS_MAX

@@ -125,6 +125,8 @@ class Server:
             if parts.shared_files is not None and parts.locks is not None:
                 await parts.shared_files.begin(alone=parts.locks.alone)
             self._join_others(parts)
+            self._supervisor.supervise("fence", parts.gateway.fence.beat)
+            self._supervisor.supervise("standing", parts.gateway.watch_standing)
             listeners = await Listening(parts, health, self._config, self._urls, self._worker).begin()
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, reloading.asked)
@@ -140,8 +142,6 @@ class Server:
                 pool.went_away = parts.room_log.give_back
             background: dict[str, Callable[[], Awaitable[object]]] = {
                 "connections": parts.gateway.look_after,
-                "standing": parts.gateway.watch_standing,
-                "fence": parts.gateway.fence.beat,
                 "loop lag": health.watch_lag,
                 "configuration": reloading.watch,
                 "token keys": partial(self._rotate_token_keys, parts),
