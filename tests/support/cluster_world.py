@@ -52,6 +52,20 @@ class Server:
         return f"ws://127.0.0.1:{self.front.port}"
 
 
+async def insist(server: Server, op: str, **fields: str) -> None:
+    """Have the operator try until it is done."""
+    for _ in range(20):
+        try:
+            await server.process.ask(op, **fields)
+        except AssertionError as refused:
+            if "unavailable" not in str(refused):
+                raise
+            await asyncio.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"{op} is refused all the time")
+
+
 class Cluster:
     """Servers, everything around them, and the history of their clients."""
 
@@ -163,7 +177,7 @@ class Cluster:
     async def revoke(self, victim: RawClient, by: Server, code: str = "", within_s: float = 30.0) -> None:
         """Have the operator end somebody's session, on this server; `code` as in `access_checker`."""
         self.history.add(victim.name, "revoke", "invoke")
-        await by.process.ask("bot.revoke", user=victim.user)
+        await insist(by, "bot.revoke", user=victim.user)  # Its database may have come back only a moment ago.
         self.history.add(victim.name, "revoke", code=code)
         await asyncio.wait_for(victim.revoked.wait(), within_s)
 

@@ -14,7 +14,7 @@ import pytest
 from support.access_checker import NO_BUS
 from support.cluster_load import FULL
 from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
-from support.cluster_world import Cluster, Server
+from support.cluster_world import Cluster, Server, insist
 from support.fault_report import USUAL_MS, FaultReport, Timing, percentile
 from support.proxy_process import Way
 from support.watch import Watch
@@ -175,20 +175,6 @@ async def test_f14_all_that_was_remembered_is_forgotten(cluster: Cluster, fault:
     fault.at_most("refused", timing.refused, 0)
     tell_latency(fault, timing)
     fault.conclude()
-
-
-async def insist(server: Server, op: str, **fields: str) -> None:
-    """Have the operator try until it is done."""
-    for _ in range(20):
-        try:
-            await server.process.ask(op, **fields)
-        except AssertionError as refused:
-            if "unavailable" not in str(refused):
-                raise
-            await asyncio.sleep(0.5)
-        else:
-            return
-    raise AssertionError(f"{op} is refused all the time")
 
 
 @pytest.mark.parametrize(
