@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -435,12 +436,16 @@ def _children(server: RunningServer) -> list[int]:
     return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
-def _answers(server: RunningServer, socket: str) -> bool:
-    return (server.data / socket).exists() and _metric(server, "bus_servers", socket) == 2
+def _answers(server: RunningServer, name: str) -> bool:
+    """Return whether a worker is there, and hears the other. Its socket may be there before it, and go before it comes."""
+    with socket.socket(socket.AF_UNIX) as trying:
+        if trying.connect_ex(str(server.data / name)):
+            return False
+    return _metric(server, "bus_servers", name) == 2
 
 
-def _metric(server: RunningServer, name: str, socket: str = "admin.sock") -> float:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.data / socket)), timeout=20) as http:
+def _metric(server: RunningServer, name: str, door: str = "admin.sock") -> float:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.data / door)), timeout=20) as http:
         text = http.get("http://admin/metrics").text
     found = re.search(rf"^securechat_{name} ([0-9.e+-]+)$", text, re.MULTILINE)
     assert found, text

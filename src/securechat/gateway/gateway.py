@@ -41,7 +41,7 @@ from securechat.services.history import HistoryService
 
 log = logging.getLogger(__name__)
 
-LOOK_AFTER_S: Final = 4.0
+LOOK_AFTER_S: Final = 3.0
 """A round through all connections. Each part of it wakes the loop: with a thousand, a round of 1.5 s took 1 % of a core."""
 STANDING_S: Final = 1.5
 """Between two looks at who may still be here, for what was not told."""
