@@ -265,12 +265,11 @@ class Gateway:
         look, shut = asyncio.ensure_future(self.standing.look()), asyncio.ensure_future(self.fence.shut())
         try:
             await asyncio.wait({look, shut}, return_when=asyncio.FIRST_COMPLETED)
+            if look.done():
+                look.result()
         finally:
             shut.cancel()
             look.cancel()
-            await asyncio.wait({look, shut})
-        if not look.cancelled():
-            look.result()
 
     async def _look_behind(self, standstills: int) -> None:
         """See who may still be here after so many standstills, and who hears which room; then let everybody go on."""
