@@ -199,5 +199,6 @@ async def test_asking_for_everything_again_and_again_does_not_hold_up_the_others
     await asyncio.gather(*reading)
     await world.quiet()
     assert_none(await world.verdict())
-    assert during.p99 < max(5 * control.p99, 0.02), f"{during}; before {control}"
+    # When they do not take turns it is two seconds. With turns it is 11 to 16 ms, and was 24 on a machine that others disturbed.
+    assert during.p99 < max(5 * control.p99, 0.04), f"{during}; before {control}"
     print(f"{control} before, {during} during")
