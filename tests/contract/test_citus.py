@@ -97,7 +97,7 @@ async def read_schema(url: str) -> Schema:
             "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod) || ' ' || a.attcollation::text"
             f" FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND {mine}"
         )
-        bodies = "SELECT string_agg(prosrc, ' ') FROM pg_proc WHERE proname IN ('securechat_append', 'securechat_commit')"
+        bodies = "SELECT string_agg(prosrc, ' ') FROM pg_proc WHERE proname IN ('securechat_store')"
         body = await connection.fetchval(bodies)
     finally:
         await connection.close()

@@ -79,7 +79,7 @@ async def a_change_of_a_room_is_refused() -> None:
         raise Unavailable
 
     room_log = RoomLog(Store(), RecordingBus(), ManualClock())  # type: ignore[arg-type]  # as much of a store as a refusal needs
-    await room_log.perform(Operation(decide, ["rm_1"]))
+    await room_log.perform(Operation(decide, "rm_1"))
 
 
 class Store:
@@ -103,6 +103,7 @@ class Nothing:
     def __init__(self) -> None:
         self.appended: list[object] = []
         self.recorded: list[object] = []
+        self.behind: tuple[str, ...] = ()
 
     async def load(self, *_values: object) -> None:
         """There is nothing."""

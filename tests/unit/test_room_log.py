@@ -25,6 +25,9 @@ ANA, BOB, EVE = principal("ana"), principal("bob"), principal("eve")
 
 
 class MemoryTransaction:
+    apart = False
+    behind: Collection[str] = ()
+
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.appended: list[Entry] = []
@@ -198,7 +201,7 @@ async def test_what_is_stored_is_told_also_if_the_store_does_not_say_which_room_
         transaction.append(entry)
         return "done"
 
-    world.log.submit(Operation(join, ["rm_a"]), lambda result: world.answers.__setitem__("join", result))
+    world.log.submit(Operation(join, "rm_a"), lambda result: world.answers.__setitem__("join", result))
     world.send(ANA, "rm_b", "1")
     await world.settle()
     assert world.answers["join"] == "done"
@@ -268,7 +271,7 @@ async def test_a_batch_that_takes_long_to_tell_is_told_before_the_next_one(world
     def joins(transaction: LogTransaction, now: int) -> None:
         transaction.append(Entry(type=EntryType.MEMBER_JOINED, room="rm_a", seq=2, at=now, user="usr_eve", member="usr_eve"))
 
-    world.log.submit(Operation(joins, ("rm_a",)), lambda _result: None)
+    world.log.submit(Operation(joins, "rm_a"), lambda _result: None)
     await asyncio.sleep(0)
     world.send(ANA, "rm_a", "one")
     await begun.wait()
@@ -295,7 +298,7 @@ async def test_an_operation_that_breaks_fails_alone(world: World, caplog: pytest
 
     results: list[Any] = []
     world.send(ANA, "rm_a", "1")
-    world.log.submit(Operation(broken, ("rm_a",)), results.append)
+    world.log.submit(Operation(broken, "rm_a"), results.append)
     world.send(BOB, "rm_a", "2")
     await world.settle()
 
@@ -311,7 +314,7 @@ async def test_an_operation_that_breaks_half_way_is_undone_alone(world: World) -
 
     results: list[Any] = []
     world.send(ANA, "rm_a", "1")
-    world.log.submit(Operation(broken, ("rm_a",)), results.append)
+    world.log.submit(Operation(broken, "rm_a"), results.append)
     world.send(BOB, "rm_a", "2")
     await world.settle()
 
@@ -326,7 +329,7 @@ async def test_an_operation_that_is_refused_after_it_recorded_something_is_undon
 
     results: list[Any] = []
     world.send(ANA, "rm_a", "1")
-    world.log.submit(Operation(changes_its_mind, ("rm_a",)), results.append)
+    world.log.submit(Operation(changes_its_mind, "rm_a"), results.append)
     world.send(BOB, "rm_a", "2")
     await world.settle()
 
@@ -345,10 +348,10 @@ async def test_a_refusal_is_told_once_after_its_batch_and_with_who_asked() -> No
     def refuse(_transaction: LogTransaction, _now: int) -> None:
         raise Forbidden
 
-    operation = Operation(refuse, ("rm_a",))
+    operation = Operation(refuse, "rm_a")
     operation.origin = (EVE, command, "10.0.0.1")
     store.fail = [OSError("disk")]  # The batch is tried again, one by one.
-    other = Operation(lambda _transaction, _now: None, ("rm_a",))
+    other = Operation(lambda _transaction, _now: None, "rm_a")
     log.submit(operation, lambda _: None)
     log.submit(other, lambda _: None)
     await log.drain()
@@ -401,7 +404,7 @@ async def test_a_store_that_asks_again_hears_the_last_decision_and_each_refusal_
     def refuse(_transaction: LogTransaction, _now: int) -> None:
         raise Forbidden
 
-    operation = Operation(refuse, ("rm_a",))
+    operation = Operation(refuse, "rm_a")
     operation.origin = (EVE, MessageSend(room="rm_a", cmid="1", body="x"), "10.0.0.1")
     log.submit(operation, lambda _: None)
     await log.drain()
@@ -484,6 +487,76 @@ async def test_draining_answers_what_waits_and_refuses_what_comes(world: World) 
 
     assert world.answers["ana/1/text"].seq == 2
     assert isinstance(world.answers["ana/2/text"], Draining)
+
+
+class OvertakenStore(MemoryStore):
+    """In some rooms another server is ahead; `others` tells of each commit which ones, as often as somebody may be left behind."""
+
+    def __init__(self, *others: set[str]) -> None:
+        super().__init__()
+        self.others = list(others)
+        self.apart: list[bool] = []
+
+    async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]], lane: int = 0, /) -> Any:
+        ahead = self.others.pop(0) if self.others else set()
+
+        async def overtaken(transaction: LogTransaction) -> Any:
+            result = await work(transaction)
+            self.apart.append(transaction.apart)
+            if transaction.apart:
+                left = [entry for entry in transaction.appended if entry.room in ahead]
+                transaction.appended[:] = [entry for entry in transaction.appended if entry.room not in ahead]
+                transaction.behind = ahead  # type: ignore[misc]  # as a store does
+                for room in ahead:
+                    self.rooms[room].last_seq += 10 - sum(entry.room == room for entry in left)
+            return result
+
+        return await super().commit(overtaken, lane)
+
+
+async def test_what_is_left_behind_is_decided_again_before_what_came_since_and_its_batch_mates_are_answered() -> None:
+    store, bus, told = OvertakenStore({"rm_a"}, {"rm_a"}), RecordingBus(), []
+    log = RoomLog(cast("LogStore", store), bus, ManualClock(), lambda origin, error: told.append((origin[2], error)))
+    store.gate.clear()
+    first = _sends(log, "rm_a", "1", "2")
+    mate = _sends(log, "rm_b", "1")
+    refused: list[Any] = []
+    for room in ("rm_a", "rm_b"):
+        command = MessageSend(room=room, cmid="no", body="x")
+        operation = MessagingService(lambda _a, _b: False).send(EVE, command)
+        operation.origin = (EVE, command, room)
+        log.submit(operation, refused.append)
+    await asyncio.sleep(0)
+    later = _sends(log, "rm_a", "3")
+    store.gate.set()
+    await log.drain()
+
+    assert (first, mate, later) == (["1", "2"], ["1"], ["3"])
+    assert [(entry.room, entry.cmid, entry.seq) for entry in store.entries] == [
+        ("rm_b", "1", 2), ("rm_a", "1", 22), ("rm_a", "2", 23), ("rm_a", "3", 24)
+    ]  # fmt: skip
+    assert [(batch.room, [entry.seq for entry in batch.entries]) for batch in bus.batches] == [
+        ("rm_b", [2]),
+        ("rm_a", [22, 23, 24]),
+    ]
+    assert len(refused) == 2
+    assert sorted(room for room, _ in told) == ["rm_a", "rm_b"]  # Each once, though one was decided three times.
+    assert store.loads == [["rm_a", "rm_b"], ["rm_a"], ["rm_a"]]
+
+
+async def test_who_is_left_behind_again_and_again_is_stored_by_itself_all_or_nothing() -> None:
+    store = OvertakenStore(*[{"rm_a"}] * 100)
+    log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock())
+    answered = _sends(log, "rm_a", "1")
+    while not answered:
+        other = _sends(log, "rm_b", f"beside {len(store.loads)}")
+        await asyncio.sleep(0)
+    await log.drain()
+
+    assert other
+    assert store.apart.count(False) == 1
+    assert store.loads[store.apart.index(False)] == ["rm_a"]
+    assert store.apart.index(False) == room_log_module.PATIENCE + 1
 
 
 class LanedStore(MemoryStore):

@@ -94,7 +94,7 @@ class HistoryService:
             room = policy.require_in(who, "read.mark", transaction.room(command.room), command.room)
             transaction.mark_read(who.user_id, command.room, min(command.seq, room.last_seq), back=command.back)
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         read_seq, unread = await self._log_store.read_state(who.user_id, command.room)
         state = ReadState(room=command.room, read_seq=read_seq, unread=unread)
         self._told.call((who.user_id, command.room), lambda: self._bus.signal(Signal(state, user=who.user_id, ephemeral=False)))

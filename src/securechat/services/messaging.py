@@ -82,7 +82,7 @@ class MessagingService:
             transaction.append(entry)
             return Sent(room=command.room, seq=entry.seq, at=now)
 
-        return Operation(decide, (command.room,), sent=key)
+        return Operation(decide, command.room, sent=key)
 
     def edit(self, who: Principal, command: MessageEdit) -> Operation:
         """Replace the text of one's own message."""
@@ -185,7 +185,7 @@ class MessagingService:
                 transaction.record(by(who, "message.delete", subject=target.user, room=room.id, seq=command.seq))
             return Sent(room=command.room, seq=entry.seq, at=now)
 
-        return Operation(run, (command.room,), sent=key, target=(command.room, command.seq))
+        return Operation(run, command.room, sent=key, target=(command.room, command.seq))
 
     def _require_not_blocked(self, room: RoomState, who: Principal) -> None:
         for other in room.members:

@@ -5,6 +5,9 @@ the disk, never before (law 1), and where the next batch waits already, while th
 process work at the same time. A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
 one operation at a time, so that a poisonous one fails alone. Only when the store takes nothing now, all are told so at once.
 
+Each operation is about one room. Where another server was ahead in some rooms of a batch, the store takes the others; what was left
+behind goes first in the next batch, with what has come since.
+
 Rooms that the store keeps in different places have lanes of their own, which do not wait for each other. While anything of a room
 waits or is being stored, the room stays in its lane, so its operations never overtake each other.
 """
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 WAITING_MAX: Final = 20_000
 """Operations that may wait; past it they are refused at once."""
 BATCH_MAX: Final = 2_000
+PATIENCE: Final = 6
+"""How often an operation is left behind; after that, its room's are stored by themselves, all or nothing, whatever that takes."""
 
 Decide = Callable[[LogTransaction, int], Any]
 """Decide on the loaded state: append entries and return the reply, or raise a `ChatError` before anything is appended."""
@@ -45,25 +50,26 @@ class Operation:
     Attributes:
         origin: Who asked for what, from where; set by the dispatcher, told when the operation is refused.
 
+        tries: How often it was left behind.
+
     Args:
         decide: What to do, on loaded state.
-        rooms: Rooms whose state it needs, of one lane.
+        room: The room that it is about.
         sent: The cmid that it may be a repetition of.
         target: The entry that it is about.
     """
 
-    __slots__ = ("decide", "done", "origin", "result", "rooms", "sent", "target")
+    __slots__ = ("decide", "done", "origin", "result", "room", "sent", "target", "tries")
 
-    def __init__(
-        self, decide: Decide, rooms: Sequence[str], *, sent: CmidKey | None = None, target: TargetKey | None = None
-    ) -> None:
+    def __init__(self, decide: Decide, room: str, *, sent: CmidKey | None = None, target: TargetKey | None = None) -> None:
         self.decide = decide
-        self.rooms = rooms
+        self.room = room
         self.sent = sent
         self.target = target
         self.done: Done = _nobody_waits
         self.result: Any = None
         self.origin: Origin | None = None
+        self.tries = 0
 
 
 class _Stored:
@@ -72,23 +78,19 @@ class _Stored:
     Attributes:
         batch: With their results.
         appended: What it added to the logs.
-        refused: Who was refused, and why.
+        refused: What was decided with a refusal.
+        behind: What has to be decided again, in order.
         moved: What has to be stored in another lane instead, in order.
     """
 
-    __slots__ = ("appended", "batch", "moved", "refused")
+    __slots__ = ("appended", "batch", "behind", "moved", "refused")
 
-    def __init__(
-        self,
-        batch: list[Operation],
-        appended: list[Entry],
-        refused: list[tuple[Origin, ChatError]],
-        moved: Sequence[Operation] = (),
-    ) -> None:
+    def __init__(self, batch: list[Operation], appended: list[Entry], refused: list[Operation]) -> None:
         self.batch = batch
         self.appended = appended
         self.refused = refused
-        self.moved = moved
+        self.behind: Sequence[Operation] = ()
+        self.moved: Sequence[Operation] = ()
 
 
 class _Lane:
@@ -100,6 +102,19 @@ class _Lane:
         self.number = number
         self.waiting: list[Operation] = []
         self.running: asyncio.Task[None] | None = None
+
+
+def _next_of(lane: _Lane) -> tuple[list[Operation], bool]:
+    """Take the next batch of what waits; return it, and whether its rooms may be stored one without the other."""
+    waiting = lane.waiting
+    # What was left behind stands first.
+    late = {operation.room for operation in waiting if operation.tries > PATIENCE} if waiting[0].tries else set()
+    if not late:
+        batch = waiting[:BATCH_MAX]
+        del waiting[:BATCH_MAX]
+        return batch, True
+    lane.waiting = [operation for operation in waiting if operation.room not in late]
+    return [operation for operation in waiting if operation.room in late], False
 
 
 def _nobody_waits(_result: object) -> None:
@@ -151,7 +166,7 @@ class RoomLog:
             done(Draining(retry_after_ms=1_000))
         elif self.waiting >= WAITING_MAX:
             done(Unavailable("Too many messages are waiting.", retry_after_ms=1_000))
-        elif (refusal := self._store.refusal(self._lane_of(operation.rooms[0]))) is not None:
+        elif (refusal := self._store.refusal(self._lane_of(operation.room))) is not None:
             done(refusal)
         else:
             self._put(operation)
@@ -173,9 +188,8 @@ class RoomLog:
     def _put(self, operation: Operation) -> None:
         number = 0
         if self._store.lanes > 1:
-            room = operation.rooms[0]
-            number = self._lane_of(room)
-            self._busy.setdefault(room, [number, 0])[1] += 1
+            number = self._lane_of(operation.room)
+            self._busy.setdefault(operation.room, [number, 0])[1] += 1
         lane = self._lanes.get(number)
         if lane is None:
             lane = self._lanes[number] = _Lane(number)
@@ -188,10 +202,10 @@ class RoomLog:
         if not self._busy:
             return
         for operation in operations:
-            busy = self._busy[operation.rooms[0]]
+            busy = self._busy[operation.room]
             busy[1] -= 1
             if not busy[1]:
-                del self._busy[operation.rooms[0]]
+                del self._busy[operation.room]
 
     async def perform(self, operation: Operation) -> Any:
         """Queue an operation and wait for its reply.
@@ -224,16 +238,16 @@ class RoomLog:
                     await self._tell(stored)
                     stored = None
                     continue
-                batch = lane.waiting[:BATCH_MAX]
-                del lane.waiting[:BATCH_MAX]
+                batch, apart = _next_of(lane)
                 if stored is None:
-                    stored = await self._store_batch(lane, batch)
+                    stored = await self._store_batch(lane, batch, apart=apart)
                 else:
-                    storing = asyncio.create_task(self._store_batch(lane, batch), name="room-log-batch")
+                    storing = asyncio.create_task(self._store_batch(lane, batch, apart=apart), name="room-log-batch")
                     # It decides, and is on its way to the disk: the one before is told while the disk works.
                     await asyncio.sleep(0)
                     await self._tell(stored)
                     stored = await storing
+                lane.waiting[:0] = stored.behind
                 if stored.moved:
                     await self._tell(stored)  # What did not move.
                     again = [*stored.moved, *lane.waiting]  # All that there is of their rooms.
@@ -244,12 +258,14 @@ class RoomLog:
         finally:
             lane.running = None
 
-    async def _store_batch(self, lane: _Lane, batch: list[Operation]) -> _Stored:
-        """Store a batch; what is refused or fails has its answer then."""
+    async def _store_batch(self, lane: _Lane, batch: list[Operation], *, apart: bool) -> _Stored:
+        """Store a batch, or of what is `apart` the rooms that hold; what is refused or fails has its answer then."""
         try:
-            appended, refused = await self._attempt(lane, batch)
+            return await self._attempt(lane, batch, apart=apart)
         except Moved:
-            return _Stored([], [], [], batch)
+            done = _Stored([], [], [])
+            done.moved = batch
+            return done
         except Exception as error:  # noqa: BLE001 - the border; the batch is undone, each operation gets its own answer
             if len(batch) > 1 and not isinstance(error, Unavailable):
                 log.warning(
@@ -257,7 +273,7 @@ class RoomLog:
                 )
                 done = _Stored([], [], [])
                 for place, operation in enumerate(batch):
-                    alone = await self._store_batch(lane, [operation])
+                    alone = await self._store_batch(lane, [operation], apart=False)
                     if alone.moved:
                         done.moved = batch[place:]
                         break
@@ -268,8 +284,7 @@ class RoomLog:
             answer = _as_answer(error)
             for operation in batch:
                 operation.result = answer  # Where the store does not take it now, trying one by one would only take longer.
-            appended, refused = [], []
-        return _Stored(batch, appended, refused)
+            return _Stored(batch, [], [])
 
     async def _tell(self, stored: _Stored) -> None:
         """Answer those who asked, and tell those who hear the rooms.
@@ -278,8 +293,9 @@ class RoomLog:
         """
         for operation in stored.batch:
             _answer(operation, operation.result)
-        for origin, refusal in stored.refused:
-            self._refused(origin, refusal)
+        for operation in stored.refused:
+            if operation.origin is not None:
+                self._refused(operation.origin, operation.result)
         if stored.appended:
             try:
                 self._bus.publish(await self._by_room(stored.appended))
@@ -287,13 +303,14 @@ class RoomLog:
                 log.exception("a batch could not be delivered")
         self._leave(stored.batch)  # Not before it was told: what comes next may take another lane.
 
-    async def _attempt(self, lane: _Lane, batch: list[Operation]) -> tuple[list[Entry], list[tuple[Origin, ChatError]]]:
-        refused: list[tuple[Origin, ChatError]] = []
+    async def _attempt(self, lane: _Lane, batch: list[Operation], *, apart: bool) -> _Stored:
+        refused: list[Operation] = []
 
-        async def work(transaction: LogTransaction) -> list[Entry]:
+        async def work(transaction: LogTransaction) -> LogTransaction:
             refused.clear()  # The store may ask again: only the last time counts.
+            transaction.apart = apart
             await transaction.load(
-                sorted({room for operation in batch for room in operation.rooms}),
+                sorted({operation.room for operation in batch}),
                 [operation.sent for operation in batch if operation.sent is not None],
                 [operation.target for operation in batch if operation.target is not None],
             )
@@ -305,15 +322,26 @@ class RoomLog:
                     operation.result = operation.decide(transaction, now)
                 except ChatError as error:
                     operation.result = error
-                    if operation.origin is not None:
-                        refused.append((operation.origin, error))
+                    refused.append(operation)
                 except Exception as error:  # noqa: BLE001 - the border; this operation fails, not its batch-mates
                     operation.result = _as_answer(error)
                 if isinstance(operation.result, ChatError) and len(appended) + len(recorded) != before:
                     raise _Poisoned from operation.result
-            return appended
+            return transaction
 
-        return await self._store.commit(work, lane.number), refused
+        done = await self._store.commit(work, lane.number)
+        behind = done.behind
+        if not behind:
+            return _Stored(batch, done.appended, refused)
+        stored = _Stored(
+            [operation for operation in batch if operation.room not in behind],
+            done.appended,
+            [operation for operation in refused if operation.room not in behind],
+        )
+        stored.behind = [operation for operation in batch if operation.room in behind]
+        for operation in stored.behind:
+            operation.tries += 1
+        return stored
 
     async def _by_room(self, appended: Sequence[Entry]) -> list[RoomBatch]:
         batches: dict[str, RoomBatch] = {}

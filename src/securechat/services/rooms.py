@@ -78,7 +78,7 @@ class RoomService:
                 writer.add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)
             transaction.record(by(who, "room.create", room=room_id, kind=command.kind, members=len(others)))
 
-        await self._room_log.perform(Operation(decide, (room_id,)))
+        await self._room_log.perform(Operation(decide, room_id))
         return await self._summary(who, room_id)
 
     async def direct(self, who: Principal, command: c.RoomDirect) -> c.RoomSummary:
@@ -103,7 +103,7 @@ class RoomService:
             for user_id in (who.user_id, command.user):
                 writer.add(EntryType.MEMBER_JOINED, member=user_id, role=RoomRole.MEMBER.value)
 
-        await self._room_log.perform(Operation(decide, (room_id,)))
+        await self._room_log.perform(Operation(decide, room_id))
         return await self._summary(who, room_id)
 
     async def update(self, who: Principal, command: c.RoomUpdate) -> c.RoomSummary:
@@ -126,7 +126,7 @@ class RoomService:
                 event = by(who, "room.update", room=room.id, name=new_name is not None, topic=new_topic is not None)
                 transaction.record(event)
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return await self._summary(who, command.room)
 
     async def join(self, who: Principal, command: c.RoomJoin) -> c.RoomSummary:
@@ -137,7 +137,7 @@ class RoomService:
             room = policy.require_in(who, "room.join", transaction.room(command.room), command.room)
             _add_member(transaction, room, who, who.user_id, now)
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return await self._summary(who, command.room)
 
     async def leave(self, who: Principal, command: c.RoomLeave) -> c.Done:
@@ -147,7 +147,7 @@ class RoomService:
             room = policy.require_in(who, "room.leave", transaction.room(command.room), command.room)
             _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_LEFT, member=who.user_id)
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return c.Done()
 
     async def bring_in(self, user_id: str, room_ids: Sequence[str]) -> None:
@@ -167,7 +167,7 @@ class RoomService:
             if _add_member(transaction, room, who, command.user, now):
                 transaction.record(by(who, "member.add", subject=command.user, room=room.id))
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return c.Done()
 
     async def remove(self, who: Principal, command: c.MemberRemove) -> c.Done:
@@ -179,7 +179,7 @@ class RoomService:
             _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_REMOVED, member=command.user)
             transaction.record(by(who, "member.remove", subject=command.user, room=room.id))
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return c.Done()
 
     async def change_role(self, who: Principal, command: c.MemberRole) -> c.Done:
@@ -198,7 +198,7 @@ class RoomService:
                 _Writer(transaction, room.id, who, now).add(EntryType.MEMBER_CHANGED, member=command.user, role=wanted.value)
                 transaction.record(by(who, "member.role", subject=command.user, room=room.id, role=wanted.value))
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return c.Done()
 
     async def permit(self, who: Principal, command: c.RoomPermit) -> c.RoomSummary:
@@ -215,7 +215,7 @@ class RoomService:
                 _Writer(transaction, room.id, who, now).add(EntryType.ROOM_UPDATED, permissions=found)
                 transaction.record(by(who, "room.permit", room=room.id, right=command.action, role=command.role or "default"))
 
-        await self._room_log.perform(Operation(decide, (command.room,)))
+        await self._room_log.perform(Operation(decide, command.room))
         return await self._summary(who, command.room)
 
     async def list_members(self, who: Principal, command: c.MemberList) -> c.Members:

@@ -43,6 +43,6 @@ class StorageService:
             transaction.append(entry)
             return Sent(room=room.id, seq=entry.seq, at=now)
 
-        sent: Sent = await self._room_log.perform(Operation(decide, (command.room,)))
+        sent: Sent = await self._room_log.perform(Operation(decide, command.room))
         await self._keeper.erase(command.room)
         return sent

@@ -220,7 +220,7 @@ class SubscriptionService:
             transaction.record(by(who, action, room=room.id, subscription=record.id, target=target))
             return entry.seq
 
-        seq: int = await self._room_log.perform(Operation(decide, (record.room,)))
+        seq: int = await self._room_log.perform(Operation(decide, record.room))
         return seq
 
     async def _all_of(self, room: str) -> list[c.Subscription]:

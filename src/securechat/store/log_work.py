@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from securechat.domain.audit import AuditEvent
 from securechat.domain.entries import CHANGES_TARGET, Edited, Entry, EntryType
@@ -24,9 +24,13 @@ class LogWork:
         touched: Rooms that were appended to: their states are right only if this commits.
         asked: Keys that were asked for and are not known.
         before: Rooms as they are without this, where somebody keeps that.
+        apart: See `LogTransaction`.
+        behind: The same.
     """
 
-    __slots__ = ("appended", "asked", "before", "known_sent", "known_targets", "reads", "recorded", "rooms", "touched")
+    __slots__ = (
+        "apart", "appended", "asked", "before", "behind", "known_sent", "known_targets", "reads", "recorded", "rooms", "touched",
+    )  # fmt: skip
 
     def __init__(self, rooms: dict[str, RoomState]) -> None:
         self.rooms = rooms
@@ -38,6 +42,8 @@ class LogWork:
         self.touched: set[str] = set()
         self.asked: set[CmidKey] = set()
         self.before: dict[str, RoomState] = {}
+        self.apart = False
+        self.behind: Collection[str] = ()
 
     def room(self, room_id: str) -> RoomState | None:
         """See `LogTransaction.room`."""
@@ -74,6 +80,12 @@ class LogWork:
     def record(self, event: AuditEvent) -> None:
         """See `AuditTransaction.record`."""
         self.recorded.append(event)
+
+    def leave(self, rooms: Collection[str]) -> None:
+        """Leave what was decided on these rooms out: it is not stored."""
+        self.behind = rooms
+        self.appended[:] = [entry for entry in self.appended if entry.room not in rooms]
+        self.touched.difference_update(rooms)
 
     def of(self, *kinds: EntryType) -> Sequence[Entry]:
         """Return what was appended of these kinds."""

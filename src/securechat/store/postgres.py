@@ -153,8 +153,8 @@ class PostgresDatabase:
                     raise unavailable(error) from error
         raise AssertionError
 
-    async def call(self, sql: str, *values: object) -> None:
-        """Execute one statement that is a transaction by itself, in one round trip.
+    async def call(self, sql: str, *values: object) -> object:
+        """Execute one statement that is a transaction by itself, in one round trip, and return its value.
 
         Raises:
             AnswerLost: It is not known whether it is stored.
@@ -163,7 +163,7 @@ class PostgresDatabase:
             asyncpg.PostgresError: The server refused it; nothing is stored.
         """
         async with self.pool.connection() as connection:
-            await connection.fetch(sql, *values)
+            return await connection.fetchval(sql, *values)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:

@@ -2,8 +2,8 @@
 
 Everything that changes a room is an entry in its log, so a state in memory that knows entry s is right exactly as long as the
 room's `last_seq` is s. A commit decides on what is in memory and sends one statement, which locks the rooms in the order of their
-ids, compares `last_seq`, and stores everything, or nothing if one has gone on. Then it is decided once more on what is there by
-then. Without luck, or when the commit is of a rarer kind, it is done with the rooms locked first.
+ids, compares `last_seq`, and stores the rooms that have not gone on; all or nothing where they are not apart. What is behind is
+decided once more on what is there by then. Without luck, or when the commit is of a rarer kind, the rooms are locked first.
 
 A commit whose answer was lost is decided: the rooms' rows are locked on another connection, which waits for the old one to end, and
 then the entries are there or not.
@@ -27,13 +27,13 @@ from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import Elsewhere
 from securechat.store.database import Duplicate
-from securechat.store.lanes import Lane
+from securechat.store.lanes import GoneOn, Lane
 from securechat.store.log_reads import LogReads, by_user
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_pool import RETRY_MS, AnswerLost, TryAgain
-from securechat.store.postgres_sql import COMMIT, GONE, LOCK, PAGE_AFTER, PAGE_BEFORE, SUMMARY_WITH_PEER, THERE
-from securechat.store.postgres_work import AT_ONCE, GoneOn, Locked, Optimistic, Stale, reactions_in
+from securechat.store.postgres_sql import GONE, LOCK, PAGE_AFTER, PAGE_BEFORE, STORE, SUMMARY_WITH_PEER, THERE
+from securechat.store.postgres_work import AT_ONCE, Behind, Locked, Optimistic, Stale, gone_on, reactions_in
 from securechat.store.rows import add_edit, add_reactions, permissions_of, to_entries, to_row, to_user
 from securechat.store.sealing import Sealing
 
@@ -111,12 +111,12 @@ class PostgresLog(LogReads):
             lane.catch_up()
             loop = asyncio.get_running_loop()
             until = loop.time() + DECIDE_S
-            sure, ahead = False, None
+            sure = False
             for _ in range(HOPES):
                 try:
-                    return await self._optimistic(work, lane, until, ahead)
-                except GoneOn as error:
-                    ahead = error
+                    return await self._optimistic(work, lane, until)
+                except Behind:
+                    pass
                 except (Stale, TryAgain):
                     sure = True
                     break
@@ -129,17 +129,9 @@ class PostgresLog(LogReads):
                         raise Unavailable("The database does not take it now.", retry_after_ms=RETRY_MS) from None
             raise AssertionError
 
-    async def _optimistic(
-        self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float, ahead: GoneOn | None
-    ) -> T:
-        """Decide on what is in memory, and store it in one round trip if it still holds; `ahead` is why it did not a moment ago."""
-        if ahead is None:
-            tried = Optimistic(lane.rooms, self._postgres, self._sealing, lane.cmids)
-        else:
-            lane.rise(ahead.newest)
-            tried = Optimistic(
-                lane.rooms, self._postgres, self._sealing, lane.cmids, again=not ahead.whole, kept=ahead.looked
-            )  # fmt: skip
+    async def _optimistic(self, work: Callable[[LogTransaction], Awaitable[T]], lane: Lane, until: float) -> T:
+        """Decide on what is in memory, and store in one round trip what of it still holds."""
+        tried = Optimistic(lane, self._postgres, self._sealing)
         try:
             try:
                 result = await work(tried)
@@ -147,14 +139,22 @@ class PostgresLog(LogReads):
                 raise
             except Exception as error:  # whatever it is, it may be so because a room has gone on
                 raise Stale from error
-            await self._send(tried, lane, until)
+            ahead = await self._send(tried, lane, until)
         except BaseException:
             lane.forget(tried)
             raise
+        if ahead:
+            behind = ahead if tried.apart else tried.used
+            lane.forget(tried, behind)
+            lane.learn(ahead, tried.looked)
+            if not tried.apart:
+                raise Behind
+            tried.leave(behind)
         lane.remember(tried)
         return result
 
-    async def _send(self, tried: Optimistic, lane: Lane, until: float) -> None:
+    async def _send(self, tried: Optimistic, lane: Lane, until: float) -> GoneOn:
+        """Store what was decided; return where another server was ahead."""
         if (
             tried.recorded
             or any(entry.type not in AT_ONCE for entry in tried.appended)
@@ -168,11 +168,14 @@ class PostgresLog(LogReads):
         if values is None:
             raise Stale
         try:
-            if values:
-                await self._postgres.call(COMMIT, *values)
+            return gone_on(await self._postgres.call(STORE, *values)) if values else {}
         except AnswerLost:
-            if not await self._is_stored(tried, lane, until):
+            stored = await self._stored(tried, lane, until)
+            if tried.apart:
+                return dict.fromkeys(tried.used - stored)
+            if not tried.appended or not tried.touched <= stored:
                 raise Stale from None
+            return {}
         except asyncpg.UniqueViolationError:
             raise Stale from None  # A repetition of what is stored already, most likely.
         except asyncpg.PostgresError as error:
@@ -191,7 +194,7 @@ class PostgresLog(LogReads):
         except AnswerLost as error:
             if tried is None or (tried.recorded and not tried.appended):
                 raise Unavailable("The database does not answer.", retry_after_ms=RETRY_MS) from error
-            if not await self._is_stored(tried, lane, until):
+            if not tried.appended or not tried.touched <= await self._stored(tried, lane, until):
                 lane.forget(tried)
                 await self._ended(tried, stored=False)
                 raise Stale from error
@@ -217,14 +220,17 @@ class PostgresLog(LogReads):
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
         """Do what has to be done after a transaction in which `_finish` was begun."""
 
-    async def _is_stored(self, tried: LogWork, lane: Lane, until: float) -> bool:
+    async def _stored(self, tried: LogWork, lane: Lane, until: float) -> set[str]:
         """Decide what became of a commit whose answer was lost, until this time of the loop, but once in any case.
+
+        Returns:
+            The rooms whose entries are stored. Where only markers are moved nobody knows: they may be moved twice.
 
         Raises:
             Unavailable: The database does not come back in time: nobody knows.
         """
         if not tried.appended:
-            return False  # Markers may be moved twice.
+            return set()
         log.warning("an answer was lost, looking what is stored", extra={"entries": len(tried.appended)})
         try:
             return await self._find_out(tried.appended, until)
@@ -234,7 +240,7 @@ class PostgresLog(LogReads):
             tried.touched.clear()
             raise
 
-    async def _find_out(self, entries: Sequence[Entry], until: float) -> bool:
+    async def _find_out(self, entries: Sequence[Entry], until: float) -> set[str]:
         """Look as long as the database does not answer."""
         loop = asyncio.get_running_loop()
         pause = 0.02
@@ -247,7 +253,7 @@ class PostgresLog(LogReads):
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
-    async def _look_for(self, entries: Sequence[Entry]) -> bool:
+    async def _look_for(self, entries: Sequence[Entry]) -> set[str]:
         async with self._postgres.transaction() as transaction:
             if await transaction.fetch(GONE, sorted({entry.room for entry in entries})):
                 raise Unavailable("This room was moved.", retry_after_ms=RETRY_MS)  # Its repetition is answered as the first.
@@ -264,7 +270,8 @@ class PostgresLog(LogReads):
             if made:
                 await transaction.fetch("DELETE FROM rooms WHERE id = ANY ($1::text[]) AND kind = ''", [each.room for each in made])
         there = set(rows)
-        return all(to_row(entry, None)[:8] in there for entry in entries)
+        missing = {entry.room for entry in entries if to_row(entry, None)[:8] not in there}
+        return {entry.room for entry in entries} - missing
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""What the log says to PostgreSQL, in its own words. `securechat_commit` is made by migration 0012."""
+"""What the log says to PostgreSQL, in its own words. `securechat_store` is made by migration 0013."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from securechat.domain.limits import LIMITS
 from securechat.store.log_reads import UNREAD_WINDOW
 from securechat.store.sealing import COLUMNS
 
-GONE_ON: Final = "SC001"
 REPLACED: Final = "SC002"
-"""SQLSTATEs of `securechat_commit`: a room has gone on, a key was replaced. Nothing is stored."""
+"""SQLSTATE of `securechat_store`: a key was replaced. Nothing is stored."""
 LOCK: Final = "SELECT id, last_seq FROM rooms WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE"
-COMMIT: Final = (
-    "SELECT securechat_commit($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],"
+STORE: Final = (
+    "SELECT securechat_store($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],"
     " $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[], $15::bytea[], $16::text[],"
-    " $17::text[], $18::text[], $19::bigint[], $20::boolean[], $21::text[], $22::text[], $23::text[])"
+    " $17::text[], $18::text[], $19::bigint[], $20::boolean[], $21::text[], $22::text[], $23::text[], $24::boolean)"
 )
 STATE: Final = (
     "SELECT r.id, r.kind, r.name, r.topic, r.permissions, r.last_seq,"

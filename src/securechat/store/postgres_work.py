@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Final
 
 import asyncpg
@@ -22,10 +21,10 @@ from securechat.domain.rooms import RoomState
 from securechat.store.buckets import ELSEWHERE, Elsewhere
 from securechat.store.database import Row, Transaction
 from securechat.store.keys import RoomKey
-from securechat.store.lanes import SIMPLE, keys_of
+from securechat.store.lanes import SIMPLE, GoneOn, Lane, keys_of
 from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
-from securechat.store.postgres_sql import COMMIT, GONE_ON, LOCK_HERE, LOOK, REPLACED, STATE
+from securechat.store.postgres_sql import LOCK_HERE, LOOK, REPLACED, STATE, STORE
 from securechat.store.projections import project, roles_after
 from securechat.store.rows import add_edit, add_reactions, to_entries, to_entry, to_rows, to_state
 from securechat.store.sealing import Sealer, Sealing
@@ -33,38 +32,23 @@ from securechat.store.sealing import Sealer, Sealing
 AT_ONCE: Final = SIMPLE | {
     EntryType.MEMBER_JOINED, EntryType.MEMBER_LEFT, EntryType.MEMBER_REMOVED, EntryType.MEMBER_CHANGED
 }  # fmt: skip
-"""Entries that `securechat_commit` knows all the consequences of."""
-
-
-_Asked = tuple[frozenset[CmidKey], frozenset[TargetKey]]
+"""Entries that `securechat_store` knows all the consequences of."""
 
 
 class Stale(Exception):
     """What was decided on does not hold any more; nothing is stored."""
 
 
-class GoneOn(Stale):
-    """Another server was ahead.
-
-    Args:
-        detail: What `securechat_gone_on` says.
-        looked: What was looked at in vain.
-
-    Attributes:
-        newest: Where rooms are now of which nothing has changed but their last `seq`.
-        whole: Whether those are all that have gone on.
-        looked: What need not be looked at once more: nothing but messages was added.
-    """
-
-    def __init__(self, detail: str | None, looked: Mapping[_Asked, list[Row]]) -> None:
-        super().__init__()
-        said = _GONE_ON.decode(detail or "{}")
-        self.newest = {room_id: each[0] for room_id, each in said.items() if each is not None}
-        self.whole = bool(said) and len(said) == len(self.newest)
-        self.looked = looked if self.whole and all(each is not None and each[1] for each in said.values()) else {}
+class Behind(Stale):
+    """Another server was ahead. What is in memory says by now where it is."""
 
 
 _GONE_ON: Final = msgspec.json.Decoder(dict[str, tuple[int, bool] | None])
+
+
+def gone_on(said: object) -> GoneOn:
+    """Return what `securechat_store` says of rooms that have gone on."""
+    return _GONE_ON.decode(str(said)) if said is not None else {}
 
 
 def reactions_in(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
@@ -83,30 +67,27 @@ class _Work(LogWork):
 
     Args:
         cmids: Of the last commits; None to look for each.
-        kept: What was looked at before, and has not changed since.
 
     Attributes:
         counts: How many entries were appended to each room.
         sealer: What seals the texts, once that is known.
         looked_up: Cmids that were looked for in the database.
-        looked: What the database said, where everything was there that others are about.
+        looked: What the database said of what others are about.
     """
 
-    __slots__ = ("_cmids", "_kept", "_keys", "_sealing", "counts", "looked", "looked_up", "sealer")
+    __slots__ = ("_cmids", "_keys", "_sealing", "counts", "looked", "looked_up", "sealer")
 
     def __init__(
         self,
         rooms: dict[str, RoomState],
         sealing: Sealing | None,
         cmids: Container[CmidKey] | None,
-        kept: Mapping[_Asked, list[Row]] = MappingProxyType({}),
     ) -> None:
         super().__init__(rooms)
-        self._kept = kept
         self._cmids = cmids
         self.counts: Counter[str] = Counter()
         self.looked_up: set[CmidKey] = set()
-        self.looked: dict[_Asked, list[Row]] = {}
+        self.looked: dict[TargetKey, Row] = {}
         self._sealing = sealing
         self.sealer: Sealer | None = None
         self._keys: dict[str, RoomKey] = {}
@@ -129,7 +110,7 @@ class _Work(LogWork):
         return bool(self.asked - self.looked_up - keys_of(self.appended))
 
     async def to_commit(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
-        """Return the values of `COMMIT`: none if there is nothing to store.
+        """Return the values of `STORE`: none if there is nothing to store.
 
         Args:
             rooms: Those whose `last_seq` is compared.
@@ -152,7 +133,7 @@ class _Work(LogWork):
         return (
             order, [before[room_id] for room_id in order], list(self._keys), [key.version for key in self._keys.values()],
             *columns, [entry.emoji for entry in self.appended], *marks,
-            *(zip(*members, strict=True) if members else [()] * 3),
+            *(zip(*members, strict=True) if members else [()] * 3), self.apart,
         )  # fmt: skip
 
     async def _choose_keys(self, sealing: Sealing, transaction: Transaction | None) -> None:
@@ -165,14 +146,12 @@ class _Work(LogWork):
             self.sealer = sealing.sealer(transaction)
 
     def refusal(self, error: asyncpg.PostgresError, rooms: Collection[str]) -> Exception:
-        """Return what it means that `securechat_commit` refused to store something in these rooms."""
+        """Return what it means that `securechat_store` refused to store something in these rooms."""
         if error.sqlstate == REPLACED and self._sealing is not None:
             for room_id in self._keys:
                 self._sealing.keys.forget(room_id)
         if error.sqlstate == ELSEWHERE:
             return Elsewhere({*rooms, *(room_id for _, room_id, _, _ in self.reads)})
-        if error.sqlstate == GONE_ON:
-            return GoneOn(error.detail, self.looked)
         return Stale() if error.sqlstate == REPLACED else error
 
     async def _look(
@@ -190,15 +169,13 @@ class _Work(LogWork):
             targets: The same.
             since: Rooms in memory that have gone on, or may have, and where they are there.
         """
-        if not targets and not since and not any(self._cmids is None or key in self._cmids for key in sent):
-            return
-        asked = frozenset(sent), frozenset(targets)
-        rows = None if since else self._kept.get(asked)
-        if rows is None:
+        rows = [self.looked[key] for key in targets if key in self.looked]
+        wanted = [key for key in targets if key not in self.looked]
+        if wanted or since or any(self._cmids is None or key in self._cmids for key in sent):
             self.looked_up.update(sent)
             keys = list(zip(*sent, strict=True)) if sent else [(), (), ()]
-            places = list(zip(*targets, strict=True)) if targets else [(), ()]
-            rows = await fetch(LOOK, *keys, *places, list(since), list(since.values()), [kind.value for kind in SIMPLE])
+            places = list(zip(*wanted, strict=True)) if wanted else [(), ()]
+            rows += await fetch(LOOK, *keys, *places, list(since), list(since.values()), [kind.value for kind in SIMPLE])
         newer: list[tuple[str, Row]] = []
         newest: dict[str, int] = {}
         for row in rows:
@@ -218,8 +195,7 @@ class _Work(LogWork):
                     add_edit(entry, edit)
                 add_reactions([entry], reactions_in(entry.seq, emojis, users))
                 self.known_targets[entry.room, entry.seq] = entry
-        if self.known_targets.keys() >= set(targets):  # What was not there may be by now.
-            self.looked[asked] = [row for row in rows if row[-1] in {"sent", "target"}]
+                self.looked[entry.room, entry.seq] = row
         self._catch_up(since, newest, sorted(newer, key=lambda each: each[1][0]))
 
     def _catch_up(self, since: Mapping[str, int], newest: Mapping[str, int], newer: Sequence[tuple[str, Row]]) -> None:
@@ -241,32 +217,21 @@ class Optimistic(_Work):
     """Decides on what is in memory; loads only what is not there.
 
     Args:
-        rooms: See `LogWork`.
+        lane: What is in memory.
         postgres: The database.
         sealing: Seals and opens texts.
-        cmids: Of the last commits.
-        again: Whether another server was ahead a moment ago, and it is not known where the rooms are now: then it is looked.
-        kept: What was looked at before, and has not changed since.
 
     Attributes:
         used: Rooms that it was decided on.
     """
 
-    __slots__ = ("_again", "_postgres", "used")
+    __slots__ = ("_late", "_postgres", "used")
 
-    def __init__(
-        self,
-        rooms: dict[str, RoomState],
-        postgres: PostgresDatabase,
-        sealing: Sealing | None,
-        cmids: Container[CmidKey],
-        *,
-        again: bool = False,
-        kept: Mapping[_Asked, list[Row]] = MappingProxyType({}),
-    ) -> None:
-        super().__init__(rooms, sealing, cmids, kept)
+    def __init__(self, lane: Lane, postgres: PostgresDatabase, sealing: Sealing | None) -> None:
+        super().__init__(lane.rooms, sealing, lane.cmids)
         self._postgres = postgres
-        self._again = again
+        self._late = lane.late
+        self.looked, lane.looked = lane.looked, {}  # Whatever comes of this, it may be of another time after it.
         self.used: set[str] = set()
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
@@ -278,12 +243,15 @@ class Optimistic(_Work):
         Raises:
             Stale: A room is not what it was, or not there any more.
         """
-        since = {room_id: self.rooms[room_id].last_seq for room_id in rooms if room_id in self.rooms} if self._again else {}
+        late = self._late.intersection(rooms)
+        since = {room_id: self.rooms[room_id].last_seq for room_id in late if room_id in self.rooms}
         missing = [room_id for room_id in rooms if room_id not in self.rooms]
+        # What is kept of these may be older than their states.
+        self.looked = {key: row for key, row in self.looked.items() if key[0] in self.rooms and key[0] not in late}
         if missing:
-            self._kept = {}  # It may be older than these states.
             self.rooms.update(_states(await self._postgres.fetch(STATE, missing)))
         await self._look(self._postgres.fetch, sent, targets, since)
+        self._late.difference_update(late)
         if not since.keys() <= self.rooms.keys():
             raise Stale
         self.used.update(rooms)
@@ -336,8 +304,8 @@ class Locked(_Work):
             await project(self._transaction, entry, self.rooms[entry.room])
         values = await self.to_commit(self.touched, self._transaction)
         try:
-            if values:
-                await self._transaction.fetch(COMMIT, *values)
+            if values and (await self._transaction.fetch(STORE, *values))[0][0] is not None:
+                raise Stale
         except asyncpg.PostgresError as error:
             raise self.refusal(error, self.touched) from None
         for entry in self.appended:

@@ -23,7 +23,20 @@ TargetKey = tuple[str, int]
 
 
 class LogTransaction(Protocol):
-    """One group commit. `load` first, then decide without waiting, then the store writes everything at once."""
+    """One group commit. `load` first, then decide without waiting, then the store writes everything at once.
+
+    Attributes:
+        apart: Set by work whose decisions are about one room each: then what holds may be stored without what does not.
+    """
+
+    apart: bool
+
+    @property
+    def behind(self) -> Collection[str]:
+        """Return, after the commit, the rooms of which nothing is stored: another server was ahead. To be decided again.
+
+        Nothing but what is `apart` leaves any behind. `appended` is without theirs then.
+        """
 
     async def load(self, rooms: Collection[str], sent: Collection[CmidKey], targets: Collection[TargetKey]) -> None:
         """Lock and read what the decisions of this batch need. Rooms are locked in the order of their ids."""
