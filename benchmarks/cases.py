@@ -29,6 +29,7 @@ class Case:
         connections: Made for SecureChat (False) or the bare server (True).
         figures: What becomes rows.
         job: Further lines of the job; `bare_job` replaces some of them for the bare server.
+        windows: How many windows long it is: what is small beside the machine's noise needs more than one.
     """
 
     letter: str
@@ -37,6 +38,7 @@ class Case:
     figures: list[Figure]
     job: dict[str, object] = field(default_factory=dict)
     bare_job: dict[str, object] = field(default_factory=dict)
+    windows: int = 1
 
 
 def connections(rooms: Rooms, senders: int, outstanding: int) -> Callable[[bool], list[w.Connection]]:

@@ -173,7 +173,7 @@ def _measure(
     is_bare = label == BARE
     with server as target:
         for case in cases:
-            job = {"seconds": seconds, "settle": SETTLE_S, **case.job, **(case.bare_job if is_bare else {})}
+            job = {"seconds": seconds * case.windows, "settle": SETTLE_S, **case.job, **(case.bare_job if is_bare else {})}
             result = w.drive(target, cores, scratch, case.mode, case.connections(is_bare), **job)
             results.append(result)
             shown = "   ".join(f"{name} {number(take(result))} {unit}" for name, unit, take, _ in case.figures)
@@ -242,7 +242,7 @@ def _cpu(world: w.World) -> list[Case]:
     name, who = "CPU at 1,000 connections, 5,000 deliveries/s", connections(world.tens, w.ROOM, 1)
     job: dict[str, object] = {"rate": 5_000 / w.ROOM}
     return [
-        Case("f", "open", who, [(name, "%", share, ("<=", 15.0))], {**job, "pause_us": 1_000}),
+        Case("f", "open", who, [(name, "%", share, ("<=", 15.0))], {**job, "pause_us": 1_000}, windows=3),
         Case("f", "open", who, [(f"{name}, each waking its reader", "%", share, None)], job),
     ]
 
