@@ -340,7 +340,7 @@ class Telling:
             raise Unavailable("The disk does not take it.")
 
         async def work(tx: LogTransaction) -> Any:
-            await tx.load(operation.rooms, [], [])
+            await tx.load([operation.room], [], [])
             return operation.decide(tx, 1)
 
         return await self.world.whole.log.commit(work)
