@@ -131,7 +131,7 @@ def _ack_before_commit() -> None:
     """Answer as soon as it is decided; store afterwards."""
 
     def make(attempt: Any) -> Any:
-        async def wrapper(self: RoomLog, lane: Any, batch: list[Operation]) -> Any:
+        async def wrapper(self: RoomLog, lane: Any, batch: list[Operation], **more: bool) -> Any:
             commit = self._store.commit
 
             async def eager(work: Any, number: int = 0) -> Any:
@@ -148,7 +148,7 @@ def _ack_before_commit() -> None:
 
             self._store.commit = eager  # type: ignore[method-assign]
             try:
-                return await attempt(self, lane, batch)
+                return await attempt(self, lane, batch, **more)
             finally:
                 self._store.commit = commit  # type: ignore[method-assign]
 
