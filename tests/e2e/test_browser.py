@@ -54,6 +54,17 @@ async def test_two_people_meet_and_talk(browser: Browser, server: RunningServer)
         await expect(message(bob, "Good morning Ana")).to_be_visible()
 
 
+async def test_a_setup_link_that_was_used_says_so_before_anything_is_filled_in(browser: Browser, server: RunningServer) -> None:
+    async with person(browser) as ana, person(browser) as late:
+        await set_up(ana, server)
+        await late.goto(server.banner.split("Setup")[1].split()[0])
+
+        await expect(late.get_by_role("heading", name="This server is set up already")).to_be_visible()
+        await expect(late.get_by_label("Username")).to_have_count(0)
+        await late.get_by_role("link", name="Sign in instead").click()
+        await expect(late.get_by_role("heading", name="Sign in to Acme")).to_be_visible()
+
+
 async def test_unread_counts_agree_on_two_devices(browser: Browser, server: RunningServer) -> None:
     async with person(browser) as ana, person(browser) as phone, person(browser) as bob:
         await set_up(ana, server)

@@ -14,6 +14,15 @@ export function Setup({ token }: { token: string }) {
     await app.setup(account, token, serverName);
     navigate("/", true);
   }, [...ACCOUNT_FIELDS, "server_name"]);
+  if (!app.isUnnamed) {
+    return (
+      <Entrance title="This server is set up already" lead="A setup link works once. People come in by invitation.">
+        <a class="button button-wide" href="/login">
+          Sign in instead
+        </a>
+      </Entrance>
+    );
+  }
   if (!token) {
     return (
       <Entrance
