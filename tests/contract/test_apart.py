@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from securechat.services.messaging import MessagingService
 from securechat.services.room_log import Operation, RoomLog
 from securechat.store.lanes import GoneOn, Lane
 from securechat.store.postgres import PostgresDatabase
+from securechat.store.postgres_pool import AnswerLost
 from support.fakes import ManualClock, RecordingBus, principal
 from support.logs import appending, founding, made, opened
 from support.postgres import Postgres
@@ -214,6 +216,83 @@ async def test_of_an_answer_that_is_lost_each_room_is_decided_by_what_is_there(
 
     assert await texts(one, HOT) == ["first", "text warm", "text theirs", "text ours"]
     assert await texts(one, MATE) == ["first", "text warm", "text ours"]
+
+
+async def test_of_an_answer_that_is_lost_with_everything_it_is_decided_at_once_with_locks(
+    one: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a statement that never arrives would be sent again and again, each time for as long as it takes to be sure."""
+
+    async def lose(_database: object, _sql: str, *_values: object) -> object:
+        raise AnswerLost
+
+    monkeypatch.setattr(PostgresDatabase, "call", lose)
+    assert await batch(one, "ours") == set()
+
+    assert await texts(one, HOT) == await texts(one, MATE) == ["first", "text warm", "text ours"]
+
+
+async def test_an_entry_of_another_server_is_not_taken_for_one_whose_answer_was_lost(
+    one: StoreUnderTest, other: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who comes and goes there is no cmid: two entries of one moment differ in nothing but whom they are about."""
+    for seq, member in ((6, "usr_bob"), (7, "usr_eve")):
+        await write(one, made(HOT, seq, EntryType.MEMBER_JOINED, member=member, role="member"))
+
+    async def lose(_database: object, _sql: str, *_values: object) -> object:
+        patch.undo()
+        await write(other, made(HOT, 8, EntryType.MEMBER_REMOVED, member="usr_eve"))
+        raise AnswerLost
+
+    async def remove_bob(tx: LogTransaction) -> None:
+        await tx.load([HOT], [], [])
+        state = tx.room(HOT)
+        assert state is not None
+        gone = made(HOT, state.last_seq + 1, EntryType.MEMBER_REMOVED, member="usr_bob")
+        gone.at = 8
+        tx.append(gone)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresDatabase, "call", lose)
+        await one.log.commit(remove_bob, LANE)
+
+    page = await other.log.page(HOT, after=7, limit=9)
+    assert [entry.member for entry in page.entries] == ["usr_eve", "usr_bob"]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_who_is_refused_keeps_no_other_room_waiting(
+    one: StoreUnderTest, other: StoreUnderTest, proxy: TcpProxy, *, repeated: bool
+) -> None:
+    """What is refused may be a repetition that this server does not know: that is looked for before it is decided."""
+    found: list[Entry | None] = []
+
+    def refusing(*rooms: str) -> Callable[[LogTransaction], Awaitable[LogTransaction]]:
+        async def work(tx: LogTransaction) -> LogTransaction:
+            tx.apart = True
+            await tx.load(rooms, [(room, "dev_1", "c") for room in rooms], [])
+            for room in rooms:
+                earlier, state = tx.sent((room, "dev_1", "c")), tx.room(room)
+                assert state is not None
+                if room == HOT:
+                    found.append(earlier)
+                else:
+                    tx.append(made(room, state.last_seq + 1, EntryType.MESSAGE_SENT, device="dev_1", cmid="c", body="text c"))
+            return tx
+
+        return work
+
+    turns, behind = [proxy.turns], []
+    if repeated:
+        await ahead(other, "c", HOT)
+    for rooms in ((HOT, MATE), (HOT,)):
+        behind.append(set((await one.log.commit(refusing(*rooms), LANE)).behind))
+        turns.append(proxy.turns)
+
+    assert behind == [{HOT}, set()]
+    assert [after - before for before, after in pairwise(turns)] == [1, 2]  # The commit of the other room; a look and a commit.
+    assert [each and each.seq for each in found] == [None, 6 if repeated else None]
+    assert await texts(one, MATE) == ["first", "text warm", "text c"]
 
 
 # ── two servers, whole ───────────────────────────────────────────────────────────────────────────────────────────────

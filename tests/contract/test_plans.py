@@ -15,6 +15,7 @@ import pytest
 from securechat.domain.entries import EntryType
 from securechat.domain.ports import LogTransaction
 from securechat.store.postgres_log import PostgresLog
+from securechat.store.rows import to_row
 from support.logs import made, opened
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
@@ -140,7 +141,9 @@ def everything(one: StoreUnderTest, other: StoreUnderTest) -> dict[str, Callable
         "edit": lambda: log.commit(adding(rooms, next(new), kind=EntryType.MESSAGE_EDITED, target=17, body="z"), lane),
         "another server is ahead": lambda: behind(sending(next(new))),
         "another server is ahead by a join": behind_a_join,
-        "an answer was lost": lambda: log._look_for([made(room, seq, EntryType.MESSAGE_SENT) for seq in range(100, 500)]),
+        "an answer was lost": lambda: log._look_for(
+            [to_row(made(room, seq, EntryType.MESSAGE_SENT), None) for seq in range(100, 500)]
+        ),
         "a page": lambda: log.page(room, before=5_000, limit=50),
         "the newest page": lambda: log.page(room, limit=50),
         "what was missed": lambda: log.page(room, after=100, limit=200),

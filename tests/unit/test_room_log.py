@@ -496,6 +496,7 @@ class OvertakenStore(MemoryStore):
         super().__init__()
         self.others = list(others)
         self.apart: list[bool] = []
+        self.batches: list[int] = []
 
     async def commit(self, work: Callable[[LogTransaction], Awaitable[Any]], lane: int = 0, /) -> Any:
         ahead = self.others.pop(0) if self.others else set()
@@ -503,6 +504,7 @@ class OvertakenStore(MemoryStore):
         async def overtaken(transaction: LogTransaction) -> Any:
             result = await work(transaction)
             self.apart.append(transaction.apart)
+            self.batches.append(len(transaction.appended))
             if transaction.apart:
                 left = [entry for entry in transaction.appended if entry.room in ahead]
                 transaction.appended[:] = [entry for entry in transaction.appended if entry.room not in ahead]
@@ -556,7 +558,20 @@ async def test_who_is_left_behind_again_and_again_is_stored_by_itself_all_or_not
     assert other
     assert store.apart.count(False) == 1
     assert store.loads[store.apart.index(False)] == ["rm_a"]
-    assert store.apart.index(False) == room_log_module.PATIENCE + 1
+    assert store.apart.index(False) == room_log_module.PATIENCE
+
+
+async def test_a_room_without_patience_is_stored_in_pieces_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_log_module, "BATCH_MAX", 3)
+    store = OvertakenStore(*[{"rm_a"}] * room_log_module.PATIENCE)
+    log = RoomLog(cast("LogStore", store), RecordingBus(), ManualClock())
+    answered = _sends(log, "rm_a", *"12345678")
+    beside = _sends(log, "rm_b", "1")
+    await log.drain()
+
+    assert (answered, beside) == (list("12345678"), ["1"])
+    assert [entry.cmid for entry in store.entries if entry.room == "rm_a"] == list("12345678")
+    assert max(store.batches) == 3
 
 
 class LanedStore(MemoryStore):

@@ -49,7 +49,6 @@ class Operation:
 
     Attributes:
         origin: Who asked for what, from where; set by the dispatcher, told when the operation is refused.
-
         tries: How often it was left behind.
 
     Args:
@@ -108,13 +107,17 @@ def _next_of(lane: _Lane) -> tuple[list[Operation], bool]:
     """Take the next batch of what waits; return it, and whether its rooms may be stored one without the other."""
     waiting = lane.waiting
     # What was left behind stands first.
-    late = {operation.room for operation in waiting if operation.tries > PATIENCE} if waiting[0].tries else set()
+    late = {operation.room for operation in waiting if operation.tries >= PATIENCE} if waiting[0].tries else set()
     if not late:
         batch = waiting[:BATCH_MAX]
         del waiting[:BATCH_MAX]
         return batch, True
-    lane.waiting = [operation for operation in waiting if operation.room not in late]
-    return [operation for operation in waiting if operation.room in late], False
+    batch = []
+    rest: list[Operation] = []
+    for operation in waiting:
+        (batch if operation.room in late and len(batch) < BATCH_MAX else rest).append(operation)
+    lane.waiting = rest
+    return batch, False
 
 
 def _nobody_waits(_result: object) -> None:
@@ -254,6 +257,7 @@ class RoomLog:
                     stored, lane.waiting = None, []
                     self._leave(again)
                     for operation in again:
+                        operation.tries = 0
                         self._put(operation)
         finally:
             lane.running = None

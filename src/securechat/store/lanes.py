@@ -123,4 +123,6 @@ class Lane:
         while len(self.cmids) > CMIDS_KNOWN:
             del self.cmids[next(iter(self.cmids))]
         while len(self.rooms) > ROOMS_CACHED:
-            del self.rooms[next(iter(self.rooms))]
+            room_id = next(iter(self.rooms))
+            del self.rooms[room_id]
+            self.late.discard(room_id)

@@ -83,8 +83,9 @@ class LogWork:
 
     def leave(self, rooms: Collection[str]) -> None:
         """Leave what was decided on these rooms out: it is not stored."""
-        self.behind = rooms
+        self.behind = {*self.behind, *rooms}
         self.appended[:] = [entry for entry in self.appended if entry.room not in rooms]
+        self.reads[:] = [mark for mark in self.reads if mark[1] not in rooms]
         self.touched.difference_update(rooms)
 
     def of(self, *kinds: EntryType) -> Sequence[Entry]:

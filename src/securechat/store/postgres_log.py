@@ -20,21 +20,20 @@ from typing import Final, TypeVar
 import asyncpg
 
 from securechat.domain.commands import RoomSummary
-from securechat.domain.entries import Entry, EntryType, Page
+from securechat.domain.entries import EntryType, Page
 from securechat.domain.ports import LogTransaction, RoomBatch
 from securechat.domain.rooms import RoomKind
 from securechat.errors import NameTaken, Unavailable
 from securechat.store.audit import SqlAudit
 from securechat.store.buckets import Elsewhere
-from securechat.store.database import Duplicate
+from securechat.store.database import Duplicate, Row
 from securechat.store.lanes import GoneOn, Lane
 from securechat.store.log_reads import LogReads, by_user
-from securechat.store.log_work import LogWork
 from securechat.store.postgres import PostgresDatabase, PostgresTransaction
 from securechat.store.postgres_pool import RETRY_MS, AnswerLost, TryAgain
 from securechat.store.postgres_sql import GONE, LOCK, PAGE_AFTER, PAGE_BEFORE, STORE, SUMMARY_WITH_PEER, THERE
 from securechat.store.postgres_work import AT_ONCE, Behind, Locked, Optimistic, Stale, gone_on, reactions_in
-from securechat.store.rows import add_edit, add_reactions, permissions_of, to_entries, to_row, to_user
+from securechat.store.rows import add_edit, add_reactions, permissions_of, to_entries, to_user
 from securechat.store.sealing import Sealing
 
 T = TypeVar("T")
@@ -139,19 +138,26 @@ class PostgresLog(LogReads):
                 raise
             except Exception as error:  # whatever it is, it may be so because a room has gone on
                 raise Stale from error
+            if tried.apart and (unsure := tried.unsure):
+                self._leave(tried, lane, dict.fromkeys(unsure))  # They are looked for before it is decided again.
             ahead = await self._send(tried, lane, until)
         except BaseException:
             lane.forget(tried)
             raise
-        if ahead:
-            behind = ahead if tried.apart else tried.used
-            lane.forget(tried, behind)
+        if ahead and not tried.apart:
+            lane.forget(tried)
             lane.learn(ahead, tried.looked)
-            if not tried.apart:
-                raise Behind
-            tried.leave(behind)
+            raise Behind
+        if ahead:
+            self._leave(tried, lane, ahead)
         lane.remember(tried)
         return result
+
+    @staticmethod
+    def _leave(tried: Optimistic, lane: Lane, behind: GoneOn) -> None:
+        lane.forget(tried, behind)
+        lane.learn(behind, tried.looked)
+        tried.leave(behind)
 
     async def _send(self, tried: Optimistic, lane: Lane, until: float) -> GoneOn:
         """Store what was decided; return where another server was ahead."""
@@ -171,7 +177,7 @@ class PostgresLog(LogReads):
             return gone_on(await self._postgres.call(STORE, *values)) if values else {}
         except AnswerLost:
             stored = await self._stored(tried, lane, until)
-            if tried.apart:
+            if tried.apart and stored:
                 return dict.fromkeys(tried.used - stored)
             if not tried.appended or not tried.touched <= stored:
                 raise Stale from None
@@ -220,7 +226,7 @@ class PostgresLog(LogReads):
     async def _ended(self, tried: Locked, *, stored: bool) -> None:
         """Do what has to be done after a transaction in which `_finish` was begun."""
 
-    async def _stored(self, tried: LogWork, lane: Lane, until: float) -> set[str]:
+    async def _stored(self, tried: Optimistic | Locked, lane: Lane, until: float) -> set[str]:
         """Decide what became of a commit whose answer was lost, until this time of the loop, but once in any case.
 
         Returns:
@@ -233,45 +239,46 @@ class PostgresLog(LogReads):
             return set()
         log.warning("an answer was lost, looking what is stored", extra={"entries": len(tried.appended)})
         try:
-            return await self._find_out(tried.appended, until)
+            return await self._find_out(tried, until)
         except BaseException:  # Nobody knows, so nothing stays in memory.
             for room_id in tried.touched:
                 lane.rooms.pop(room_id, None)
             tried.touched.clear()
             raise
 
-    async def _find_out(self, entries: Sequence[Entry], until: float) -> set[str]:
+    async def _find_out(self, tried: Optimistic | Locked, until: float) -> set[str]:
         """Look as long as the database does not answer."""
         loop = asyncio.get_running_loop()
         pause = 0.02
         while True:
             try:
-                return await self._look_for(entries)
+                return await self._look_for(tried.rows)
             except Unavailable:
                 if loop.time() + pause > until:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
-    async def _look_for(self, entries: Sequence[Entry]) -> set[str]:
+    async def _look_for(self, sent: Sequence[Row]) -> set[str]:
+        """Return the rooms in which these rows stand, each as it was sent: another server may have an entry of its own there."""
+        rooms = {row[0] for row in sent}
         async with self._postgres.transaction() as transaction:
-            if await transaction.fetch(GONE, sorted({entry.room for entry in entries})):
+            if await transaction.fetch(GONE, sorted(rooms)):
                 raise Unavailable("This room was moved.", retry_after_ms=RETRY_MS)  # Its repetition is answered as the first.
-            made = [entry for entry in entries if entry.type is EntryType.ROOM_CREATED]
-            for entry in sorted(made, key=lambda each: each.room):
+            made = sorted(row[0] for row in sent if row[2] == EntryType.ROOM_CREATED)
+            for room_id in made:
                 # There is no row to lock. This waits for whoever inserts one, and is undone.
                 await transaction.fetch(
                     "INSERT INTO rooms (id, kind, name, name_key, topic, created_at) VALUES ($1, '', '', '', '', 0)"
                     " ON CONFLICT DO NOTHING",
-                    entry.room,
+                    room_id,
                 )
-            await transaction.fetch(LOCK, sorted({entry.room for entry in entries}))
-            rows = await transaction.fetch(THERE, [entry.room for entry in entries], [entry.seq for entry in entries])
+            await transaction.fetch(LOCK, sorted(rooms))
+            rows = await transaction.fetch(THERE, [row[0] for row in sent], [row[1] for row in sent])
             if made:
-                await transaction.fetch("DELETE FROM rooms WHERE id = ANY ($1::text[]) AND kind = ''", [each.room for each in made])
+                await transaction.fetch("DELETE FROM rooms WHERE id = ANY ($1::text[]) AND kind = ''", made)
         there = set(rows)
-        missing = {entry.room for entry in entries if to_row(entry, None)[:8] not in there}
-        return {entry.room for entry in entries} - missing
+        return rooms - {row[0] for row in sent if row not in there}
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

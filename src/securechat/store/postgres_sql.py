@@ -80,6 +80,6 @@ SUMMARY_WITH_PEER: Final = (
     " JOIN users u ON u.id = p.user_id WHERE p.room_id = r.id AND p.user_id <> coalesce(m.user_id, '') LIMIT 1) END FROM rooms r"
 )
 THERE: Final = (
-    "SELECT e.room_id, e.seq, e.type, e.at, e.user_id, e.device_id, e.cmid, e.target"
+    "SELECT e.room_id, e.seq, e.type, e.at, e.user_id, e.device_id, e.cmid, e.target, e.body, e.extra, e.sealed"
     f" FROM unnest($1::text[], $2::bigint[]) AS w (room_id, seq) CROSS JOIN {_FOUND.format('w.room_id', 'seq = w.seq', 'e')}"
 )

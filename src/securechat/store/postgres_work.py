@@ -70,12 +70,13 @@ class _Work(LogWork):
 
     Attributes:
         counts: How many entries were appended to each room.
+        rows: What is stored of the entries, as it was sent.
         sealer: What seals the texts, once that is known.
         looked_up: Cmids that were looked for in the database.
         looked: What the database said of what others are about.
     """
 
-    __slots__ = ("_cmids", "_keys", "_sealing", "counts", "looked", "looked_up", "sealer")
+    __slots__ = ("_cmids", "_keys", "_sealing", "counts", "looked", "looked_up", "rows", "sealer")
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class _Work(LogWork):
         self.counts: Counter[str] = Counter()
         self.looked_up: set[CmidKey] = set()
         self.looked: dict[TargetKey, Row] = {}
+        self.rows: list[Row] = []
         self._sealing = sealing
         self.sealer: Sealer | None = None
         self._keys: dict[str, RoomKey] = {}
@@ -105,9 +107,9 @@ class _Work(LogWork):
         self.counts[entry.room] += 1
 
     @property
-    def unsure(self) -> bool:
-        """Whether something was refused that may be a repetition of what was not."""
-        return bool(self.asked - self.looked_up - keys_of(self.appended))
+    def unsure(self) -> set[str]:
+        """Rooms in which something was refused that may be a repetition of what was not."""
+        return {room_id for room_id, _, _ in self.asked - self.looked_up - keys_of(self.appended)}
 
     async def to_commit(self, rooms: Collection[str], transaction: Transaction | None = None) -> tuple[object, ...] | None:
         """Return the values of `STORE`: none if there is nothing to store.
@@ -125,8 +127,8 @@ class _Work(LogWork):
             await self._choose_keys(self._sealing, transaction)
             if self.sealer is None:
                 return None
-        rows = await to_rows(self.appended, self.sealer)
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 11
+        self.rows = await to_rows(self.appended, self.sealer)
+        columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * 11
         marks = list(zip(*self.reads, strict=True)) if self.reads else [()] * 4
         members = [(*whom, role) for whom, role in roles_after(self.appended).items()]
         order = sorted(before)
@@ -255,6 +257,12 @@ class Optimistic(_Work):
         if not since.keys() <= self.rooms.keys():
             raise Stale
         self.used.update(rooms)
+
+    def leave(self, rooms: Collection[str]) -> None:
+        """See `LogWork.leave`."""
+        super().leave(rooms)
+        self.used.difference_update(rooms)
+        self.asked = {key for key in self.asked if key[0] not in rooms}
 
 
 class Locked(_Work):

@@ -42,12 +42,9 @@ BEGIN
     END IF;
   END IF;
   IF cardinality(k_room) > 0 THEN
-    SELECT count(*) AS wanted, count(good.version) AS held INTO each
-      FROM unnest(k_room, k_version) AS w (id, version) LEFT JOIN (
-        SELECT k.room_id, k.version FROM room_keys k JOIN unnest(k_room, k_version) AS u (id, version)
-          ON k.room_id = u.id AND k.version = u.version
-          WHERE k.wrapped IS NOT NULL AND k.retired_at IS NULL FOR SHARE OF k) AS good
-      ON good.room_id = w.id AND good.version = w.version WHERE w.id <> ALL (gone);
+    SELECT (SELECT count(*) FROM unnest(k_room) AS w (id) WHERE w.id <> ALL (gone)) AS wanted, count(*) AS held INTO each FROM (
+      SELECT 1 FROM room_keys k JOIN unnest(k_room, k_version) AS w (id, version) ON k.room_id = w.id AND k.version = w.version
+        WHERE k.wrapped IS NOT NULL AND k.retired_at IS NULL AND w.id <> ALL (gone) ORDER BY k.room_id FOR SHARE OF k) AS good;
     IF each.held <> each.wanted THEN
       RAISE EXCEPTION 'a key was replaced' USING ERRCODE = 'SC002';
     END IF;
