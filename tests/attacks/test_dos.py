@@ -1,7 +1,7 @@
 """A-DOS, attacks 103 to 113: too much of everything, against a server with the limits that everybody gets.
 
 105, who comes and goes all the time, is `test_who_comes_and_goes_all_the_time_is_shown_at_most_once_in_three_seconds`.
-111, memory of idle connections, is `make bench`; what is above the cap is refused, see attack 12. 113 is `tests/contract/test_postgres.py`.
+111, memory of idle connections, is `make bench`; what is above the cap is refused, see attack 12. 113 is `tests/contract/test_lost_answers.py`.
 """
 
 from __future__ import annotations

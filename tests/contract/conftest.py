@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from securechat.store.buckets import bucket_of, user_bucket_of
+from support.logs import create, opened
 from support.postgres import Postgres, running
-from support.stores import Place
+from support.stores import Place, StoreUnderTest
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,21 @@ def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def users_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """As `place`, and on three servers, none of which has all users that the tests make: for what is about users."""
     return place_on(request, tmp_path)
+
+
+@pytest.fixture
+async def one(place: Place) -> AsyncIterator[StoreUnderTest]:
+    """The store of a server, with a room."""
+    async with opened(place) as store:
+        await create(store)
+        yield store
+
+
+@pytest.fixture
+async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
+    """That of another server, on the same database."""
+    async with opened(place) as store:
+        yield store
 
 
 def place_on(request: pytest.FixtureRequest, folder: Path) -> Place:

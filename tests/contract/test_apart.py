@@ -23,7 +23,7 @@ from securechat.store.lanes import GoneOn, Lane
 from securechat.store.postgres import PostgresDatabase
 from securechat.store.postgres_pool import AnswerLost
 from support.fakes import ManualClock, RecordingBus, principal
-from support.logs import appending, founding, made, opened
+from support.logs import appending, founding, made, opened, write
 from support.postgres import Postgres
 from support.stores import Place, StoreUnderTest
 from support.tcp_proxy import TcpProxy
@@ -53,16 +53,6 @@ async def one(place: Place, proxy: TcpProxy) -> AsyncIterator[StoreUnderTest]:
             await write(store, made(room, 3, EntryType.MESSAGE_SENT, device="dev_9", cmid=f"first {room}", body="first"))
         await batch(store, "warm", target=3)  # Statements are prepared by now.
         yield store
-
-
-@pytest.fixture
-async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
-    async with opened(place) as store:
-        yield store
-
-
-async def write(store: StoreUnderTest, *entries: Entry) -> None:
-    await store.log.commit(appending(*entries), LANE)
 
 
 async def batch(
