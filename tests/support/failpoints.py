@@ -37,9 +37,9 @@ def _before_insert(count: int) -> None:
     due = _Countdown(count)
 
     def make(call: Any) -> Any:
-        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> None:
+        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> Any:
             due.hit()
-            await call(self, sql, *values)
+            return await call(self, sql, *values)
 
         return wrapper
 
@@ -51,10 +51,10 @@ def _insert_under_way(count: int) -> None:
     due = _Countdown(count)
 
     def make(call: Any) -> Any:
-        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> None:
+        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> Any:
             if due.is_due():
                 asyncio.get_running_loop().call_later(0.001, os._exit, EXIT)
-            await call(self, sql, *values)
+            return await call(self, sql, *values)
 
         return wrapper
 
@@ -65,9 +65,10 @@ def _after_commit(count: int) -> None:
     due = _Countdown(count)
 
     def make(call: Any) -> Any:
-        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> None:
-            await call(self, sql, *values)
+        async def wrapper(self: PostgresDatabase, sql: str, *values: object) -> Any:
+            said = await call(self, sql, *values)
             due.hit()
+            return said
 
         return wrapper
 

@@ -48,7 +48,7 @@ _GONE_ON: Final = msgspec.json.Decoder(dict[str, tuple[int, bool] | None])
 
 def gone_on(said: object) -> GoneOn:
     """Return what `securechat_store` says of rooms that have gone on."""
-    return _GONE_ON.decode(str(said)) if said is not None else {}
+    return _GONE_ON.decode(str(said))
 
 
 def reactions_in(seq: int, emojis: Sequence[str] | None, users: Sequence[str] | None) -> list[Row]:
@@ -312,7 +312,7 @@ class Locked(_Work):
             await project(self._transaction, entry, self.rooms[entry.room])
         values = await self.to_commit(self.touched, self._transaction)
         try:
-            if values and (await self._transaction.fetch(STORE, *values))[0][0] is not None:
+            if values and gone_on((await self._transaction.fetch(STORE, *values))[0][0]):
                 raise Stale
         except asyncpg.PostgresError as error:
             raise self.refusal(error, self.touched) from None

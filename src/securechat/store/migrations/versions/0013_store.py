@@ -2,7 +2,7 @@
 
 `securechat_store` does what `securechat_append` and `securechat_commit` did, which servers of before go on calling. Where rooms
 have gone on it raises nothing: it stores the others, if they are `apart`, or else nothing, and returns {room: [its last `seq`,
-whether only messages were sent]}; null for a pair where more has changed in the room than its last `seq`. NULL: all is stored.
+whether only messages were sent]}; null for a pair where more has changed in the room than its last `seq`.
 """
 
 from alembic import op
@@ -20,7 +20,7 @@ CREATE FUNCTION securechat_store(
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   gone text[];
-  said text;
+  said text := '{}';
   each record;
 BEGIN
   IF securechat_elsewhere(o_room || m_room) THEN
