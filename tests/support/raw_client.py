@@ -135,7 +135,6 @@ class RawClient:
         self._socket: ClientConnection | None = None
         self._pause = random.Random(name)
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.encode if binary else msgspec.json.encode
-        self._decode: Callable[[Any], Any] = msgspec.msgpack.decode if binary else msgspec.json.decode
 
     async def start(self, within_s: float = 20.0) -> None:
         """Connect, and stay connected."""
@@ -405,7 +404,9 @@ class RawClient:
         async for message in socket_:
             if self.keep_bytes:
                 self.heard.append(message.encode() if isinstance(message, str) else message)
-            for frame in self._decode(message):
+            # Text may also come to who speaks MessagePack, until the server knows that: a `drain`, for example.
+            frames = msgspec.json.decode(message) if isinstance(message, str) else msgspec.msgpack.decode(message)
+            for frame in frames:
                 self._take(frame, after)
 
     def _take(self, frame: dict[str, Any], after: dict[str, int]) -> None:

@@ -22,8 +22,8 @@ ROOMS_CACHED: Final = 10_000
 HEARD_MAX: Final = 1_000
 """Places of one room that are kept while a commit is under way; past it, the next one finds out by itself."""
 CMIDS_KNOWN: Final = 10_000
-"""Cmids of the last commits of each lane, some 350 bytes each: whoever repeats one of them is looked up before, not after, the commit
-fails on it."""
+"""Cmids of the last commits of each lane, some 350 bytes each: whoever repeats one of them is looked up before, not after, the
+commit fails on it."""
 SIMPLE: Final = frozenset({EntryType.MESSAGE_SENT, EntryType.MESSAGE_EDITED, EntryType.REACTION_ADDED, EntryType.REACTION_REMOVED})
 """Entries that change nothing but `last_seq` in the state of a room."""
 
