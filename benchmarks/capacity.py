@@ -21,6 +21,7 @@ SIZES: Final = (10_000, 1_000_000, 100_000_000)
 BUSY: Final = 0.5
 """Of a core that is planned for: the rest is for peaks within a peak, and for a server that is lost."""
 DIRECT: Final = "direct"
+APART: Final = "a core each"
 
 
 @dataclass(frozen=True)
@@ -307,6 +308,8 @@ def measured_table(document: dict[str, Any]) -> str:
                     ]
                 )
             lines.append(f"| {letter} | {name} | {servers} | " + " | ".join(cells) + " |")
+            if APART in doors:
+                lines.append(f"| | {APART}: {name} | {servers} | | {_figure(doors[APART]['figures'][name])} | | | |")
         if letter == "d":
             costs = {door: row["ms_per_1000_deliveries"] for door, row in doors.items()}
             cells = [f"{costs['embedded']:.3g} ms"]

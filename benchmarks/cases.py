@@ -30,6 +30,7 @@ class Case:
         figures: What becomes rows.
         job: Further lines of the job; `bare_job` replaces some of them for the bare server.
         windows: How many windows long it is: what is small beside the machine's noise needs more than one.
+        rounds: How often it is run; the figures are those of the run whose first figure is the median.
     """
 
     letter: str
@@ -39,6 +40,7 @@ class Case:
     job: dict[str, object] = field(default_factory=dict)
     bare_job: dict[str, object] = field(default_factory=dict)
     windows: int = 1
+    rounds: int = 1
 
 
 def connections(rooms: Rooms, senders: int, outstanding: int) -> Callable[[bool], list[w.Connection]]:

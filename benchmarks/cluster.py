@@ -1,7 +1,8 @@
 """The measurements of `securechat bench --cluster`: several servers on PostgreSQL and Redis, against the embedded mode in turn.
 
 Two cores carry all of it: the servers are on one, however many they are, and the load, PostgreSQL, Redis and HAProxy on the other.
-So with more than one server, throughput says little, and what is compared is CPU time.
+So with more than one server, throughput says little, and what is compared is CPU time. What another server adds to a message is
+measured with a core for each of two servers, too: on one core the second one waits until the first has written to its own people.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,7 @@ import httpx2 as httpx
 import msgspec
 from benchmarks import world as w
 from benchmarks.cases import Case, connections, number, rate, trouble, verdict
-from benchmarks.cluster_table import ALONE, BALANCED, DIRECT, DOORS, EMBEDDED, Run, gates_of, print_rows, rows_of
+from benchmarks.cluster_table import ALONE, APART, BALANCED, DIRECT, DOORS, EMBEDDED, Run, gates_of, print_rows, rows_of
 from benchmarks.machine import default_path, describe, filesystem
 from benchmarks.verification import in_postgres, in_sqlite
 
@@ -185,18 +187,19 @@ class _Cluster:
         Args:
             letter: Of the measurement.
             place: Of its case, among those of the letter.
-            door: One of `DOORS`, or `ALONE`.
+            door: One of `DOORS`, `ALONE` or `APART`.
             seconds: Length of the window, where the case does not say another one.
         """
         case = CASES[letter](self.embedded_world if door == EMBEDDED else self.world)[place]
         before = self._bus(door)
         job = {"seconds": seconds, "settle": SETTLE_S, "warmup": WARMUP_S, **case.job}
-        target = self._targets[DIRECT if door == ALONE else door]
+        target = self._targets[DIRECT if door in {ALONE, APART} else door]
         if door == ALONE or (letter == "b" and door == DIRECT):
             beside = {**target.beside, w.BYSTANDER: target.pids[1]}
             target = replace(target, ports=target.ports[:1], pids=target.pids[:1], beside=beside)
         people = case.connections(False)  # noqa: FBT003 - by position
-        result = w.drive(target, self._cores, self._scratch, case.mode, people, **job)
+        with self._apart() if door == APART else contextlib.nullcontext():
+            result = w.drive(target, self._cores, self._scratch, case.mode, people, **job)
         bus = {name: value - before[name] for name, value in self._bus(door).items()}
         taken = {name: (take(result), unit) for name, unit, take, _ in case.figures}
         found = Run(letter, case.figures[0][0], door, 1 if door == EMBEDDED else len(self._datas), len(people), result, taken, bus)
@@ -204,6 +207,18 @@ class _Cluster:
         cost = f"   {found.per_1000:.1f} ms of CPU for 1,000" if letter == "d" else ""
         note(f"  {found.servers} {door:<11} {letter}   {shown}{cost}{trouble(result)}")
         return found
+
+    @contextlib.contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Have every second server on the load's core meanwhile."""
+        moved = self._targets[DIRECT].pids[1::2]
+        for pid in moved:
+            w.pin(pid, self._cores.load)
+        try:
+            yield
+        finally:
+            for pid in moved:
+                w.pin(pid, self._cores.server)
 
     def stored_bytes(self) -> float:
         """Return what a message takes in PostgreSQL, its indexes with it."""
@@ -316,7 +331,9 @@ def _bystander(world: w.World) -> list[Case]:
 def _doors(letter: str, count: int) -> tuple[str, ...]:
     if letter == "b":
         return EMBEDDED, DIRECT
-    return (EMBEDDED, ALONE, DIRECT, BALANCED) if (letter, count) == ("d", BESIDE) else DOORS
+    if count != BESIDE:
+        return DOORS
+    return {"d": (EMBEDDED, ALONE, DIRECT, BALANCED), "l": (EMBEDDED, APART, DIRECT, BALANCED)}.get(letter, DOORS)
 
 
 def _p99(result: w.Result) -> float:

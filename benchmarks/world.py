@@ -261,6 +261,12 @@ def serving(data: Path, more: Mapping[str, Any], cores: Cores, scratch: Path) ->
         yield found
 
 
+def pin(pid: int, core: int) -> None:
+    """Have a process, all of its threads, run on a core from now on."""
+    for thread in (Path("/proc") / str(pid) / "task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
 @contextlib.contextmanager
 def bare(world: World, cores: Cores, scratch: Path) -> Iterator[Target]:
     """Run the bare server with the same certificate on the same core."""
