@@ -12,8 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -82,7 +80,6 @@ def run(only: str | None, seconds: float | None, json_path: Path | None) -> None
     seconds = seconds or SECONDS
     cores = w.Cores.choose()
     os.sched_setaffinity(0, {cores.load})
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # What was started ends with this, however it ends.
     began = time.time()
     machine = describe(cores)
     turns: list[dict[str, Run]] = []

@@ -6,12 +6,15 @@ small, with two servers.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from securechat.cli.bench import ROOT, build_client
+from support.running import wait_until
 
 SMALL = """
 import sys
@@ -83,3 +86,38 @@ def test_the_bench_of_a_cluster_measures_every_figure(tmp_path: Path) -> None:
     assert [run["result"]["storm_s"] for run in document["runs"] if "back" in run["case"]][-1] > 0
     assert document["stored_bytes_per_message"] > 200
     assert len(document["gates"]) == 3, "not everything was compared"  # (a) is, of one server
+
+
+def test_what_a_bench_started_ends_with_it(tmp_path: Path) -> None:
+    build_client()
+    with (tmp_path / "log").open("w") as log:
+        bench = subprocess.Popen(
+            [sys.executable, "-m", "securechat", "bench", "--only", "e", "--seconds", "60"], cwd=ROOT, stdout=log, stderr=log
+        )
+    started: dict[int, str] = {}
+
+    def is_measuring() -> bool:
+        started.update(_children(bench.pid))
+        return any("/load/load" in command for command in started.values())
+
+    try:
+        wait_until(is_measuring, "it measures", 60)
+        bench.terminate()
+        assert bench.wait(30) == 128 + signal.SIGTERM, (tmp_path / "log").read_text()
+    finally:
+        bench.kill()
+    assert any(" serve " in command for command in started.values()), started
+    left = [command for pid, command in started.items() if _command(pid) == command]
+    assert not left
+
+
+def _children(pid: int) -> dict[int, str]:
+    tasks = Path(f"/proc/{pid}/task/{pid}/children")
+    return {int(child): _command(int(child)) for child in tasks.read_text().split()} if tasks.exists() else {}
+
+
+def _command(pid: int) -> str:
+    """Return how a process was started; nothing of one that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def run_bench(only: str | None, seconds: float | None, json_path: Path | None, *
     """
     if seconds is not None and seconds <= 0:
         raise Shutdown("--seconds has to be above 0.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # What was started ends with this, however it ends.
     build_client()
     # Who starts PostgreSQL, Redis and HAProxy is among what the tests stand on.
     sys.path[:0] = [each for each in (str(ROOT), str(ROOT / "tests")) if each not in sys.path]
