@@ -30,7 +30,7 @@ class Case:
         figures: What becomes rows.
         job: Further lines of the job; `bare_job` replaces some of them for the bare server.
         windows: How many windows long it is: what is small beside the machine's noise needs more than one.
-        rounds: How often it is run; the figures are those of the run whose first figure is the median.
+        rounds: How often it is run; the figures are those of the run in the middle.
     """
 
     letter: str
@@ -41,6 +41,11 @@ class Case:
     bare_job: dict[str, object] = field(default_factory=dict)
     windows: int = 1
     rounds: int = 1
+
+    @property
+    def decisive(self) -> Callable[[w.Result], float]:
+        """How to take the figure that has a target; where none has one, the first."""
+        return next((take for _, _, take, target in self.figures if target is not None), self.figures[0][2])
 
 
 def connections(rooms: Rooms, senders: int, outstanding: int) -> Callable[[bool], list[w.Connection]]:
