@@ -98,8 +98,9 @@ def _mid_bus(count: int) -> None:
 
     def make(flush: Any) -> Any:
         def wrapper(self: RedisBus) -> None:
-            if self._pending:
-                due.hit()
+            if self._pending and due.is_due():
+                self._pending.clear()
+                asyncio.get_running_loop().call_later(0.001, os._exit, EXIT)
             flush(self)
 
         return wrapper

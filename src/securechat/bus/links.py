@@ -9,64 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import MovedError
 
+from securechat.bus.publisher import ANSWER_S, FAILURES, Publisher, Traffic, end_if_cancelled
 from securechat.domain.breaker import PAUSE_S, Breaker
 
 log = logging.getLogger(__name__)
 
-ANSWER_S: Final = 2.0
-"""A node that takes longer does not answer."""
 SILENCE_S: Final = 3.5
 """A subscription that brings nothing for so long is dead: our own heartbeats come back through it each second."""
-WAITING_BYTES: Final = 16 * 1024 * 1024
-"""What may wait for one node."""
-PIPELINE: Final = 200
-"""Messages in one write."""
 LOOK_S: Final = 10.0
 """Between two looks at which node of a cluster has which channel."""
 SINGLE: Final = ("redis", "rediss")
 CLUSTER: Final = ("redis+cluster", "rediss+cluster")
 
 Address = tuple[str, int]
-_FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
-"""uvloop says `RuntimeError` of a transport that was just closed, where asyncio says `OSError` or nothing."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What went through since the start."""
-
-    sent: int = 0
-    sent_bytes: int = 0
-    received: int = 0
-    dropped: int = 0
-    """Messages that could not be sent: Redis was down, or too much waited."""
-    losses: int = 0
-    """Times that a connection to a node ended."""
-
-
-def end_if_cancelled() -> None:
-    """End the task if it was cancelled while it waited for Redis.
-
-    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
-    loops around its calls would go on for ever.
-
-    Raises:
-        CancelledError: It was.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def key_beside(channel: bytes, name: bytes) -> bytes:
@@ -99,12 +63,7 @@ class _Link:
         self._single = single
         self._received = received
         self._traffic = traffic
-        self._waiting: deque[tuple[bytes, bytes]] = deque()
-        self._bytes = 0
-        self._wake = asyncio.Event()
-        self.empty = asyncio.Event()
-        """Whether nothing waits to be sent."""
-        self.empty.set()
+        self._publisher: Publisher | None = None
 
     async def execute(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Execute commands in one round trip and return their answers.
@@ -120,18 +79,20 @@ class _Link:
         try:
             async with asyncio.timeout(ANSWER_S):
                 return list(await pipeline.execute())
-        except _FAILURES as error:
+        except FAILURES as error:
             raise ConnectionError(_word(error)) from error
 
     def put(self, channel: bytes, message: bytes) -> None:
-        """Send soon. Never waits."""
-        if not self.up or self._bytes > WAITING_BYTES:
+        """Send at once. Never waits."""
+        if self._publisher is None:
             self._traffic.dropped += 1
-            return
-        self._waiting.append((channel, message))
-        self._bytes += len(message)
-        self._wake.set()
-        self.empty.clear()
+        else:
+            self._publisher.put(channel, message)
+
+    async def sent(self) -> None:
+        """Return when Redis has everything."""
+        if self._publisher is not None:
+            await self._publisher.idle.wait()
 
     async def run(self, came_up: Callable[[], None]) -> None:
         """Work until something fails.
@@ -146,23 +107,24 @@ class _Link:
             for _ in self.channels:
                 if await subscription.get_message(timeout=ANSWER_S) is None:
                     raise TimeoutError("no answer to a subscription")
+            publisher = Publisher(await self._client.connection_pool.get_connection(), self._traffic)
             end_if_cancelled()
+            self._publisher = publisher
             self.up = True
             came_up()
             async with asyncio.TaskGroup() as group_of_two:
                 group_of_two.create_task(self._listen(subscription))
-                group_of_two.create_task(self._send())
+                group_of_two.create_task(publisher.run())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             self.up = False
-            self._traffic.dropped += len(self._waiting)
-            self._waiting.clear()
-            self._bytes = 0
-            self.empty.set()
-            with contextlib.suppress(*_FAILURES):
+            if self._publisher is not None:
+                self._publisher.close()
+                self._publisher = None
+            with contextlib.suppress(*FAILURES):
                 await subscription.aclose()
-            with contextlib.suppress(*_FAILURES):
+            with contextlib.suppress(*FAILURES):
                 await self._client.aclose(close_connection_pool=True)
 
     async def _listen(self, subscription: Any) -> None:
@@ -176,27 +138,6 @@ class _Link:
                 self._received(message["channel"], message["data"])
             elif message["type"] == "sunsubscribe":
                 raise MovedError("0 -:0")  # The node lost the slot of this channel.
-
-    async def _send(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                some = [self._waiting.popleft() for _ in range(min(len(self._waiting), PIPELINE))]
-                size = sum(len(message) for _, message in some)
-                self._bytes -= size
-                pipeline = self._client.pipeline(transaction=False)
-                for channel, message in some:
-                    pipeline.execute_command("SPUBLISH", channel, message)
-                try:
-                    await pipeline.execute()
-                except BaseException:
-                    self._traffic.dropped += len(some)
-                    raise
-                end_if_cancelled()
-                self._traffic.sent += len(some)
-                self._traffic.sent_bytes += size
-            self.empty.set()
 
 
 async def look(url: str) -> int:
@@ -215,7 +156,7 @@ async def look(url: str) -> int:
                 finally:
                     await client.aclose(close_connection_pool=True)
             return len(placed)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
@@ -258,7 +199,7 @@ class Links:
         return {"redis": self._placing, **{f"redis {number}": self._breakers[address] for number, address in numbered}}
 
     def put(self, channel: bytes, message: bytes) -> None:
-        """Send soon. Never waits."""
+        """Send at once. Never waits."""
         link = self._by_channel.get(channel)
         if link is None:
             self.traffic.dropped += 1
@@ -277,10 +218,10 @@ class Links:
         return await link.execute(commands)
 
     async def sent(self, within_s: float) -> None:
-        """Return when nothing waits to be sent, or after this time."""
+        """Return when the nodes have everything, or after this time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await asyncio.gather(*(link.empty.wait() for link in self._links.values()))
+                await asyncio.gather(*(link.sent() for link in self._links.values()))
 
     async def ping(self) -> None:
         """Raise if not all nodes answer.
@@ -303,7 +244,7 @@ class Links:
                     async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
                         self._arrange(placed)
                     end_if_cancelled()
-                except _FAILURES as error:
+                except FAILURES as error:
                     placing.failed(now(), _word(error))
                     self._down(error)
                     continue
@@ -371,7 +312,7 @@ class Links:
                 await asyncio.sleep(pause)
             breaker.enter(now(), "")
             await link.run(lambda: self._came_up(breaker))
-        except _FAILURES as error:
+        except FAILURES as error:
             self.traffic.losses += 1
             breaker.failed(now(), _word(error))
             self._down(error)

@@ -145,10 +145,11 @@ class RedisBus:
 
     def publish(self, batches: Sequence[RoomBatch]) -> None:
         """See `MessageBus.publish`."""
-        self._sequencer.deliver(batches)
         for batch in batches:
             joined = [entry.member for entry in batch.entries if entry.type is EntryType.MEMBER_JOINED and entry.member]
             self._put(batch.room, of_batch(batch, joined))
+        self._flush()  # Before own people are written to: that takes a millisecond for a hundred of them, and Redis waits for none.
+        self._sequencer.deliver(batches)
 
     def signal(self, signal: Signal) -> None:
         """See `MessageBus.signal`."""
