@@ -1,4 +1,4 @@
-"""Links: this server's connections to Redis, one pair for each node, and which node a channel lives on.
+"""Links: this server's connections to Redis, some for each node, and which node a channel lives on.
 
 Nothing here raises into the caller. What cannot be sent is dropped and counted, and a node that does not answer is left alone for a
 moment that grows (its breaker): the log heals what is lost.
@@ -44,7 +44,7 @@ def scheme_of(url: str) -> str:
 
 
 class _Link:
-    """One node: a connection to publish on, and one that is subscribed.
+    """One node: a connection to publish on, one that is subscribed, and those for commands.
 
     Args:
         client: For this node only; it does not try again by itself.
