@@ -92,7 +92,7 @@ def run(only: str | None, seconds: float | None, json_path: Path | None) -> None
             cluster.grow(count)
             for letter in letters if count == BESIDE else letters.replace("b", ""):
                 for place in range(len(CASES[letter](cluster.world))):
-                    rounds = ROUNDS if (letter, place, count) in COMPARED else 1
+                    rounds = ROUNDS * COMPARED[letter, place, count] if (letter, place, count) in COMPARED else 1
                     turns += [
                         {door: cluster.measure(letter, place, door, seconds) for door in _doors(letter, count)}
                         for _ in range(rounds)
@@ -337,6 +337,7 @@ def _p99(result: w.Result) -> float:
     return max(result.latency_us.p99, result.elsewhere_us.p99) / 1000
 
 
-COMPARED: Final = {("a", 0, 1), ("d", 0, BESIDE), ("d", 1, BESIDE), ("l", 0, BESIDE)}
-"""(letter, place of the case, servers) of what has to be reached."""
+COMPARED: Final = {("a", 0, 1): 1, ("d", 0, BESIDE): 1, ("d", 1, BESIDE): 2, ("l", 0, BESIDE): 1}
+"""(letter, place of the case, servers) of what has to be reached → how many times `ROUNDS`: three ratios of the same load scatter
+by more than what they are above or below the limit."""
 CASES: Final = {"a": _accepted, "d": _delivered, "l": _latency, "s": _storm, "b": _bystander}
