@@ -32,11 +32,12 @@ test-long: .venv/dev.stamp web ## Fuzz every entry point for a minute each (SECU
 	@export SECURECHAT_FUZZ_S=$${SECURECHAT_FUZZ_S:-60} SIM_SEEDS=$${SIM_SEEDS:-20000}; $(BIN)/pytest tests/fuzz tests/sim $(ARGS) && cd web && \
 	  export PATH="$$(../tools/node-path):$$PATH" && npx --no-install vitest run tests/markdownFuzz.test.ts
 
-check: .venv/dev.stamp ## The quick checks: format, lint, types, import contracts, unit and contract tests
+check: .venv/dev.stamp web ## The quick checks, in a minute: format, lint and types of server and web client, import contracts, unit tests
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not alone and not slow" tests/unit tests/contract
+	@cd web && export PATH="$$(../tools/node-path):$$PATH" && npm run --silent check
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not alone and not slow" tests/unit
 
 fix: .venv/dev.stamp ## Format, and repair what can be repaired
 	@$(BIN)/ruff check -q --fix . || true
