@@ -16,17 +16,20 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError
+from redis.exceptions import RedisError
 
-from securechat.bus.publisher import ANSWER_S, FAILURES, Publisher, Traffic, end_if_cancelled
+from securechat.bus.publisher import ANSWER_S, Publisher, Traffic
+from securechat.bus.subscriber import Subscriber
 from securechat.domain.breaker import PAUSE_S, Breaker
 
 log = logging.getLogger(__name__)
 
-SILENCE_S: Final = 3.5
-"""A subscription that brings nothing for so long is dead: our own heartbeats come back through it each second."""
+FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
+"""uvloop says `RuntimeError` of a transport that was just closed, where asyncio says `OSError` or nothing."""
 LOOK_S: Final = 10.0
 """Between two looks at which node of a cluster has which channel."""
+SIGN_S: Final = 0.25
+"""Between two looks at whether a node answers."""
 SINGLE: Final = ("redis", "rediss")
 CLUSTER: Final = ("redis+cluster", "rediss+cluster")
 
@@ -36,6 +39,20 @@ Address = tuple[str, int]
 def key_beside(channel: bytes, name: bytes) -> bytes:
     """Return a key that lives on the node of a channel: of a key with braces only what they enclose says where it is."""
     return b"{" + channel + b"}:" + name
+
+
+def end_if_cancelled() -> None:
+    """End the task if it was cancelled while it waited for Redis.
+
+    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
+    loops around its calls would go on for ever.
+
+    Raises:
+        CancelledError: It was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def scheme_of(url: str) -> str:
@@ -49,18 +66,14 @@ class _Link:
     Args:
         client: For this node only; it does not try again by itself.
         channels: That live on this node.
-        single: Whether all of them may be named in one command.
         received: Gets (channel, message).
         traffic: What is counted.
     """
 
-    def __init__(
-        self, client: Any, channels: Sequence[bytes], received: Callable[[bytes, bytes], None], traffic: Traffic, *, single: bool
-    ) -> None:
+    def __init__(self, client: Any, channels: Sequence[bytes], received: Callable[[bytes, bytes], None], traffic: Traffic) -> None:
         self.channels = frozenset(channels)
         self.up = False
         self._client = client
-        self._single = single
         self._received = received
         self._traffic = traffic
         self._publisher: Publisher | None = None
@@ -100,44 +113,32 @@ class _Link:
         Raises:
             RedisError, OSError, TimeoutError: It does.
         """
-        subscription = self._client.pubsub()
+        ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        pool = self._client.connection_pool
         try:
-            for group in [sorted(self.channels)] if self._single else [[each] for each in sorted(self.channels)]:
-                await subscription.ssubscribe(*group)
-            for _ in self.channels:
-                if await subscription.get_message(timeout=ANSWER_S) is None:
-                    raise TimeoutError("no answer to a subscription")
-            publisher = Publisher(await self._client.connection_pool.get_connection(), self._traffic)
+            subscriber = Subscriber(await pool.get_connection(), sorted(self.channels), self._received, self._traffic, ended)
+            publisher = Publisher(await pool.get_connection(), self._traffic, ended)
             end_if_cancelled()
-            self._publisher = publisher
-            self.up = True
-            came_up()
-            async with asyncio.TaskGroup() as group_of_two:
-                group_of_two.create_task(self._listen(subscription))
-                group_of_two.create_task(publisher.run())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            either: list[asyncio.Future[Any]] = [ended, subscriber.subscribed]
+            await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                if not subscriber.subscribed.done():
+                    raise TimeoutError("no answer to a subscription")
+                self._publisher = publisher
+                self.up = True
+                came_up()
+            while not ended.done():
+                subscriber.look()
+                publisher.look()
+                await asyncio.wait([ended], timeout=SIGN_S)
+            raise ended.result()
         finally:
             self.up = False
             if self._publisher is not None:
                 self._publisher.close()
                 self._publisher = None
             with contextlib.suppress(*FAILURES):
-                await subscription.aclose()
-            with contextlib.suppress(*FAILURES):
                 await self._client.aclose(close_connection_pool=True)
-
-    async def _listen(self, subscription: Any) -> None:
-        while True:
-            message = await subscription.get_message(timeout=SILENCE_S)
-            end_if_cancelled()
-            if message is None:
-                raise TimeoutError("nothing comes, not even what we sent")
-            if message["type"] == "smessage":
-                self._traffic.received += 1
-                self._received(message["channel"], message["data"])
-            elif message["type"] == "sunsubscribe":
-                raise MovedError("0 -:0")  # The node lost the slot of this channel.
 
 
 async def look(url: str) -> int:
@@ -288,7 +289,7 @@ class Links:
             del self._breakers[address]
         for address, channels in placed.items():
             if address not in self._links:
-                link = _Link(self.client(address), channels, self._received, self.traffic, single=not self.is_cluster)
+                link = _Link(self.client(address), channels, self._received, self.traffic)
                 self._links[address] = link
                 self._tasks[address] = asyncio.create_task(self._keep(address, link), name=f"redis {address[0]}:{address[1]}")
         self._by_channel = {channel: link for link in self._links.values() for channel in link.channels}

@@ -7,14 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.exceptions import RedisError
+from securechat.bus.wire import Wire
 
 ANSWER_S: Final = 2.0
 """A node that takes longer does not answer."""
 WAITING_BYTES: Final = 16 * 1024 * 1024
 """What may be on its way to one node without an answer."""
-FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
-"""uvloop says `RuntimeError` of a transport that was just closed, where asyncio says `OSError` or nothing."""
 
 
 @dataclass(slots=True)
@@ -30,78 +28,58 @@ class Traffic:
     """Times that a connection to a node ended."""
 
 
-def end_if_cancelled() -> None:
-    """End the task if it was cancelled while it waited for Redis.
-
-    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
-    loops around its calls would go on for ever.
-
-    Raises:
-        CancelledError: It was.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 class Publisher:
     """Publishes on one node, until its connection fails.
 
     Args:
-        connection: Of redis-py, connected, and nobody else's.
+        connection: See `Wire`.
         traffic: What is counted.
+        ended: See `Wire`.
 
     Attributes:
         idle: Whether everything was answered.
     """
 
-    def __init__(self, connection: Any, traffic: Traffic) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, traffic: Traffic, ended: asyncio.Future[Exception]) -> None:
         self._traffic = traffic
-        self._sizes: deque[int] = deque()
-        """Of what is not answered yet, oldest first."""
+        self._now = asyncio.get_running_loop().time
+        self._waiting: deque[tuple[int, float]] = deque()
+        """Of what is not answered yet, oldest first: bytes, and since when."""
         self._bytes = 0
-        self._asked = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
+        self._wire = Wire(connection, self._took, ended)
 
     def put(self, channel: bytes, message: bytes) -> None:
         """Send a message in this turn of the loop. Never waits, and never raises."""
-        # By way of `send_packed_command` it would leave a turn later: after what everybody here is written in between.
-        writer = self._connection._writer  # noqa: SLF001 - see above
-        if writer is None or self._bytes + len(message) > WAITING_BYTES:
+        if self._bytes + len(message) > WAITING_BYTES or not self._wire.send(b"SPUBLISH", channel, message):
             self._traffic.dropped += 1
             return
-        try:
-            writer.writelines(self._connection.pack_command("SPUBLISH", channel, message))
-        except FAILURES:
-            self._traffic.dropped += 1  # Whoever waits for answers gets to know why.
-            return
-        self._sizes.append(len(message))
+        self._waiting.append((len(message), self._now()))
         self._bytes += len(message)
-        self._asked.set()
         self.idle.clear()
 
-    async def run(self) -> None:
-        """Take the answers, for ever.
+    def _took(self, answer: Any) -> None:
+        if type(answer) is not int:
+            return  # A notice that nobody asked for.
+        size, _ = self._waiting.popleft()
+        self._bytes -= size
+        self._traffic.sent += 1
+        self._traffic.sent_bytes += size
+        if not self._waiting:
+            self.idle.set()
+
+    def look(self) -> None:
+        """See whether Redis answers.
 
         Raises:
-            RedisError, OSError, TimeoutError: Redis refuses, is gone, or does not answer.
+            TimeoutError: It does not.
         """
-        while True:
-            await self._asked.wait()
-            self._asked.clear()
-            while self._sizes:
-                await self._connection.read_response(timeout=ANSWER_S)
-                end_if_cancelled()
-                size = self._sizes.popleft()
-                self._bytes -= size
-                self._traffic.sent += 1
-                self._traffic.sent_bytes += size
-            self.idle.set()
+        if self._waiting and self._now() - self._waiting[0][1] > ANSWER_S:
+            raise TimeoutError("no answer to what was published")
 
     def close(self) -> None:
         """Give up what was not answered."""
-        self._traffic.dropped += len(self._sizes)
-        self._sizes.clear()
+        self._traffic.dropped += len(self._waiting)
+        self._waiting.clear()
         self.idle.set()

@@ -1,7 +1,7 @@
 """RedisBus: several servers as one, by way of Redis.
 
-People here are told at once, before anything goes out: Redis is on nobody's way who is connected where a message was sent. What
-happened in one turn of the loop goes out as one message for each channel. What Redis loses, the sequencer finds in the log.
+What was committed together goes out as one message for each channel, and then to the people here: Redis takes it into a buffer and
+is in nobody's way. What Redis loses, the sequencer finds in the log.
 
 A cluster has 16 channels, and a room or a user belongs to one of them, by a hash of the id; one node alone has one. A server is
 subscribed to all: with more than a few hundred people it would need nearly all of them anyway, and whose rooms nobody hears here
