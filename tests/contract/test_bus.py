@@ -17,11 +17,13 @@ import pytest
 
 from securechat.bus import redis as redis_module
 from securechat.bus.envelope import Batch, Bye, Disconnect, Sign, Stale, seal
-from securechat.bus.links import Links, look
+from securechat.bus.links import Links
 from securechat.bus.local import LocalBus
+from securechat.bus.nodes import look
 from securechat.bus.redis import RedisBus
 from securechat.bus.sequencer import Sequencer
 from securechat.domain.accounts import Role, User
+from securechat.domain.breaker import PAUSE_S, BreakerState
 from securechat.domain.commands import ReadState, RoomSummary
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.ports import BLOCKS, MessageBus, RoomBatch, Signal, Typing
@@ -409,36 +411,99 @@ async def test_an_operator_is_told_whether_all_nodes_answer(node: RedisNode, nod
         await look(f"redis://127.0.0.1:{free_port()}")
 
 
-async def test_a_channel_that_no_node_has_is_a_problem() -> None:
+async def test_a_channel_that_no_node_has_is_a_problem(nodes: RedisCluster) -> None:
     """What is published there goes nowhere, and no connection fails."""
-    changes = 0
+    async with site(nodes.url, "lost") as one:
+        await until(lambda: not one.redis.links.problem)
+        suspected = one.receiver.suspected
+        slot = nodes.nodes[0].ask("CLUSTER", "KEYSLOT", one.redis._channels[0].decode())
+        owner = next(each for each in nodes.nodes if nodes.owns(each, int(slot)))
+        for each in nodes.nodes:
+            each.ask("CLUSTER", "DELSLOTS", slot)
+        one.redis.links._look.set()
+        await until(lambda: "no node has 1 " in one.redis.links.problem)
+        assert one.receiver.suspected > suspected
+        assert len(one.redis.links._by_channel) == len(one.redis._channels) - 1
+        owner.ask("CLUSTER", "ADDSLOTS", slot)
+        one.redis.links._look.set()
+        await until(lambda: not one.redis.links.problem, 30)
 
-    def changed() -> None:
-        nonlocal changes
-        changes += 1
 
-    links = Links("redis+cluster://127.0.0.1:1", [b"a", b"b"], lambda _channel, _message: None, changed)
-    links.problem = ""
+async def test_who_may_listen_and_not_speak_is_left_alone_for_longer_and_longer(node: RedisNode) -> None:
+    node.ask("ACL", "SETUSER", "mute", "on", ">pw", "+@all", "-spublish", "~*", "&*")
+    try:
+        async with site(node.url.replace("redis://", "redis://mute:pw@"), "mute") as one:
+            await until(lambda: one.redis.links.traffic.losses >= 3)
+            assert "spublish" in one.redis.links.problem
+            assert one.receiver.suspected <= 1, "nobody was connected, so nothing new was lost"
+            breaker = one.redis.links.breakers["redis"]
+            assert breaker.opens == 1, "it never closed in between"
+            assert breaker._pause_s > PAUSE_S
+            node.ask("ACL", "SETUSER", "mute", "+spublish")
+            await until(lambda: not one.redis.links.problem)
+    finally:
+        node.ask("ACL", "DELUSER", "mute")
+
+
+async def test_a_mistake_in_one_message_is_told_and_the_next_one_comes(
+    node: RedisNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(node.url, "mistaken") as one, site(node.url, "mistaken") as two:
+        await until(lambda: one.redis.peers == two.redis.peers == 1)
+
+        def mistaken(_signal: Signal) -> None:
+            raise KeyError("a mistake")
+
+        monkeypatch.setattr(one.receiver, "show", mistaken)
+        two.bus.signal(Signal(Typing("rm_1", "usr_1"), room="rm_1"))
+        suspected = one.receiver.suspected
+        await until(lambda: one.redis.refusals.mistakes == 1)
+        two.bus.signal(Signal(Typing("rm_1", "usr_1"), room="rm_1"))
+        await until(lambda: one.redis.refusals.mistakes == 2)
+        assert [record.message for record in caplog.records if record.exc_info] == [
+            "a message on the bus could not be taken; more are only counted"
+        ]
+        assert one.receiver.suspected > suspected
+        assert one.redis.links.traffic.losses == 0
+        two.bus.publish([RoomBatch("rm_1", [message("rm_1", 1)])])
+        await until(partial(has, one, 1))
+
+
+async def test_a_link_is_replaced_while_it_is_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one waits until the old one is out."""
+    begun: list[object] = []
+
+    async def hangs(link: Any, _came_up: Any) -> None:
+        begun.append(link)
+        if len(begun) == 1:
+            raise ConnectionError("gone")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("securechat.bus.links._Link.run", hangs)
+    links = Links("redis+cluster://127.0.0.1:1", [b"a", b"b"], lambda _channel, _message: None, lambda: None)
+    links._arrange({("127.0.0.1", 1): [b"a", b"b"]})
+    await until(links._look.is_set)
+    links._arrange({("127.0.0.1", 1): [b"a", b"b"]})
+    await until(lambda: len(begun) == 2)
+    assert links.breakers["redis 1"].state is BreakerState.HALF_OPEN
     links._arrange({("127.0.0.1", 1): [b"a"]})
+    await until(lambda: len(begun) == 3)
     for task in links._tasks.values():
         task.cancel()
-    assert "no node" in links.problem
-    assert changes == 1
 
 
 async def test_a_cancellation_that_the_library_loses_ends_the_links_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `asyncio.wait_for` of Python 3.11 does when the answer comes in the same turn."""
     asked = asyncio.Event()
 
-    @contextlib.asynccontextmanager
-    async def placed() -> AsyncIterator[Mapping[tuple[str, int], list[bytes]]]:
+    async def placed(_alive: object) -> Mapping[tuple[str, int], list[bytes]]:
         asked.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        yield {}
+        return {}
 
     links = Links("redis+cluster://127.0.0.1:1", [b"0"], lambda _channel, _message: None, lambda: None)
-    monkeypatch.setattr(links, "placed", placed)
+    monkeypatch.setattr(links._nodes, "placed", placed)
     running = asyncio.create_task(links.run())
     await asked.wait()
     running.cancel()
@@ -465,24 +530,29 @@ async def test_a_transport_that_was_just_closed_is_a_lost_connection_like_any_ot
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_timer_that_is_early_does_not_meet_a_breaker_that_is_still_open(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", ["a node", "the question who has what"])
+async def test_a_timer_that_is_early_does_not_meet_a_breaker_that_is_still_open(monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     lost: list[Any] = []
+    asked = 0
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: lost.append(context))
     real = asyncio.sleep
 
     async def early(seconds: float) -> None:
         await real(seconds * 0.9)
 
-    async def refuses(_link: Any, _came_up: Any) -> None:
+    async def refuses(*_given: object) -> None:
+        nonlocal asked
+        asked += 1
         raise ConnectionRefusedError
 
-    monkeypatch.setattr("securechat.bus.links._Link.run", refuses)
+    monkeypatch.setattr(f"securechat.bus.{'links._Link.run' if of == 'a node' else 'nodes.Nodes.placed'}", refuses)
     monkeypatch.setattr("securechat.bus.links.asyncio.sleep", early)
     links = Links("redis://127.0.0.1:1", [b"x"], lambda _channel, _message: None, lambda: None)
     running = asyncio.create_task(links.run())
     try:
         async with asyncio.timeout(20):
-            while links.traffic.losses < 3:
+            while asked < 3:
+                assert not running.done()
                 await real(0.01)
     finally:
         running.cancel()

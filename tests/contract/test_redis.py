@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from contract.test_bus import has, message, site
+from securechat.bus.nodes import look
 from securechat.domain.ports import RoomBatch
 from support.certificates import Files
+from support.ports import free_port
 from support.redis import RedisNode, cluster
 from support.waiting import until
 
@@ -60,17 +62,40 @@ async def test_who_cannot_prove_that_they_are_redis_or_us_is_not_spoken_to(node:
 
 
 @pytest.mark.slow
-async def test_a_replica_takes_over_and_everybody_is_heard_again() -> None:
+@pytest.mark.parametrize(
+    ("lost", "hangs"), [(0, False), (1, False), (0, True)], ids=["the named node", "another one", "the named node hangs"]
+)
+async def test_a_replica_takes_over_and_everybody_is_heard_again(lost: int, hangs: bool) -> None:  # noqa: FBT001
+    """Also when the node that the URL names is gone for good."""
     with cluster(replicas=True) as nodes:
         async with site(nodes.url, PREFIX) as one, site(nodes.url, PREFIX) as two:
             await until(lambda: one.redis.peers == two.redis.peers == 1)
-            lost = nodes.nodes[1]
-            lost.kill()
+            node = nodes.nodes[lost]
+            (node.pause if hangs else node.kill)()
             await until(lambda: one.redis.links.problem and two.redis.links.problem)
             await until(lambda: not one.redis.links.problem and not two.redis.links.problem, 60)
-            assert "cluster_state:ok" in nodes.nodes[0].ask("CLUSTER", "INFO")
+            assert "cluster_state:ok" in nodes.nodes[2].ask("CLUSTER", "INFO")
             for room in range(60):  # All channels.
                 one.bus.publish([RoomBatch(f"rm_{room}", [message(f"rm_{room}", 1)])])
             await until(
                 lambda: {batch.room for batch in two.receiver.got if isinstance(batch, RoomBatch)} >= {f"rm_{n}" for n in range(60)}
             )
+            node.resume() if hangs else None
+
+
+@pytest.mark.slow
+async def test_a_server_starts_while_the_first_node_that_the_url_names_is_gone() -> None:
+    with cluster() as nodes:
+        addresses = ",".join(f"127.0.0.1:{node.port}" for node in nodes.nodes)
+        nodes.nodes[0].kill()
+        async with site(f"redis+cluster://{addresses}", PREFIX) as one:
+            await until(lambda: sum(link.up for link in one.redis.links._links.values()) == 2, 30)
+            assert one.redis.links.problem
+
+
+async def test_a_cluster_of_which_nobody_answers_is_a_problem_and_ends_nothing() -> None:
+    async with site(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}", PREFIX) as one:
+        await until(lambda: one.redis.links.problem not in {"", "not connected yet"})
+        assert one.redis.links.breakers["redis"].opens == 1
+    with pytest.raises(ConnectionError):
+        await look(f"redis+cluster://127.0.0.1:{free_port()}")

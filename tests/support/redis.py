@@ -115,14 +115,15 @@ class RedisCluster:
     def move(self, slot: int) -> None:
         """Give a slot, in which nothing is, to another node."""
         ids = {node.ask("CLUSTER", "MYID"): node for node in self.nodes}
-        owner = next(each for each in self.nodes if each.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) and self._owns(each, slot))
+        owner = next(each for each in self.nodes if each.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) and self.owns(each, slot))
         new = next(name for name, node in ids.items() if node is not owner)
         for node in [ids[new], owner, *self.nodes]:
             node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", new)
 
-    def _owns(self, node: RedisNode, slot: int) -> bool:
+    def owns(self, node: RedisNode, slot: int) -> bool:
+        """Whether a slot is a node's."""
         mine = next(line for line in node.ask("CLUSTER", "NODES").splitlines() if "myself" in line)
-        ranges = [part.split("-") for part in mine.split()[8:]]
+        ranges = [part.split("-") for part in mine.split()[8:] if not part.startswith("[")]
         return any(int(each[0]) <= slot <= int(each[-1]) for each in ranges)
 
     def close(self) -> None:

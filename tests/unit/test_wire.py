@@ -13,7 +13,7 @@ from securechat.bus import publisher as publisher_module
 from securechat.bus import subscriber as subscriber_module
 from securechat.bus.publisher import Publisher, Traffic
 from securechat.bus.subscriber import Subscriber
-from securechat.bus.wire import Wire
+from securechat.bus.wire import TURN, Wire
 
 
 class Connection(asyncio.Protocol):
@@ -23,7 +23,7 @@ class Connection(asyncio.Protocol):
         self._writer = self.transport = self
         self.protocol: Any = self
         self.written: list[bytes] = []
-        self.closing = False
+        self.closing = self.paused = False
         self.was_lost: list[Exception | None] = []
 
     def pack_command(self, *words: bytes) -> list[bytes]:
@@ -43,6 +43,14 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self.closing = True
+
+    def pause_reading(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        assert self.paused
+        self.paused = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.was_lost.append(exc)
@@ -211,3 +219,55 @@ async def test_silence_is_told(connection: Connection, ended: asyncio.Future[Exc
         subscriber.look()
     connection.protocol.data_received(b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$3\r\none\r\n")
     subscriber.look()
+
+
+# ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_answer_to_what_was_given_up_is_passed_over(connection: Connection, ended: asyncio.Future[Exception]) -> None:
+    traffic = Traffic()
+    publisher = Publisher(connection, traffic, ended)
+    publisher.put(b"c", b"one")
+    publisher.close()
+    connection.protocol.data_received(b":2\r\n")
+    assert (traffic.sent, traffic.dropped) == (0, 1)
+    assert not ended.done()
+
+
+async def test_a_mistake_of_who_takes_it_ends_it_and_is_told(
+    connection: Connection, ended: asyncio.Future[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(_answer: object) -> None:
+        raise KeyError("a mistake")
+
+    Wire(connection, mistaken, ended)
+    connection.protocol.data_received(b":1\r\n:2\r\n")
+    assert isinstance(ended.result(), ConnectionError)
+    assert connection.closing
+    assert len(caplog.records) == 1
+
+
+async def test_others_have_their_turn_between_very_many_and_no_more_is_read_meanwhile(
+    connection: Connection, ended: asyncio.Future[Exception]
+) -> None:
+    took: list[int] = []
+    Wire(connection, took.append, ended)
+    numbers = range(2 * TURN + 50)
+    data = b"".join(b":%d\r\n" % number for number in numbers)
+    connection.protocol.data_received(data[:-1])
+    assert len(took) == TURN
+    assert connection.paused
+    connection.protocol.data_received(data[-1:])  # What was on its way.
+    assert len(took) == TURN
+    await asyncio.sleep(0)
+    assert len(took) == 2 * TURN
+    await asyncio.sleep(0)
+    assert took == list(numbers)
+    assert not connection.paused
+
+
+async def test_what_a_link_says_first_is_told_to_nobody(connection: Connection, ended: asyncio.Future[Exception]) -> None:
+    _, heard, traffic = subscriber_of(connection, ended)
+    connection.protocol.data_received(b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$0\r\n\r\n")
+    assert not heard
+    assert traffic.received == 0

@@ -9,55 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
+from securechat.bus.addresses import Address
+from securechat.bus.nodes import FAILURES, Nodes, end_if_cancelled
 from securechat.bus.publisher import ANSWER_S, Publisher, Traffic
-from securechat.bus.subscriber import Subscriber
-from securechat.domain.breaker import PAUSE_S, Breaker
+from securechat.bus.subscriber import NOTHING, Subscriber
+from securechat.domain.breaker import PAUSE_S, Breaker, BreakerState
 
 log = logging.getLogger(__name__)
 
-FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
-"""uvloop says `RuntimeError` of a transport that was just closed, where asyncio says `OSError` or nothing."""
 LOOK_S: Final = 10.0
 """Between two looks at which node of a cluster has which channel."""
 SIGN_S: Final = 0.25
 """Between two looks at whether a node answers."""
-SINGLE: Final = ("redis", "rediss")
-CLUSTER: Final = ("redis+cluster", "rediss+cluster")
-
-Address = tuple[str, int]
 
 
 def key_beside(channel: bytes, name: bytes) -> bytes:
     """Return a key that lives on the node of a channel: of a key with braces only what they enclose says where it is."""
     return b"{" + channel + b"}:" + name
-
-
-def end_if_cancelled() -> None:
-    """End the task if it was cancelled while it waited for Redis.
-
-    redis-py waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the turn of the answer: who
-    loops around its calls would go on for ever.
-
-    Raises:
-        CancelledError: It was.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-def scheme_of(url: str) -> str:
-    """Return the scheme of a Redis URL."""
-    return urlsplit(url).scheme
 
 
 class _Link:
@@ -114,19 +85,17 @@ class _Link:
             RedisError, OSError, TimeoutError: It does.
         """
         ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        pool = self._client.connection_pool
+        pool, channels = self._client.connection_pool, sorted(self.channels)
         try:
-            subscriber = Subscriber(await pool.get_connection(), sorted(self.channels), self._received, self._traffic, ended)
+            subscriber = Subscriber(await pool.get_connection(), channels, self._received, self._traffic, ended)
             publisher = Publisher(await pool.get_connection(), self._traffic, ended)
             end_if_cancelled()
-            either: list[asyncio.Future[Any]] = [ended, subscriber.subscribed]
-            await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                if not subscriber.subscribed.done():
-                    raise TimeoutError("no answer to a subscription")
-                self._publisher = publisher
-                self.up = True
-                came_up()
+            await _first(ended, subscriber.subscribed)
+            publisher.put(channels[0], NOTHING)  # Who may listen may not be allowed to speak.
+            await _first(ended, publisher.answered)
+            self._publisher = publisher
+            self.up = True
+            came_up()
             while not ended.done():
                 subscriber.look()
                 publisher.look()
@@ -141,31 +110,25 @@ class _Link:
                 await self._client.aclose(close_connection_pool=True)
 
 
-async def look(url: str) -> int:
-    """Return how many nodes there are, for a program that is no server; all of them answer.
+async def _first(ended: asyncio.Future[Exception], wanted: asyncio.Future[None]) -> None:
+    """Return when something is done, before it ended.
 
     Raises:
-        ConnectionError: One does not.
+        RedisError, OSError, TimeoutError: It ended, or it takes too long.
     """
-    links = Links(url, [f"{number}".encode() for number in range(256)], lambda _channel, _message: None, lambda: None)
-    try:
-        async with asyncio.timeout(2 * ANSWER_S), links.placed() as placed:
-            for address in placed:
-                client = links.client(address)
-                try:
-                    await client.ping()
-                finally:
-                    await client.aclose(close_connection_pool=True)
-            return len(placed)
-    except FAILURES as error:
-        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+    either: list[asyncio.Future[Any]] = [ended, wanted]
+    await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+    if ended.done():
+        raise ended.result()
+    if not wanted.done():
+        raise TimeoutError("no answer to a first word")
 
 
 class Links:
     """All nodes.
 
     Args:
-        url: `redis://`, `rediss://`, `redis+cluster://` or `rediss+cluster://` HOST:PORT, with USER:PASSWORD@ if need be.
+        url: See `Nodes`.
         channels: Everything that this server publishes on and is subscribed to.
         received: Gets (channel, message).
         changed: Called when a node came back, or went.
@@ -174,8 +137,8 @@ class Links:
     def __init__(
         self, url: str, channels: Sequence[bytes], received: Callable[[bytes, bytes], None], changed: Callable[[], None]
     ) -> None:
-        self.is_cluster = scheme_of(url) in CLUSTER
-        self._url = url.replace("+cluster", "", 1) if self.is_cluster else url
+        self._nodes = Nodes(url, channels)
+        self.is_cluster = self._nodes.is_cluster
         self._channels = channels
         self._received = received
         self._changed = changed
@@ -239,12 +202,12 @@ class Links:
         try:
             while True:
                 self._look.clear()
-                await asyncio.sleep(placing.wait_s(now()))
+                await _until_free(placing)
                 placing.enter(now(), "")
                 try:
-                    async with asyncio.timeout(2 * ANSWER_S), self.placed() as placed:
-                        self._arrange(placed)
+                    placed = await self._nodes.placed([address for address, link in self._links.items() if link.up])
                     end_if_cancelled()
+                    self._arrange(placed)
                 except FAILURES as error:
                     placing.failed(now(), _word(error))
                     self._down(error)
@@ -260,25 +223,6 @@ class Links:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    @contextlib.asynccontextmanager
-    async def placed(self) -> AsyncIterator[Mapping[Address, list[bytes]]]:
-        """Give the channels of each node."""
-        if not self.is_cluster:
-            parts = urlsplit(self._url)
-            yield {(parts.hostname or "localhost", parts.port or 6379): list(self._channels)}
-            return
-        cluster = RedisCluster.from_url(self._url, **_OPTIONS, require_full_coverage=False)
-        try:
-            await cluster.initialize()
-            placed: dict[Address, list[bytes]] = {}
-            for channel in self._channels:
-                node = cluster.get_node_from_key(channel)  # type: ignore[arg-type]  # bytes are fine
-                if node is not None:
-                    placed.setdefault((node.host, int(node.port)), []).append(channel)
-            yield placed
-        finally:
-            await cluster.aclose()
-
     def _arrange(self, placed: Mapping[Address, list[bytes]]) -> None:
         """Have exactly these links."""
         for address, link in list(self._links.items()):
@@ -289,28 +233,19 @@ class Links:
             del self._breakers[address]
         for address, channels in placed.items():
             if address not in self._links:
-                link = _Link(self.client(address), channels, self._received, self.traffic)
+                link = _Link(self._nodes.client(address), channels, self._received, self.traffic)
                 self._links[address] = link
                 self._tasks[address] = asyncio.create_task(self._keep(address, link), name=f"redis {address[0]}:{address[1]}")
         self._by_channel = {channel: link for link in self._links.values() for channel in link.channels}
         if missing := len(self._channels) - len(self._by_channel):
             self._down(LookupError(f"no node has {missing} of the channels: slots of the cluster are not assigned"))
 
-    def client(self, address: Address) -> Any:
-        """Return a client of one node, which does not try again by itself."""
-        parts = urlsplit(self._url)
-        user = parts.netloc.rpartition("@")[0]
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        netloc = f"{user}@{host}:{address[1]}" if user else f"{host}:{address[1]}"
-        return Redis.from_url(parts._replace(netloc=netloc).geturl(), **_OPTIONS)
-
     async def _keep(self, address: Address, link: _Link) -> None:
         """Run a link; when it fails, wait a moment, and have somebody look where its channels live now."""
         now = asyncio.get_running_loop().time
         breaker = self._breakers.setdefault(address, Breaker(failures_max=1))
         try:
-            while pause := breaker.wait_s(now()):  # noqa: ASYNC110 - a timer may be early by less than it can tell
-                await asyncio.sleep(pause)
+            await _until_free(breaker)
             breaker.enter(now(), "")
             await link.run(lambda: self._came_up(breaker))
         except FAILURES as error:
@@ -341,13 +276,13 @@ class Links:
         self.problem = reason
 
 
+async def _until_free(breaker: Breaker) -> None:
+    """Return when somebody may ask."""
+    now = asyncio.get_running_loop().time
+    # Half-open: the link that this one replaces is on its way out. And a timer may be early by less than it can tell.
+    while pause := PAUSE_S if breaker.state is BreakerState.HALF_OPEN else breaker.wait_s(now()):  # noqa: ASYNC110
+        await asyncio.sleep(pause)
+
+
 def _word(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
-
-
-_OPTIONS: Final[dict[str, Any]] = {
-    "retry": Retry(NoBackoff(), 0),
-    "socket_timeout": ANSWER_S,
-    "socket_connect_timeout": ANSWER_S,
-    "client_name": "securechat",
-}

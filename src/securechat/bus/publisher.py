@@ -37,12 +37,15 @@ class Publisher:
         ended: See `Wire`.
 
     Attributes:
+        answered: Done when Redis took something.
         idle: Whether everything was answered.
     """
 
     def __init__(self, connection: Any, traffic: Traffic, ended: asyncio.Future[Exception]) -> None:
         self._traffic = traffic
-        self._now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self.answered: asyncio.Future[None] = loop.create_future()
         self._waiting: deque[tuple[int, float]] = deque()
         """Of what is not answered yet, oldest first: bytes, and since when."""
         self._bytes = 0
@@ -60,14 +63,16 @@ class Publisher:
         self.idle.clear()
 
     def _took(self, answer: Any) -> None:
-        if type(answer) is not int:
-            return  # A notice that nobody asked for.
+        if type(answer) is not int or not self._waiting:
+            return  # A notice that nobody asked for, or an answer to what was given up.
         size, _ = self._waiting.popleft()
         self._bytes -= size
         self._traffic.sent += 1
         self._traffic.sent_bytes += size
         if not self._waiting:
             self.idle.set()
+        if not self.answered.done():
+            self.answered.set_result(None)
 
     def look(self) -> None:
         """See whether Redis answers.

@@ -87,6 +87,8 @@ class Refusals:
     """Again, or too old."""
     unknown: int = 0
     """Items that this version does not know: of a newer one."""
+    mistakes: int = 0
+    """That could not be taken because of a mistake of ours."""
 
 
 class _Peer:
@@ -196,6 +198,16 @@ class RedisBus:
     def _received(self, channel: bytes, message: bytes) -> None:
         if sender_of(message) == self.sender:
             return
+        try:
+            self._open(channel, message)
+        except Exception:
+            # A mistake of ours: the next message may be fine, and what was lost with this one is in the log.
+            self.refusals.mistakes += 1
+            if self.refusals.mistakes == 1:
+                log.exception("a message on the bus could not be taken; more are only counted")
+            self._sequencer.suspect()
+
+    def _open(self, channel: bytes, message: bytes) -> None:
         try:
             envelope = open_sealed(self._key, channel, message)
         except Forged:

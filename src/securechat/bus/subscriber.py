@@ -14,6 +14,9 @@ from securechat.bus.wire import Wire
 SILENCE_S: Final = 3.5
 """A subscription that brings nothing for so long is dead: our own heartbeats come back through it each second."""
 
+NOTHING: Final = b""
+"""What a link says first, to see whether it may. Nobody is told of it."""
+
 
 class Subscriber:
     """Hears, until its connection fails.
@@ -52,8 +55,9 @@ class Subscriber:
         match message:
             case [b"smessage", channel, data]:
                 self._heard_at = self._now()
-                self._traffic.received += 1
-                self._received(channel, data)
+                if data != NOTHING:
+                    self._traffic.received += 1
+                    self._received(channel, data)
             case [b"ssubscribe", channel, _]:
                 self._missing.discard(channel)
                 if not self._missing and not self.subscribed.done():

@@ -7,12 +7,17 @@ timer, a stream in between) costs three times as much as all else that hearing a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
+log = logging.getLogger(__name__)
+
+TURN: Final = 100
+"""So many are taken in one turn of the loop, some milliseconds of work: then others have theirs."""
 _MORE: Final = object()
 
 
@@ -33,6 +38,8 @@ class Wire(asyncio.Protocol):
         self._took = took
         self._ended = ended
         self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=ResponseError, notEnoughData=_MORE)
+        self._behind = False
+        """Whether more came than one turn takes."""
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001 - redis-py has no other way to its socket
         if self._transport.is_closing():
             raise ConnectionError("it was closed at once")
@@ -56,14 +63,34 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what is complete."""
+        self._reader.feed(data)
+        if not self._behind:
+            self._take()
+
+    def _take(self) -> None:
+        left = TURN
         try:
-            self._reader.feed(data)
-            while (answer := self._reader.gets()) is not _MORE:
+            while left and (answer := self._reader.gets()) is not _MORE:
                 if isinstance(answer, RedisError):
-                    raise answer
+                    self.end(answer)
+                    return
                 self._took(answer)
+                left -= 1
         except RedisError as error:
             self.end(error)
+            return
+        except Exception:
+            log.exception("what came from Redis could not be taken")
+            self.end(ConnectionError("what came could not be taken: the log says why"))
+            return
+        if not left:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._set_behind(not left)
+
+    def _set_behind(self, behind: bool, /) -> None:  # noqa: FBT001 - it is what is set
+        if behind is not self._behind and not self._transport.is_closing():
+            (self._transport.pause_reading if behind else self._transport.resume_reading)()
+        self._behind = behind
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits, and redis-py, which waits for this when it closes."""

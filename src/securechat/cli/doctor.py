@@ -181,7 +181,7 @@ _HEALS = "see docs/howto/keep-it-running.md; it is used again by itself"
 def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.redis_url is None:
         return
-    from securechat.bus.links import look  # noqa: PLC0415 - the library takes memory, and few need it
+    from securechat.bus.nodes import look  # noqa: PLC0415 - the library takes memory, and few need it
 
     try:
         nodes = asyncio.run(look(settings.redis_url.reveal()))

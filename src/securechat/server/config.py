@@ -20,6 +20,7 @@ from msgspec import Meta
 from securechat.auth.addresses import host_of, networks
 from securechat.auth.oidc import ProviderConfig
 from securechat.auth.rate_limiter import Rate
+from securechat.bus.addresses import mistake_of
 from securechat.crypto.key_provider import ENVIRONMENT as KEYS
 from securechat.domain.choices import in_words
 from securechat.domain.secret import Secret, decode_hook
@@ -73,8 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     redis_url: Secret | None = _setting(
         None,
-        "redis://[USER:PASSWORD@]HOST:PORT, rediss:// with TLS, redis+cluster:// or rediss+cluster:// for a cluster: for several"
-        " servers on one PostgreSQL. See docs/howto/several-servers.md.",
+        "redis://[USER:PASSWORD@]HOST:PORT, rediss:// with TLS, redis+cluster:// or rediss+cluster://HOST:PORT,HOST:PORT for a"
+        " cluster: for several servers on one PostgreSQL. See docs/howto/several-servers.md.",
     )
     bus_key: Secret | None = _setting(
         None, "What proves that a message on Redis is of one of our servers; the same on all: 32 characters or more, random."
@@ -411,9 +412,8 @@ def _redis_mistakes(settings: Settings) -> list[str]:
     if settings.redis_url is None:
         return []
     found = []
-    parts = urllib.parse.urlsplit(settings.redis_url.reveal())
-    if parts.scheme not in {"redis", "rediss", "redis+cluster", "rediss+cluster"} or not parts.hostname:
-        found.append("redis_url: redis://HOST:PORT is wanted, or rediss://, redis+cluster://, rediss+cluster://")
+    if mistake := mistake_of(settings.redis_url.reveal()):
+        found.append(f"redis_url: {mistake}")
     if settings.database_url is None:
         found.append("redis_url: several servers need database_url, too")
     if settings.bus_key is None:

@@ -90,6 +90,7 @@ def _cluster_gauges(parts: Parts) -> Gauges:
         "bus_messages_dropped": ("Messages that could not be sent", lambda: traffic.dropped),
         "bus_losses": ("Times that a connection to Redis ended", lambda: traffic.losses),
         "bus_messages_forged": ("Messages without a mark of our key", lambda: refusals.forged),
+        "bus_messages_mistaken": ("Messages that could not be taken because of a mistake", lambda: refusals.mistakes),
         "bus_messages_repeated": ("Messages that came again, or too late", lambda: refusals.repeated),
         "limits_shared": (
             "1 while limits hold for all servers together",
