@@ -9,8 +9,11 @@ import pytest
 
 from securechat.auth.accounts import AccountService
 from securechat.bus.local import LocalBus
-from securechat.domain.accounts import User, fits
+from securechat.domain.accounts import Role, User, fits
+from securechat.domain.commands import BotCommand
+from securechat.domain.entries import EntryType
 from securechat.domain.ids import new_id
+from support.logs import create, made, write
 from support.stores import Place, StoreUnderTest
 
 PEOPLE = [
@@ -99,3 +102,24 @@ async def test_blocks_that_other_servers_changed_are_read_again_also_those_that_
     assert not service.is_blocked("usr_ana", "usr_bob")
     assert not service.is_blocked("usr_bob", "usr_ana")
     assert service.is_blocked("usr_ana", "usr_carol")
+
+
+async def test_what_a_locked_bot_answered_to_is_not_offered_until_it_is_unlocked(stores: StoreUnderTest) -> None:
+    for name in ("roller", "poller"):
+        await stores.accounts.create_user(User(id=f"usr_{name}", username=name, display_name=name, role=Role.BOT), None, 1)
+        await stores.accounts.set_commands(f"usr_{name}", [BotCommand(name=name[:4], description="d")])
+    await create(stores, "rm_a")
+    joined = [
+        made("rm_a", 3 + place, EntryType.MEMBER_JOINED, member=f"usr_{name}", role="member")
+        for place, name in enumerate(("roller", "poller"))
+    ]
+    await write(stores, *joined)
+
+    async def offered() -> list[str]:
+        return [each.name for each in await stores.accounts.commands("rm_a")]
+
+    assert await offered() == ["poll", "roll"]
+    await stores.accounts.update_user("usr_roller", disabled_at=5)
+    assert await offered() == ["poll"]
+    await stores.accounts.update_user("usr_roller", enable=True)
+    assert await offered() == ["poll", "roll"]

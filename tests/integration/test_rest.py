@@ -53,6 +53,18 @@ def test_an_invitation_has_uses_and_brings_into_rooms(shared_server: RunningServ
     assert shared_server.post("/accounts", taken | {"username": "guest2"}, status=403)["code"] == "link_invalid"
 
 
+def test_a_reply_is_to_a_message_and_to_nothing_else(shared_server: RunningServer, ana: Any, room: str) -> None:
+    path, token = f"/rooms/{room}/messages", ana["access_token"]
+    first = shared_server.post(path, {"cmid": "one", "body": "a question"}, token=token)
+    answer = shared_server.post(path, {"cmid": "two", "body": "an answer", "reply_to": first["seq"]}, token=token)
+    shared_server.request("DELETE", f"{path}/{first['seq']}", token=token)
+    late = shared_server.post(path, {"cmid": "three", "body": "another one", "reply_to": first["seq"]}, token=token)
+    assert first["seq"] < answer["seq"] < late["seq"]
+    for wrong in (1, late["seq"] + 1, late["seq"] + 1_000):  # 1 is how the room began.
+        refused = shared_server.post(path, {"cmid": f"to-{wrong}", "body": "x", "reply_to": wrong}, token=token, status=400)
+        assert (refused["code"], refused["field"]) == ("invalid_input", "reply_to")
+
+
 def test_wrong_user_and_wrong_password_answer_the_same(shared_server: RunningServer, ana: Any) -> None:
     wrong = shared_server.post("/sessions", {"username": "ana", "password": "not the password"}, status=401)
     unknown = shared_server.post("/sessions", {"username": "nobody", "password": "not the password"}, status=401)

@@ -295,3 +295,15 @@ class Conversation:
 
 _tasks: Final[set[asyncio.Future[None]]] = set()
 """Strong references: the loop keeps only weak ones."""
+
+
+async def finish(within_s: float) -> None:
+    """Have what is under way answered, and end what is not within this time: the store may be closed after that."""
+    loop = asyncio.get_running_loop()
+    if tasks := {task for task in _tasks if task.get_loop() is loop}:
+        _, late = await asyncio.wait(tasks, timeout=within_s)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("reads were not answered in time", extra={"count": len(late)})
+            await asyncio.wait(late, timeout=within_s)

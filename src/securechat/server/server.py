@@ -22,6 +22,7 @@ from securechat import __version__
 from securechat.auth import passkeys
 from securechat.domain.audit import AuditEvent
 from securechat.errors import ChatError, Shutdown
+from securechat.gateway import conversation
 from securechat.gateway.acceptor import quiet_about_strangers
 from securechat.gateway.listener import Listener
 from securechat.ops.health import Health
@@ -244,6 +245,7 @@ class Server:
         except TimeoutError:
             log.warning("commands were not answered in time")
         await self._end_deliveries(parts, budget * 0.1)
+        await conversation.finish(budget * 0.1)
         parts.gateway.abort()
         await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
 

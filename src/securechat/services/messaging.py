@@ -60,8 +60,10 @@ class MessagingService:
             earlier = transaction.sent(key)
             if earlier is not None:
                 return _same(earlier, EntryType.MESSAGE_SENT, body=body, reply_to=command.reply_to)
-            if command.reply_to is not None and command.reply_to > room.last_seq:
-                raise InvalidInput("There is no such message to reply to.", field="reply_to")
+            if command.reply_to is not None:
+                answered = transaction.target((command.room, command.reply_to))
+                if answered is None or answered.type is not EntryType.MESSAGE_SENT:
+                    raise InvalidInput("There is no such message to reply to.", field="reply_to")
             if room.kind is RoomKind.DIRECT:
                 self._require_not_blocked(room, who)
             elif mentions_all:
@@ -82,7 +84,8 @@ class MessagingService:
             transaction.append(entry)
             return Sent(room=command.room, seq=entry.seq, at=now)
 
-        return Operation(decide, command.room, sent=key)
+        answered = None if command.reply_to is None else (command.room, command.reply_to)
+        return Operation(decide, command.room, sent=key, target=answered)
 
     def edit(self, who: Principal, command: MessageEdit) -> Operation:
         """Replace the text of one's own message."""

@@ -326,10 +326,12 @@ class SqlAccounts:
             rows, whole = await self._users.read_all("SELECT user_id, name, definition FROM commands")
             if not whole:
                 raise _incomplete()
+            locked = await self._db.read("SELECT id FROM users WHERE role = 'bot' AND disabled_at IS NOT NULL", ())
+            found -= {row[0] for row in locked}
             return [to_command((row[2], row[0])) for row in sorted(rows, key=lambda row: (row[1], row[0])) if row[0] in found]
         rows = await self._db.read(
-            "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id WHERE m.room_id = ?"
-            " ORDER BY c.name, c.user_id",
+            "SELECT c.definition, c.user_id FROM commands c JOIN members m ON m.user_id = c.user_id"
+            " JOIN users u ON u.id = c.user_id WHERE m.room_id = ? AND u.disabled_at IS NULL ORDER BY c.name, c.user_id",
             (room_id,),
         )
         return [to_command(row) for row in rows]

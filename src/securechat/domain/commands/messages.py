@@ -56,7 +56,12 @@ class ReactionRemove(Command, kw_only=True, tag="reaction.remove"):
 
 
 class Sent(msgspec.Struct, kw_only=True):
-    """The command is an entry now, and stays one."""
+    """The command is an entry now, and stays one.
+
+    Attributes:
+        seq: Of the entry; of a deletion or reaction that changed nothing, that of the first deletion, or the room's newest.
+        at: When the entry was added, in ms; of what changed nothing, when the message was sent that it is about.
+    """
 
     room: str
     seq: int
