@@ -164,7 +164,7 @@ def everything(one: StoreUnderTest, other: StoreUnderTest) -> dict[str, Callable
 
 
 @pytest.mark.parametrize(
-    ("reluctant", "tables"), [("on", "entries"), ("off", "")], ids=["as it likes", "as where every table is large"]
+    ("reluctant", "tables"), [("on", "entries|rooms"), ("off", "")], ids=["as it likes", "as where every table is large"]
 )
 async def test_what_is_asked_all_the_time_looks_at_few_rows(watched: Watched, reluctant: str, tables: str) -> None:
     """The small tables are read as a whole for good reasons: so it is told not to, and then each has the index that is needed."""

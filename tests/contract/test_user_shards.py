@@ -821,7 +821,7 @@ async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_
         await move(place.urls(), user_bucket_of(ANA), HOME)
     for module in (migrate_module, postgres_module):
         monkeypatch.setattr(module, "HEAD", "0010")
-    assert await migrate_postgres(home) == "0013"
+    assert await migrate_postgres(home) == "0014"
     await old.close()
     async with asyncio.timeout(10):
         while True:

@@ -15,7 +15,7 @@ import apsw
 
 from securechat.errors import Shutdown
 
-HEAD: Final = "0013"
+HEAD: Final = "0014"
 """The newest migration. A test compares it with the files."""
 SERVES: Final = "serves "
 """In PostgreSQL, before the oldest revision whose servers may use this schema: the comment of the table `alembic_version`."""

@@ -306,7 +306,13 @@ class PostgresLog(LogReads):
 
     async def newest(self, room_ids: Collection[str]) -> dict[str, int]:
         """See `LogStore.newest`. One statement, however many they are."""
-        return dict(await self._postgres.fetch("SELECT id, last_seq FROM rooms WHERE id = ANY ($1::text[])", list(room_ids)))
+        return dict(
+            await self._postgres.fetch(
+                "SELECT found.* FROM unnest($1::text[]) AS asked (id),"
+                " LATERAL (SELECT id, last_seq FROM rooms r WHERE r.id = asked.id OFFSET 0) AS found",
+                list(room_ids),
+            )
+        )
 
     async def rooms_of(self, user_ids: Collection[str]) -> dict[str, set[str]]:
         """See `LogStore.rooms_of`."""

@@ -1,4 +1,4 @@
-"""What the log says to PostgreSQL, in its own words. `securechat_store` is made by migration 0013."""
+"""What the log says to PostgreSQL, in its own words. `securechat_store` is made by migrations 0013 and 0014."""
 
 from __future__ import annotations
 
