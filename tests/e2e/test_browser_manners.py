@@ -209,6 +209,12 @@ async def test_a_large_room_shows_its_members_in_pages(browser: Browser, server:
         await ana.get_by_role("button", name="Show more members").click()
         await expect(members).to_have_count(1_201)
         await expect(ana.get_by_role("button", name="Show more members")).to_have_count(0)
+        panel = ana.get_by_role("complementary", name="Room details")
+        await ana.keyboard.press("Escape")
+        await expect(panel).to_be_visible()  # It has a place of its own.
+        await ana.set_viewport_size({"width": 768, "height": 900})
+        await ana.keyboard.press("Escape")
+        await expect(panel).to_have_count(0)
 
 
 async def test_a_tap_on_a_message_opens_its_actions_and_presses_none(browser: Browser, server: RunningServer) -> None:

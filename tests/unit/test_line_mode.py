@@ -16,10 +16,11 @@ from securechat.cli.line_mode import LineMode
 from securechat.cli.line_screen import Screen
 from securechat.cli.line_table import GROUPS, help_text
 from securechat.cli.show import entry_line
-from securechat.cli.signin import Link, read_link
+from securechat.cli.signin import Link, log_in, read_link
 from securechat.domain import commands as c
 from securechat.domain.accounts import User
 from securechat.domain.entries import Edited, Entry, EntryType
+from securechat.errors import Shutdown
 from securechat.protocol.frames import SignalFrame
 from securechat.sdk.room import Room
 
@@ -46,10 +47,20 @@ def test_a_link_says_what_it_is_for(text: str, link: Link) -> None:
     assert read_link(text) == link
 
 
-@pytest.mark.parametrize("text", ["https://chat.example.org/setup", "http://chat.example.org/i/X", "ftp://x", ""])
+@pytest.mark.parametrize("text", ["https://chat.example.org/setup", "http://chat.example.org/i/X", "ftp://x", "", " "])
 def test_half_a_link_and_an_unprotected_one_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         read_link(text)
+
+
+def test_a_password_in_the_place_of_an_address_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="there is a space in it") as refused:
+        read_link("long enough pass")
+    assert "enough" not in str(refused.value)
+    with pytest.raises(Shutdown, match="SERVER is empty") as ended:
+        log_in("", username="bob")
+    assert ended.value.code == 64
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1_800), ("12h", 43_200), ("7d", 604_800), ("2w", 1_209_600)])

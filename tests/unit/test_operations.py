@@ -81,7 +81,7 @@ def test_all_mistakes_in_what_has_names_are_told_at_once(tmp_path: Path) -> None
 
 
 def test_a_misspelt_variable_is_named_as_it_was_typed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="SECURECHAT_PROT: unknown key in environment, did you mean port"):
+    with pytest.raises(ConfigError, match="SECURECHAT_PROT: unknown key in environment, did you mean SECURECHAT_PORT\\?"):
         config(tmp_path, "{}", {"SECURECHAT_PROT": "3"})
 
 

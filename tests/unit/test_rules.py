@@ -377,6 +377,12 @@ def test_arguments_that_do_not_fit_are_explained(text: str) -> None:
         _Command("roll", roll).parse(text)
 
 
+def test_an_option_that_there_is_not_is_named() -> None:
+    with pytest.raises(UsageError, match="There is no option colour"):
+        _Command("roll", roll).parse("dice:2 colour:1")
+    assert _Command("tell", tell).parse("bob at:noon")["text"] == "at:noon"
+
+
 def test_the_annotations_are_the_definition() -> None:
     definition = _Command("roll", roll).definition
 

@@ -2,6 +2,7 @@
 
 import { expect, test } from "vitest";
 import type { Entry } from "../src/protocol/messages";
+import { quote } from "../src/ui/quote";
 import { noticeText } from "../src/ui/timeline/rows";
 
 function updated(fields: Partial<Entry>): string {
@@ -15,4 +16,10 @@ test("people see that what they say goes elsewhere, and when it does not any mor
   );
   expect(updated({ unsubscribed: "hooks.example.org" })).toBe("Ana ended a subscription of hooks.example.org");
   expect(updated({ topic: "t" })).toBe("Ana set the topic to “t”");
+});
+
+test("a message that is answered is one line, without markup, and says when there is more", () => {
+  expect(quote("**Done**:\n`make` ~~fails~~ works")).toBe("Done: make fails works");
+  expect(quote("a".repeat(120))).toBe("a".repeat(120));
+  expect(quote("👍".repeat(121))).toBe(`${"👍".repeat(120)}…`);
 });

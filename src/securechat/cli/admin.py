@@ -33,7 +33,7 @@ def status(data: str | None, *, as_json: bool) -> None:
                 if operator.is_running
                 else f"SecureChat {found.version}   not running (data {data_root(data)})\n"
             )
-            + f"{found.users} users   {found.rooms} rooms   {found.entries} entries"
+            + f"{counted(found.users, 'user')}   {counted(found.rooms, 'room')}   {counted(found.entries, 'entry', 'entries')}"
         )
 
 

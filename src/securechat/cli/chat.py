@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from securechat.cli.output import note, say, say_json
+from securechat.cli.output import counted, note, say, say_json
 from securechat.cli.signin import reached, run
 from securechat.domain import commands as c
 from securechat.errors import Shutdown
@@ -27,7 +27,8 @@ def who_am_i(*, as_json: bool) -> None:
     if as_json:
         say_json(identity)
     else:
-        say(f"@{identity.user.username} ({identity.user.display_name}, {identity.user.role.value}) on {url}, {rooms} rooms")
+        user = identity.user
+        say(f"@{user.username} ({user.display_name}, {user.role.value}) on {url}, {counted(rooms, 'room')}")
 
 
 def send_one(room_name: str, text: str | None, cmid: str, *, timeout_s: float, as_json: bool) -> None:

@@ -91,6 +91,8 @@ def read_link(text: str) -> Link:
     Raises:
         ValueError: It is none of them, or a part of one.
     """
+    if len(text.split()) != 1:
+        raise ValueError("This is no address and no link: there is a space in it.")  # Not shown: it may be a password.
     url = check_url(text)
     parts = urlsplit(text if "://" in text else f"https://{text}")
     pins = tuple(pins_of(parts.fragment))
@@ -127,6 +129,8 @@ def log_in(
     interactive = sys.stdin.isatty()
     if username is None and not interactive:
         raise Shutdown("Give --user when standard input is not a terminal.", 64)
+    if target is not None and not target.strip():
+        raise Shutdown("SERVER is empty: the address of a server, or a link of it.", 64)
     try:
         link = read_link(target or _line("Server, or a link of it: "))
         authority = str(ca.resolve()) if ca else own_ca(link.url)

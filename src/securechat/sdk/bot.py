@@ -118,7 +118,8 @@ class _Command:
         found: dict[str, Any] = {}
         places = iter(names)
         for word in words:
-            name, colon, value = word.partition(":")
+            option, colon, value = word.partition(":")
+            name = option
             if not colon or name not in self.types:
                 name, value = next((place for place in places if place not in found), ""), word
             if not name or name in found:
@@ -126,6 +127,8 @@ class _Command:
             try:
                 found[name] = msgspec.convert(value, self.types[name], strict=False)
             except msgspec.ValidationError:
+                if colon and option not in self.types:
+                    raise UsageError(f"There is no option {option}. Usage: {self.usage}") from None
                 raise UsageError(f"{name} must be {KINDS[_TYPES[self.types[name]]]}. Usage: {self.usage}") from None
         missing = [each.name for each in self.definition.options if each.required and each.name not in found]
         if missing:
@@ -139,7 +142,8 @@ class NotABot(Exception):
 
 def _tell_online(client: ChatClient) -> None:
     name = client.user.username if client.user else ""
-    log.info("%s is online as @%s (%d rooms, resume on)", client.url, name, len(client.rooms))
+    rooms = len(client.rooms)
+    log.info("%s is online as @%s (%d room%s, resume on)", client.url, name, rooms, "" if rooms == 1 else "s")
 
 
 class Bot:

@@ -250,12 +250,14 @@ class ConfigManager:
         ):
             for key, value in found.items():
                 if key not in FIELDS:
-                    near = difflib.get_close_matches(key, FIELDS, 1)
-                    typed = self._typed(key) if source == "environment" else key
-                    mistakes.append(f"{typed}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else ""))
+                    near = [self._named(each, source) for each in difflib.get_close_matches(key, FIELDS, 1)]
+                    mistakes.append(
+                        f"{self._named(key, source)}: unknown key in {source}" + (f", did you mean {near[0]}?" if near else "")
+                    )
                     continue
                 taken, wrong = _take(key, value, strict=source not in {"environment", "flag"})
-                mistakes += [f"{mistake} (from {source})" for mistake in wrong]
+                place = self._named(key, source) if source == "environment" else source
+                mistakes += [f"{mistake} (from {place})" for mistake in wrong]
                 if not wrong or taken is not None:  # What is right in it may contradict something else: that is told, too.
                     values[key] = taken
                     origin[key] = source
@@ -267,10 +269,12 @@ class ConfigManager:
             raise ConfigError("The configuration has mistakes:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
         return settings, origin
 
-    def _typed(self, key: str) -> str:
-        """Return the name of a variable as it stands in the environment."""
+    def _named(self, key: str, source: str) -> str:
+        """Return what a key is called where it is read: a variable as it stands in the environment, or would."""
+        if source != "environment":
+            return key
         names = (name for name in self._environ if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() == key)
-        return next(names, key)
+        return next(names, PREFIX + key.upper())
 
     def _read_file(self, mistakes: list[str]) -> dict[str, Any]:
         if self.path is None:

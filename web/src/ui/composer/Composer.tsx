@@ -9,6 +9,7 @@ import { type Room, titleOf } from "../../state/rooms";
 import { useChat } from "../context";
 import { Icon } from "../icons";
 import { actionOf, isComposing } from "../keymap";
+import { quote } from "../quote";
 import { commandOptions, isComplete, mentionOptions, type Option, triggerAt } from "./autocomplete";
 import { commandIn, unescaped } from "./slash";
 
@@ -228,7 +229,7 @@ export function Composer({ room, members, field }: Props) {
             {writing.editing === undefined ? (
               <>
                 Reply to <strong>{quoted ? chat.people.name(quoted.user) : "a message"}</strong>
-                {quoted && `: ${quoted.body.slice(0, 100)}`}
+                {quoted && `: ${quote(quoted.body)}`}
               </>
             ) : (
               "Edit message"
@@ -290,7 +291,7 @@ export function Composer({ room, members, field }: Props) {
         />
         {left < COUNTER_FROM_BYTES && (
           <span class={left < 0 ? "counter counter-over" : "counter"} role="status">
-            {left < 0 ? `${-left} too many` : `${left} left`}
+            {left < 0 ? `${-left} over the limit` : `${left} left`}
           </span>
         )}
         <button

@@ -222,7 +222,7 @@ function ChangePassword({ hasOne, confirmed, onClose }: ChangeProps) {
           value={password}
           onValue={setPassword}
           error={form.errorOf("password")}
-          hint="At least 8 characters. A few words are easier to remember than signs."
+          hint="At least 8 characters. A few words are easier to remember than symbols."
           name="password"
           type="password"
           autoComplete="new-password"

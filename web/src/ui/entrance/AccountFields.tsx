@@ -48,7 +48,7 @@ export function AccountFields({ account, onAccount, errorOf }: Props) {
         value={account.password}
         onValue={(password) => onAccount({ ...account, password })}
         error={errorOf("password")}
-        hint="At least 8 characters. A few words are easier to remember than signs."
+        hint="At least 8 characters. A few words are easier to remember than symbols."
         name="password"
         type="password"
         autoComplete="new-password"

@@ -62,7 +62,7 @@ export function Reset({ token }: { token: string }) {
           value={password}
           onValue={setPassword}
           error={form.errorOf("password")}
-          hint="At least 8 characters. A few words are easier to remember than signs."
+          hint="At least 8 characters. A few words are easier to remember than symbols."
           name="password"
           type="password"
           autoComplete="new-password"

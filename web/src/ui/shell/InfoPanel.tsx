@@ -125,7 +125,7 @@ function MemberItem({ member, room, isManager, onChange }: MemberProps) {
   const { user, role } = member;
   const isMe = user.id === chat.me.value.id;
   const name = user.display_name || user.username;
-  const isOnline = chat.people.online.value.has(user.id) || isMe;
+  const isOnline = isMe ? chat.offlineSince.value === null : chat.people.online.value.has(user.id);
   const isBlocked = chat.blocked.value.has(user.id);
   const words = [
     `@${user.username}`,

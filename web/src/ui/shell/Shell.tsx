@@ -19,6 +19,9 @@ import { Refusal, refusalOf } from "./Refusal";
 import { NoRoom, RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
 
+/** Where the room's details lie over the room: the same width as in `shell.css`. */
+const isInfoOver = matchMedia("(max-width: 1100px)");
+
 const lastRoomKey = (user: string) => `securechat-room-${user}`;
 
 export function Shell() {
@@ -97,6 +100,9 @@ export function Shell() {
       "unread.next": () => go(1, true),
     };
     const onKeyDown = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !event.defaultPrevented && layer.peek() === null && isInfoOver.matches) {
+        isInfoOpen.value = false;
+      }
       const action = actionOf(event, "everywhere");
       const found = action && (layer.peek() === null || action === "switcher") ? run[action] : undefined;
       if (!found) return;
@@ -146,7 +152,7 @@ function Nowhere() {
               : route.value.name === "nowhere"
                 ? "The address may be mistyped, or what was here is gone."
                 : mayInvite(chat.me.value)
-                  ? "Create a room, and invite the people who shall talk in it."
+                  ? "Create a room, and invite people to it."
                   : "Create a room, browse the public ones, or write to somebody."}
           </p>
           <div class="empty-actions">
@@ -155,6 +161,9 @@ function Nowhere() {
                 <Icon name="userPlus" size={18} /> Invite people
               </button>
             )}
+            <button type="button" class="button" onClick={() => (layer.value = { name: "create" })}>
+              <Icon name="hash" size={18} /> Create a room
+            </button>
             <button type="button" class="button" onClick={() => (layer.value = { name: "direct" })}>
               <Icon name="message" size={18} /> Write to somebody
             </button>

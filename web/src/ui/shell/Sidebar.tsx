@@ -33,6 +33,7 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
   const rooms = chat.rooms.value;
   const sections = sectionsOf(rooms, chat.activeId.value, chat.activeWasUnread.value);
   const me = chat.me.value;
+  const here = rooms.get(chat.activeId.value ?? "");
   const isOffline = chat.offlineSince.value !== null;
   const unsent = chat.pending.value.filter((item) => item.refused).length;
   return (
@@ -40,7 +41,7 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
       <Head class="sidebar-head">
         <Logo size={28} />
         <Name class="server-name">{chat.serverName.value}</Name>
-        <Menu label="New" items={newItems(mayInvite(me))}>
+        <Menu label="New" items={newItems(mayInvite(me), here && here.kind !== "direct" ? [here.id] : [])}>
           <Icon name="plus" />
         </Menu>
       </Head>
@@ -96,7 +97,7 @@ export function Sidebar({ isAlone }: { isAlone: boolean }) {
   );
 }
 
-function newItems(isInviter: boolean): MenuItem[] {
+function newItems(isInviter: boolean, rooms: readonly string[]): MenuItem[] {
   const items: MenuItem[] = [
     { icon: "hash", label: "Create room", onChoose: () => (layer.value = { name: "create" }) },
     { icon: "message", label: "Write to somebody", onChoose: () => (layer.value = { name: "direct" }) },
@@ -106,7 +107,7 @@ function newItems(isInviter: boolean): MenuItem[] {
     items.push({
       icon: "userPlus",
       label: "Invite people",
-      onChoose: () => (layer.value = { name: "invite", rooms: [] }),
+      onChoose: () => (layer.value = { name: "invite", rooms }),
     });
   }
   return items;
@@ -116,7 +117,7 @@ function newItems(isInviter: boolean): MenuItem[] {
 function SealMark() {
   const chat = useChat();
   const seal = chat.seal.value;
-  if (!seal) return null;
+  if (!seal || chat.offlineSince.value !== null) return null;
   const open = () => (layer.value = { name: "connection" });
   if ("clear" in seal) {
     return (

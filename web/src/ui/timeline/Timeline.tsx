@@ -12,6 +12,7 @@ import { Icon } from "../icons";
 import { actionOf } from "../keymap";
 import { layer } from "../layer";
 import { Confirm } from "../parts/Confirm";
+import { quote } from "../quote";
 import { EmojiPicker } from "./EmojiPicker";
 import { estimate } from "./estimate";
 import { type MessageActions, MessageView } from "./MessageView";
@@ -20,7 +21,6 @@ import { Skeletons } from "./Skeletons";
 import { useIsAttended } from "./useIsAttended";
 import { VirtualList } from "./VirtualList";
 
-const QUOTE_CHARS = 120;
 const TARGET_SHOWN_MS = 2_500;
 
 const rowKey = (row: Row) => row.key;
@@ -200,11 +200,7 @@ export function Timeline({ room, onWrite }: { room: Room; onWrite: () => void })
     if (!quoted) return { quoteSeq: seq, quoteAuthor: "", quoteText: "" };
     const isHidden = blocked.has(quoted.user);
     const text = isHidden ? "a message from somebody you blocked" : quoted.deleted ? "a deleted message" : quoted.body;
-    const short = text
-      .replace(/```\w*|[`*~]+/g, "")
-      .replace(/\s+/g, " ")
-      .slice(0, QUOTE_CHARS);
-    return { quoteSeq: seq, quoteAuthor: chat.people.name(quoted.user), quoteText: short };
+    return { quoteSeq: seq, quoteAuthor: chat.people.name(quoted.user), quoteText: quote(text) };
   };
 
   const renderRow = (row: Row) => {
