@@ -17,12 +17,13 @@ from support.raw_client import RawClient
 from support.raw_socket import RawSocket
 from support.server_process import FREE, eventually_async
 
-pytestmark = [pytest.mark.alone, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 MIB: Final = 2**20
 DEAF: Final = 5
 CONNECT_RATE: Final = FREE | {"connect.address": {"burst": 40, "per_s": 40}}
 
 
+@pytest.mark.faults
 async def test_f9_bad_networks_of_clients(cluster: Cluster, fault: FaultReport) -> None:
     """Clients 150 ms ± 50 away, with stalls of 1 to 8 s, in slices of one byte, reset in the middle of frames, and one that vanishes"""
     await cluster.start()
@@ -80,6 +81,7 @@ async def _stall(cluster: Cluster, way: Way) -> None:
         await asyncio.sleep(2)
 
 
+@pytest.mark.faults
 async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultReport) -> None:
     """One server is killed, and all of its clients come to the other at once"""
     cluster.settings["rates"] = CONNECT_RATE
@@ -155,7 +157,7 @@ async def test_f12_clients_that_do_not_read(cluster: Cluster, fault: FaultReport
     timing = await judge(cluster, fault, before)
     history = [record for record in cluster.history.records() if record.client != pourer.name]
     base, during = (percentile(Timing.of(history, *each).ack, 0.99) for each in (control, (began, began + took)))
-    fault.told("closed after", took, "s")
+    fault.at_most("closed after", took, 5.0, "s")
     fault.at_most("closed with another code", sum(code not in {4008, 1006} for code in codes), 0)
     fault.at_most("memory grew by", grown / MIB, DEAF + 10, "MiB")
     fault.at_most("p99 of the others", 1_000 * during, 1_000 * max(1.2 * base, base + 0.1), "ms")
