@@ -80,7 +80,7 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
             )
         rmtree(folder / "run")
         del run
-        if done % 50 == 0:
+        if done % 200 == 0:
             gc.collect()
         if violations and asked.stop:
             break
