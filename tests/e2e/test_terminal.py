@@ -216,7 +216,7 @@ def test_bots_are_made_rotated_and_ended_from_the_terminal(server: RunningServer
     assert "@roller (roller, bot)" in ana.run("whoami", bot=first)
     second = token("/bot rotate roller")
     ana.run("whoami", code=3, bot=first)
-    assert "1 rooms" in ana.run("whoami", bot=second)
+    assert ", 1 room\n" in ana.run("whoami", bot=second)
     assert "cannot connect any more" in ana.chat("/bot revoke roller")
     ana.run("whoami", code=3, bot=second)
     ana.run("whoami", bot=token("/bot rotate @roller"))
