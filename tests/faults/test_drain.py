@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from functools import partial
 
 import pytest
 
-from support.fault_world import World, assert_none
-from support.raw_socket import RawSocket, frame
+from support.fault_world import World, assert_none, greedy
 
 TOLD = 4000
 
@@ -54,16 +52,12 @@ async def test_a_server_told_to_stop_waits_for_a_commit_on_a_slow_disk(world: Wo
 async def test_a_server_told_to_stop_does_not_close_the_store_under_what_it_reads(world: World) -> None:
     await world.start(talkers=3, listeners=1)
     await world.acknowledges(100)
-    frames = [{"op": "resume", "id": str(number), "rooms": dict.fromkeys(world.rooms, 0)} for number in range(250)]
-    greedy = [await RawSocket.open(world.server.http_port, limit=2**20) for _ in range(2)]
-    for number, each in enumerate(greedy):
-        await each.authenticate(world.bot(10 + number).token)
-        await each.flush(frame(json.dumps(frames).encode()))
-    reading = [asyncio.ensure_future(each.closed(60)) for each in greedy]
+    asking = await greedy(world, 2, 250)
+    reading = [asyncio.ensure_future(each.closed(60)) for each in asking]
     await world.acknowledges(5)
     assert await world.server.terminate(5) == 0
     await asyncio.gather(*reading)
-    for each in greedy:
+    for each in asking:
         each.end()
     assert world.server.complaints() == []
     await world.server.start()

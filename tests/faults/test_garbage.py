@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from support.fault_world import Latency, World, assert_none, measure
+from support.fault_world import Latency, World, assert_none, greedy, measure
 from support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, TEXT, RawSocket, frame
 from support.server_process import TESTS, eventually_async
 
@@ -187,14 +187,10 @@ async def test_asking_for_everything_again_and_again_does_not_hold_up_the_others
     await world.until(lambda: world.history.acknowledged >= 400)
     world.apart()
     control = await measure(world, 300)
-    frames = [{"op": "resume", "id": str(number), "rooms": dict.fromkeys(world.rooms, 0)} for number in range(256)]
-    greedy = [await RawSocket.open(world.server.http_port, limit=2**20) for _ in range(3)]
-    for number, each in enumerate(greedy):
-        await each.authenticate(world.bot(10 + number).token)
-        await each.flush(frame(json.dumps(frames).encode()))
-    reading = [asyncio.ensure_future(each.closed(60)) for each in greedy]
+    asking = await greedy(world, 3, 256)
+    reading = [asyncio.ensure_future(each.closed(60)) for each in asking]
     during = await measure(world, 300)
-    for each in greedy:
+    for each in asking:
         each.end()
     await asyncio.gather(*reading)
     await world.quiet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import ssl
@@ -19,6 +20,7 @@ from support.history import History
 from support.load import LibraryReader, settle, talk
 from support.ports import free_port
 from support.raw_client import RawClient
+from support.raw_socket import RawSocket, frame
 from support.server_process import Bot, Population, ServerProcess, eventually
 
 _CORES: Final = os.sched_getaffinity(0)
@@ -205,6 +207,16 @@ class Latency:
 
     def __str__(self) -> str:
         return f"p50 {self.median * 1000:.2f} ms, p99 {self.p99 * 1000:.2f} ms"
+
+
+async def greedy(world: World, sockets: int, times: int) -> list[RawSocket]:
+    """Return connections that have just asked for everything, this many times each: the dearest frames that there are."""
+    frames = [{"op": "resume", "id": str(number), "rooms": dict.fromkeys(world.rooms, 0)} for number in range(times)]
+    found = [await RawSocket.open(world.server.http_port, limit=2**20) for _ in range(sockets)]
+    for number, each in enumerate(found):
+        await each.authenticate(world.bot(10 + number).token)
+        await each.flush(frame(json.dumps(frames).encode()))
+    return found
 
 
 async def measure(world: World, count: int) -> Latency:
