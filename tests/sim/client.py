@@ -51,7 +51,7 @@ class SimClient:
     Args:
         name: In the diary.
         account: Who it is.
-        server: Where it connects.
+        server: Says where it connects, each time.
         loop: Its own.
         diary: Where it writes.
         chance: Its own.
@@ -65,7 +65,7 @@ class SimClient:
     """
 
     def __init__(
-        self, name: str, account: Account, server: SimServer, loop: ProcessLoop, diary: Diary, chance: random.Random, traits: Traits,
+        self, name: str, account: Account, server: Callable[[], SimServer], loop: ProcessLoop, diary: Diary, chance: random.Random, traits: Traits,
         from_start: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.name = name
@@ -121,7 +121,7 @@ class SimClient:
         self._heard_at = clocks.now
         self._pinged = False
         address = f"10.1.0.{1 + sum(map(ord, self.account.name)) % 250}"
-        self.wire = self._server.dial(self._loop, address, self._receive, self._lost)
+        self.wire = self._server().dial(self._loop, address, self._receive, self._lost)
         offered = SEALED if self.traits.sealed else CLEAR
         self.wire.send(
             f"GET /gateway HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "
@@ -388,6 +388,7 @@ class SimClient:
         kind, room = frame["type"], frame.get("room") or (frame.get("summary") or {}).get("id", "")
         self.seen.told.append(Told(kind, room, self._written, self._conn))
         if kind == "room.closed":
+            self._diary.add(self.name, "signal", conn=self._conn, room=room, kind=kind)
             self.last.pop(room, None)
             self.rooms.discard(room)
         elif kind == "room.opened":

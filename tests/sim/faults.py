@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sim.client import SimClient
+from sim.server import SimServer
+from sim.shared import Shared
 
 if TYPE_CHECKING:
     from sim.scenario import Run
@@ -24,23 +27,24 @@ class Faults:
         told: What was done and when, for people.
         disk_failed: Whether the disk ever refused something: then the server may complain.
         down_until: A server that was ended is not started before.
+        bus: Whether what is between servers failed: then what ended somewhere is known later elsewhere.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._rng = run.rng
         self._loop = run.loop
-        self._server = run.server
         self._clients = run.clients
         self._timeline = run.timeline
         self._people = run.people
         self._diary = run.diary
         self._began = run.timeline.now
-        self._usual_s = run.server.commit_s
+        self._usual_s = run.servers[0].commit_s
         self.on = True
         self.told: list[str] = []
         self.disk_failed = False
-        self.down_until = 0.0
+        self.down_until: dict[SimServer, float] = {}
+        self.bus = False
 
     def plan(self, talk_s: float) -> None:
         """Draw which kinds of faults this run has, and when."""
@@ -60,6 +64,15 @@ class Faults:
             (self._jump, 0.2, 1),
             (self._membership, 0.5, 4),
         ]
+        if self._run.shared is not None:
+            kinds += [
+                (self._break_link, 0.4, 2),
+                (self._silence_link, 0.4, 2),
+                (self._lose_messages, 0.4, 2),
+                (self._delay_messages, 0.3, 2),
+                (self._end_redis, 0.3, 1),
+                (self._stand_still, 0.3, 2),
+            ]
         for fault, likely, most in kinds:
             if rng.random() < likely:
                 for _ in range(rng.randint(1, most)):
@@ -72,25 +85,33 @@ class Faults:
             self.told.append(f"{self._timeline.now - self._began:.3f} {fault.__name__[1:]}")
             fault()
 
-    def _kill(self) -> None:
+    @property
+    def _server(self) -> SimServer:
+        """Whose turn it is to have a fault."""
+        servers = self._run.servers
+        return servers[0] if len(servers) == 1 else self._rng.choice(servers)
+
+    def _kill(self, server: SimServer) -> None:
         rng = self._rng
         power = rng.random() < 0.6
-        self._server.kill(power=power, tear=power and rng.random() < 0.5, silent=rng.random() < 0.3)
-        self.down_until = self._timeline.now + rng.choice([0.0, 0.3, 2.0])
-        self._run.open_asks.clear()  # Nobody will ever know.
+        server.kill(power=power, tear=power and rng.random() < 0.5, silent=rng.random() < 0.3)
+        self.down_until[server] = self._timeline.now + rng.choice([0.0, 0.3, 2.0])
+        self._run.nobody_knows(server)
 
     def _crash(self) -> None:
-        if not self._server.loop.dead:
-            self._kill()
+        server = self._server
+        if not server.loop.dead:
+            self._kill(server)
 
     def _crash_at_a_step(self) -> None:
-        loop = self._server.loop
-        loop.ends_at = loop.steps + self._rng.randint(1, 250)
-        loop.on_end = self._kill
+        server = self._server
+        server.loop.ends_at = server.loop.steps + self._rng.randint(1, 250)
+        server.loop.on_end = partial(self._kill, server)
 
     def _restart(self) -> None:
-        if self._server.ready:
-            self._server.ask_to_stop()
+        server = self._server
+        if server.ready:
+            server.ask_to_stop()
 
     def _full_disk(self) -> None:
         self._disk("full", self._rng.uniform(0.1, 2.0))
@@ -106,12 +127,13 @@ class Faults:
         self._loop.call_later(seconds, setattr, life, how, False)  # noqa: FBT003 - `setattr` takes no names
 
     def _slow_disk(self) -> None:
-        self._server.commit_s = (0.2, 1.5)
-        self._loop.call_later(self._rng.uniform(0.5, 2.0), self._usual_disk)
+        server = self._server
+        server.commit_s = (0.2, 1.5)
+        self._loop.call_later(self._rng.uniform(0.5, 2.0), self._usual_disk, server)
 
-    def _usual_disk(self) -> None:
+    def _usual_disk(self, server: SimServer) -> None:
         if self.on:
-            self._server.commit_s = self._usual_s
+            server.commit_s = self._usual_s
 
     def _victim(self) -> SimClient:
         return self._clients[self._rng.choice(sorted(self._clients))]
@@ -142,6 +164,52 @@ class Faults:
 
     def _jump(self) -> None:
         self._server.jump(self._rng.choice([-3_600.0, -300.0, -5.0, 5.0, 300.0]))
+
+    # ── between servers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _shared(self) -> Shared:
+        assert self._run.shared is not None
+        self.bus = True
+        return self._run.shared
+
+    def _some_link(self, *, silently: bool) -> None:
+        links = list(self._shared.links)
+        if links:
+            self._rng.choice(links).lose(silently=silently)
+
+    def _break_link(self) -> None:
+        self._some_link(silently=False)
+
+    def _silence_link(self) -> None:
+        self._some_link(silently=True)
+
+    def _lose_messages(self) -> None:
+        shared = self._shared
+        shared.loses = self._rng.choice([0.05, 0.3, 1.0])
+        self._loop.call_later(self._rng.uniform(0.1, 1.0), setattr, shared, "loses", 0.0)
+
+    def _delay_messages(self) -> None:
+        shared = self._shared
+        shared.late_s = self._rng.choice([0.05, 0.5, 2.0])
+        self._loop.call_later(self._rng.uniform(0.3, 2.0), setattr, shared, "late_s", 0.0)
+
+    def _end_redis(self) -> None:
+        shared = self._shared
+        shared.down = True
+        if self._rng.random() < 0.5:
+            shared.buckets.clear()
+        for link in list(shared.links):
+            link.lose(silently=self._rng.random() < 0.5)
+        self._loop.call_later(self._rng.uniform(0.1, 2.0), setattr, shared, "down", False)  # noqa: FBT003 - as above
+
+    def _stand_still(self) -> None:
+        server = self._server
+        self.bus = True
+        loop = server.loop
+        if not loop.dead:
+            loop.freeze()
+            self._loop.call_later(self._rng.uniform(0.1, 6.0), loop.thaw)
 
     def _membership(self) -> None:
         rng = self._rng

@@ -74,6 +74,9 @@ class Timeline:
                     loop: ProcessLoop = handle._loop  # type: ignore[attr-defined]
                     if handle.cancelled() or loop.dead:
                         continue
+                    if loop.frozen is not None:
+                        loop.frozen.append(handle)
+                        continue
                     if loop is not current:
                         current = loop
                         events._set_running_loop(loop)
@@ -118,6 +121,7 @@ class ProcessLoop(_Base):  # type: ignore[misc]
         steps: How many there were.
         ends_at: `on_end` is called after this step.
         on_end: Ends the process.
+        frozen: What waits because the process stands still; None when it does not.
         problems: What nobody caught.
         work: Does what was handed to a thread, in place of calling it: it may take time, or fail.
     """
@@ -127,6 +131,7 @@ class ProcessLoop(_Base):  # type: ignore[misc]
         self.dead = False
         self.offset = 0.0
         self.steps = 0
+        self.frozen: list[asyncio.Handle] | None = None
         self.ends_at = -1
         self.on_end: Callable[[], None] = lambda: None
         self.problems: list[str] = []
@@ -238,9 +243,21 @@ class ProcessLoop(_Base):  # type: ignore[misc]
         callback, args = self._signals[number]
         self.call_soon(callback, *args)
 
+    def freeze(self) -> None:
+        """Stop the process, as SIGSTOP does: nothing of it runs, and time goes on."""
+        if self.frozen is None:
+            self.frozen = []
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        waiting, self.frozen = self.frozen or [], None
+        for handle in waiting:
+            self._timeline.soon(handle)
+
     def kill(self) -> None:
         """End the process now: nothing of it runs any more, and nothing that is cleaned up afterwards matters to anybody."""
         self.dead = True
+        self.frozen = None
         running = events._get_running_loop()
         events._set_running_loop(self)
         with warnings.catch_warnings():

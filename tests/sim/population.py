@@ -19,6 +19,7 @@ from sim.disk import Disk
 from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.server import SimServer
+from sim.shared import Shared
 from sim.story import Account
 from support.checker import read_rows
 
@@ -39,6 +40,7 @@ class Population:
         accounts: One for each device.
         tips: Room id → the newest `seq` in it.
         idle: Names of the tasks of a server that nobody is connected to, and how many of each.
+        idle_beside: The same of one that has others beside it.
     """
 
     root: Path
@@ -46,6 +48,7 @@ class Population:
     accounts: dict[str, Account]
     tips: dict[str, int]
     idle: Counter[str]
+    idle_beside: Counter[str]
 
 
 class Failed(Exception):
@@ -97,18 +100,30 @@ def populate(disk: Disk, root: Path) -> Population:
         name: ask(c.RoomCreate(name=name, kind=kind, members=[users[each] for each in members])).id
         for name, (kind, members) in described.items()
     }
-    timeline.run(lambda: False, 5.0)
-    idle = Counter(task.get_name() for task in server.loop.tasks)
-    server.ask_to_stop()
-    wait(timeline, lambda: server.ended, server)
-    if problem := server.reap():
-        raise Failed(problem)
+    idle = _idle(timeline, server)
+    shared = Shared(random.Random("population"))
+    beside = SimServer(timeline, disk, root, random.Random("population"), calm("population"), shared, data.database)
+    beside.start()
+    wait(timeline, lambda: beside.ready, beside)
+    idle_beside = _idle(timeline, beside)
+    shared.life.end(None, keep=True)
     for each in sorted(data.audit.glob("*.checkpoint.json"))[:-1]:
         each.unlink()  # Each run would check every signature.
     tips: dict[str, int] = {}
     for row in read_rows(data.database):
         tips[row.room] = max(tips.get(row.room, 0), row.seq)
-    return Population(root, rooms, accounts, tips, idle)
+    return Population(root, rooms, accounts, tips, idle, idle_beside)
+
+
+def _idle(timeline: Timeline, server: SimServer) -> Counter[str]:
+    """Return the names of the tasks of a server that nobody asks anything, and stop it."""
+    timeline.run(lambda: False, 5.0)
+    found = Counter(task.get_name() for task in server.loop.tasks)
+    server.ask_to_stop()
+    wait(timeline, lambda: server.ended, server)
+    if problem := server.reap():
+        raise Failed(problem)
+    return found
 
 
 def wait(timeline: Timeline, until: Callable[[], bool], server: SimServer) -> None:

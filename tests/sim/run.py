@@ -25,10 +25,13 @@ def main() -> int:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seeds", help="one seed, or the first and the last with - between")
-    parser.add_argument("--mutant", default="", help="break the server: a name of support.mutants.MUTANTS")
+    parser.add_argument(
+        "--mutant", default="", help="break the server: a name of support.mutants, or with --beside of support.cluster_mutants"
+    )
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--trace", action="store_true", help="print a fingerprint of each seed")
     parser.add_argument("--story", action="store_true", help="print everything that clients did and saw")
+    parser.add_argument("--beside", type=int, default=0, help="up to so many servers beside the first, on one database and Redis")
     asked = parser.parse_args()
     first, _, last = asked.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
@@ -42,7 +45,9 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     from sim import recorder, scenario, server, verdict  # noqa: PLC0415
     from sim.disk import Disk  # noqa: PLC0415
     from sim.population import populate  # noqa: PLC0415
-    from support import checker, mutants  # noqa: PLC0415
+    from support import checker  # noqa: PLC0415
+    from support.cluster_mutants import CLUSTER_MUTANTS  # noqa: PLC0415
+    from support.mutants import MUTANTS  # noqa: PLC0415
 
     began = chance.real_monotonic()
     server.replace_edges()
@@ -50,7 +55,8 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     disk = Disk()
     people = populate(disk, folder / "people")
     if asked.mutant:
-        mutants.MUTANTS[asked.mutant]()
+        breaks = {name: patch for name, (patch, _) in CLUSTER_MUTANTS.items()} if asked.beside else MUTANTS
+        breaks[asked.mutant]()
     gc.collect()
     gc.freeze()
     gc.disable()  # What is collected when must not depend on what ran before.
@@ -58,12 +64,12 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     done = 0
     for seed in seeds:
         recorder.NONCES.clear()
-        run = scenario.Run(seed, people, disk, folder / "run")
+        run = scenario.Run(seed, people, disk, folder / "run", asked.beside and 1 + seed % asked.beside)
         run.play()
         violations = verdict.judge(run)
         steps += run.timeline.steps
         messages += run.diary.acknowledged
-        starts += run.server.starts
+        starts += sum(server.starts for server in run.servers)
         done += 1
         if asked.trace:
             print(json.dumps({"seed": seed, "trace": verdict.fingerprint(run)}))

@@ -8,11 +8,13 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from securechat.domain import commands as c
 from securechat.errors import ChatError
+from securechat.server.datadir import DataDir
 from securechat.store.sqlite import SqliteDatabase
 from sim import chance
 from sim.client import SimClient
@@ -22,6 +24,7 @@ from sim.loop import Deadlock, ProcessLoop, Timeline
 from sim.network import Weather
 from sim.population import OUTSIDER, Failed, Population
 from sim.server import JOURNAL, STOP_S, SimServer, narrow
+from sim.shared import Shared
 from sim.story import Diary, Traits
 
 BEGINS_S: Final = 1_100.0
@@ -74,30 +77,43 @@ class Run:
     Args:
         seed: Says everything.
         people: The folder to begin with.
+        others: How many servers there are besides one.
         disk: Where the files are.
         folder: Where this run's are.
 
     Attributes:
+        servers: All of them; the database is in the folder of the first.
+        shared: What several have in common.
         trouble: What broke besides the history: the server does not come right, or does not end.
         faults: What goes wrong.
         acked: Operator's commands that were acknowledged: (action, subject, room).
     """
 
-    def __init__(self, seed: int, people: Population, disk: Disk, folder: Path) -> None:
+    def __init__(self, seed: int, people: Population, disk: Disk, folder: Path, others: int = 0) -> None:
         self.seed = seed
         self.people = people
         self.rng = random.Random(f"{seed} plan")
         chance.reseed(f"{seed} secrets")
         JOURNAL.lines.clear()
         narrow(random.Random(f"{seed} limits"))
-        shutil.copytree(people.root, folder)
         self.timeline = Timeline(BEGINS_S)
         rng = self.rng
         latency = rng.choice([(0.0005, 0.003), (0.002, 0.03), (0.02, 0.15)])
         window = rng.choice([65_536, 16_384, 2_048])
         weather = Weather(random.Random(f"{seed} net"), latency, window, rng.choice([65_536, 8_192]), rng.choice([0.0, 0.1, 0.5]))
-        self.server = SimServer(self.timeline, disk, folder, random.Random(f"{seed} disk"), weather)
-        self.server.commit_s = rng.choice([(0.0005, 0.003), (0.005, 0.04), (0.05, 0.3)])
+        self.shared = Shared(random.Random(f"{seed} shared")) if others else None
+        self.servers: list[SimServer] = []
+        commit_s = rng.choice([(0.0005, 0.003), (0.005, 0.04), (0.05, 0.3)])
+        for number in range(1 + others):
+            root = folder / str(number)
+            shutil.copytree(people.root, root, ignore=shutil.ignore_patterns("securechat.db*") if number else None)
+            database = DataDir(folder / "0").database if others else None
+            chance_ = random.Random(f"{seed} disk{number or ''}")
+            server = SimServer(self.timeline, disk, root, chance_, weather, self.shared, database)
+            server.commit_s = commit_s
+            self.servers.append(server)
+        if self.shared is not None:
+            self.shared.latency = rng.choice([(0.0002, 0.002), (0.001, 0.02), (0.02, 0.1)])
         self.loop = ProcessLoop(self.timeline)
         self.diary = Diary()
         self.clients: dict[str, SimClient] = {}
@@ -109,8 +125,8 @@ class Run:
         self._talking = True
         self._let_in: set[tuple[str, str]] = set()
         """(user, room): somebody asked that the user be let in; that may happen late."""
-        self.open_asks: dict[object, None] = {}
-        """Commands of the operator without an answer yet."""
+        self.open_asks: dict[object, SimServer] = {}
+        """Commands of the operator without an answer yet, and which server was asked."""
         self.faults = Faults(self)
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,22 +137,31 @@ class Run:
             self._play()
         except Deadlock as error:
             self.trouble.append(f"L: {error}")
-        self.server.kill(power=False, tear=False, silent=True)
+        for server in self.servers:
+            server.kill(power=False, tear=False, silent=True)
+        if self.shared is not None:
+            self.shared.life.end(None, keep=True)
         if self.loop.problems:
             raise Failed(f"the simulation itself: {self.loop.problems[:3]}")
 
     def _play(self) -> None:
-        self.server.start()
+        for server in self.servers:
+            server.start()
         self._people()
         talk_s = self.rng.uniform(2.0, 5.0)
         self.faults.plan(talk_s)
         self.loop.call_later(0.2, self._keep_up)
         self.timeline.run(lambda: False, talk_s)
         self._talking = self.faults.on = False
-        self.server.life.full = self.server.life.failing = False
-        self.server.commit_s = (0.0005, 0.003)
-        self.server.loop.ends_at = -1
-        self.server.weather.latency = (0.0005, 0.003)
+        for server in self.servers:
+            server.life.full = server.life.failing = False
+            server.commit_s = (0.0005, 0.003)
+            server.loop.ends_at = -1
+            server.loop.thaw()
+            server.weather.latency = (0.0005, 0.003)
+        if self.shared is not None:
+            self.shared.latency = (0.0002, 0.002)
+            self.shared.down, self.shared.loses, self.shared.late_s = False, 0.0, 0.0
         if not self._becomes(self._settled, CONVERGE_S):
             self.trouble.append(f"L: not everybody has everything within {CONVERGE_S:.0f} s: {self._why_not()}")
         for client in self.clients.values():
@@ -154,14 +179,20 @@ class Run:
             traits = Traits(rng.random() < 0.5, rng.random() < 0.35, rng.choice([0.2, 0.5, 3.0]))
             start = [corner] if account.name == OUTSIDER else [square, den] if account.name != "dan" else [square, corner]
             chance_ = random.Random(f"{self.seed} {name}")
-            client = SimClient(
-                name, account, self.server, self.loop, self.diary, chance_, traits, start if rng.random() < 0.7 else ()
-            )
+            resumes = start if rng.random() < 0.7 else ()
+            where = partial(self.any_server, chance_)
+            client = SimClient(name, account, where, self.loop, self.diary, chance_, traits, resumes)
             self.clients[name] = client
             self.loop.call_later(rng.uniform(0.05, 0.6), client.connect)
             pause = rng.choice([0.3, 0.8, 2.0]) if name != OUTSIDER else 2.0
             self.loop.call_later(rng.uniform(0.3, 1.0), self._act, client, chance_, pause)
         self.membership.left(self.people.accounts[OUTSIDER].user, den, 0.0)
+
+    def any_server(self, chance_: random.Random) -> SimServer:
+        """Return a server that takes connections, if there is one."""
+        if len(self.servers) == 1:
+            return self.servers[0]
+        return chance_.choice([server for server in self.servers if server.ready] or self.servers)
 
     # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,8 +263,9 @@ class Run:
                 self.diary.add("operator", action, room=room, user=subject)
                 done()
 
-        if self.server.ask(command, answered, self.loop):
-            self.open_asks[ask] = None
+        server = self.any_server(self.rng)
+        if server.ask(command, answered, self.loop):
+            self.open_asks[ask] = server
 
     def remove(self, user: str, room: str) -> None:
         """Have the operator remove somebody."""
@@ -280,33 +312,40 @@ class Run:
             client.traits.patience = 3.0
 
     def _keep_up(self) -> None:
-        """Start the server again when it is down, as whoever watches over it would."""
+        """Start servers again that are down, as whoever watches over them would."""
         if self._over:
             return
-        if self.server.ended and self.timeline.now >= self.faults.down_until:
-            if not self.server.loop.dead:
-                problem = self.server.reap()
-                self.open_asks.clear()
-                if problem and not self.faults.disk_failed:
-                    self.trouble.append(f"L: the server ended by itself: {problem}")
-            self.server.start()
+        for server in self.servers:
+            if server.ended and self.timeline.now >= self.faults.down_until.get(server, 0.0):
+                if not server.loop.dead:
+                    problem = server.reap()
+                    self.nobody_knows(server)
+                    if problem and not self.faults.disk_failed:
+                        self.trouble.append(f"L: the server ended by itself: {problem}")
+                server.start()
         self.loop.call_later(0.2, self._keep_up)
+
+    def nobody_knows(self, server: SimServer) -> None:
+        """Give up the operator's commands to a server that ended."""
+        for ask in [ask for ask, asked in self.open_asks.items() if asked is server]:
+            del self.open_asks[ask]
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _wanted(self) -> dict[str, dict[str, int]]:
         """Return user → room → the newest `seq` there, as it is stored."""
-        assert self.server.parts is not None
-        assert isinstance(self.server.parts.database, SqliteDatabase)
+        parts = self.servers[0].parts
+        assert parts is not None
+        assert isinstance(parts.database, SqliteDatabase)
         found: dict[str, dict[str, int]] = {}
-        for user, room, seq in self.server.parts.database.rows(
+        for user, room, seq in parts.database.rows(
             "SELECT m.user_id, m.room_id, (SELECT max(seq) FROM entries e WHERE e.room_id = m.room_id) FROM members m"
         ):
             found.setdefault(user, {})[room] = seq
         return found
 
     def _settled(self) -> bool:
-        if not self.server.at_rest or self.open_asks:
+        if not all(server.at_rest for server in self.servers) or self.open_asks:
             return False
         clients = [client for client in self.clients.values() if not client.over]
         if not all(
@@ -317,10 +356,11 @@ class Run:
         return not any(_behind(client, wanted) for client in clients)
 
     def _why_not(self) -> str:
-        if not self.server.ready:
-            return "the server is not ready"
-        if not self.server.at_rest:
-            return "the server is not at rest"
+        for number, server in enumerate(self.servers):
+            if not server.ready:
+                return f"server {number} is not ready"
+            if not server.at_rest:
+                return f"server {number} is not at rest"
         wanted = self._wanted()
         found = [f"{len(self.open_asks)} commands of the operator open"] if self.open_asks else []
         for name, client in self.clients.items():
@@ -334,12 +374,20 @@ class Run:
         self._over = True
         for client in self.clients.values():
             client.leave()
-        server, parts = self.server, self.server.parts
-        self._becomes(lambda: not self._left_behind(), 45.0)
-        if parts is None or not server.ready:
-            self.trouble.append("L: the server went away in peace")
+        self._becomes(lambda: not any(map(self._left_behind, self.servers)), 45.0)
+        if not all(server.parts is not None and server.ready for server in self.servers):
+            self.trouble.append("L: a server went away in peace")
             return
-        self.trouble += self._left_behind()
+        for server in self.servers:
+            self.trouble += self._left_behind(server)
+        for server in self.servers:
+            self._stop(server)
+        complaints = [each for each in JOURNAL.lines if SLOW not in each]
+        if complaints and not self.faults.disk_failed:
+            self.trouble.append(f"I11: the server complains: {complaints[:3]}")
+
+    def _stop(self, server: SimServer) -> None:
+        """Ask a server to stop, and look how it ends."""
         server.ask_to_stop()
         self.loop.call_later(STOP_S + 1, lambda: None)
         if not self.timeline.run(lambda: server.ended, STOP_S):
@@ -354,9 +402,6 @@ class Run:
             self.trouble.append(f"I11: the server ended with {problem}")
         if server.problems:
             self.trouble.append(f"I11: nobody caught {server.problems[:3]}")
-        complaints = [each for each in JOURNAL.lines if SLOW not in each]
-        if complaints and not self.faults.disk_failed:
-            self.trouble.append(f"I11: the server complains: {complaints[:3]}")
 
     def _becomes(self, condition: Callable[[], bool], within_s: float) -> bool:
         """Run until something is so; look every now and then."""
@@ -367,9 +412,9 @@ class Run:
             self.timeline.run(lambda: False, 0.25)
         return True
 
-    def _left_behind(self) -> list[str]:
+    def _left_behind(self, server: SimServer) -> list[str]:
         """Compare a server that nobody is connected to with one that nobody ever was connected to."""
-        parts = self.server.parts
+        parts = server.parts
         if parts is None:
             return ["there is no server"]
         hub, gateway = parts.hub, parts.gateway
@@ -380,15 +425,14 @@ class Run:
         }  # fmt: skip
         found = [f"I11: {count} {name} are left" for name, count in counts.items() if count]
         names: dict[str, int] = {}
-        for task in self.server.loop.tasks:
+        idle = self.people.idle if self.shared is None else self.people.idle_beside
+        for task in server.loop.tasks:
             name = task.get_name()
-            names[name if name in self.people.idle else "another"] = (
-                names.get(name if name in self.people.idle else "another", 0) + 1
-            )
+            names[name if name in idle else "another"] = names.get(name if name in idle else "another", 0) + 1
         found += [
-            f"I11: {count} tasks '{name}' instead of {self.people.idle.get(name, 0)}"
+            f"I11: {count} tasks '{name}' instead of {idle.get(name, 0)}"
             for name, count in sorted(names.items())
-            if count > self.people.idle.get(name, 0)
+            if count > idle.get(name, 0)
         ]
         return found
 

@@ -21,10 +21,12 @@ from typing import Any, Final
 import apsw
 
 from securechat.auth.passwords import Passwords
+from securechat.bus import redis as redis_module
 from securechat.crypto.identity import IdentityKey
 from securechat.domain.accounts import OPERATOR
 from securechat.domain.commands import Command
 from securechat.domain.limits import LIMITS
+from securechat.domain.ports import LogStore
 from securechat.errors import ChatError
 from securechat.gateway import conversation as conversation_module
 from securechat.gateway import message_queue
@@ -40,11 +42,14 @@ from securechat.services import history as history_module
 from securechat.services import room_log as room_log_module
 from securechat.store import opening as opening_module
 from securechat.store import sqlite as sqlite_module
+from securechat.store.database import Database
 from securechat.store.disk_thread import DiskThread
 from securechat.store.sqlite import SqliteDatabase
 from sim.disk import NAME, Disk, Life
 from sim.loop import ProcessLoop, Stall, Timeline
 from sim.network import REFUSED, Weather, Wire
+from sim.shared import Shared, SimLinks, SimLocks
+from sim.shared import replace_edges as replace_shared_edges
 
 SETTINGS: Final[dict[str, Any]] = {
     "rates": {name: {"burst": 1_000_000, "per_s": 1_000_000} for name in DEFAULT_RATES},
@@ -55,6 +60,12 @@ SETTINGS: Final[dict[str, Any]] = {
     "session_layer": "preferred",
 }
 HOST: Final = "chat.example.org"
+BESIDE: Final[dict[str, Any]] = {
+    "database_url": "postgresql://chat@database.example.org/chat",
+    "redis_url": "redis://redis.example.org:6379",
+    "bus_key": "0123456789abcdef0123456789abcdef",
+}
+"""What a server is told that has others beside it."""
 STOP_S: Final = 10.0
 """A server that is asked to stop has ended after this time."""
 
@@ -125,6 +136,23 @@ async def _build(*args: Any) -> Parts:
 _real_build: Final = wiring.build
 
 
+async def _open_database(_url: str, path: Path, **how: Any) -> Database:
+    return await opening_module.open_database("", _owner().database or path, **how)
+
+
+def _open_log(*parts: Any) -> LogStore:
+    shared, found = _owner().shared, opening_module.open_log(*parts)
+    return found if shared is None else shared.adopt(found)
+
+
+async def _locks(_settings: object) -> SimLocks | None:
+    if _owner().shared is None:
+        return None
+    locks = SimLocks()
+    await locks.enter()
+    return locks
+
+
 def _submit(thread: DiskThread, work: Callable[[], None]) -> asyncio.Future[BaseException | None]:
     """Have a simulated thread do it; what it raises is its result."""
 
@@ -162,9 +190,14 @@ def replace_edges() -> None:
         (server_module, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None, set_threshold=lambda *_counts: None)),
         (server_module, "resource", SimpleNamespace(setrlimit=lambda *_limits: None, RLIMIT_CORE=0)),
         (server_module, "build", _build),
+        (wiring, "open_database", _open_database),
+        (wiring, "open_log", _open_log),
+        (wiring, "_locks", _locks),
+        (redis_module, "Links", SimLinks),
     ]
     for owner, name, value in changes:
         setattr(owner, name, value)
+    replace_shared_edges()
     Passwords.__init__.__kwdefaults__ = {"time_cost": 1, "memory_kib": 8}
 
 
@@ -196,6 +229,8 @@ class SimServer:
         root: Its data folder.
         chance: For how long threads take.
         weather: Its network.
+        shared: What it has in common with others; None for one that has no others.
+        database: The file of the database, when it is not in the data folder.
 
     Attributes:
         door: What takes connections now, if anything.
@@ -205,8 +240,13 @@ class SimServer:
         problems: What nobody caught, of all lives.
     """
 
-    def __init__(self, timeline: Timeline, disk: Disk, root: Path, chance: random.Random, weather: Weather) -> None:
+    def __init__(
+        self, timeline: Timeline, disk: Disk, root: Path, chance: random.Random, weather: Weather,
+        shared: Shared | None = None, database: Path | None = None,
+    ) -> None:  # fmt: skip
         self._timeline = timeline
+        self.shared = shared
+        self.database = database
         self._disk = disk
         self.root = root
         self._chance = chance
@@ -229,13 +269,14 @@ class SimServer:
     def start(self) -> None:
         """Start it."""
         self.starts += 1
-        self.life = self._disk.life = Life()
+        self.life = self._disk.life = Life() if self.shared is None else self.shared.life
         self.loop = ServerLoop(self._timeline)
         self.loop.owner = self
         self.loop.offset = self.offset
         self.loop.takes = self._takes
         self.loop.problems = self.problems
-        config = ConfigManager(None, {"data_dir": str(self.root), **SETTINGS}, {})
+        beside = {} if self.shared is None else BESIDE
+        config = ConfigManager(None, {"data_dir": str(self.root), **SETTINGS, **beside}, {})
         self._task = self.loop.create_task(Server(config, lambda _lines: None).run(), name="server")
 
     @property
@@ -290,7 +331,8 @@ class SimServer:
     def _over(self, *, tear: random.Random | None, keep: bool) -> None:
         if self.loop.dead:
             return
-        self.life.end(tear, keep=keep)
+        if self.shared is None:
+            self.life.end(tear, keep=keep)
         loop = self.loop
         loop.kill()
         for task in [each for each in conversation_module._tasks if each.get_loop() is loop]:
@@ -301,6 +343,8 @@ class SimServer:
                 with suppress(apsw.Error):
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                     connection.close(force=True)
+        if self.shared is not None:
+            self.shared.ended(loop)
         self.door = self.parts = None
         (self.root / "lock").unlink(missing_ok=True)
 

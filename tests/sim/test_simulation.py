@@ -40,6 +40,15 @@ MUTANTS: Final = {
 """What breaks, and the invariants of which one has to say so."""
 MUTANT_SEEDS: Final = 250
 """Within so many seeds each of them is noticed."""
+BESIDE: Final = ("--beside", "2")
+"""One or two servers more, on the same database, and a Redis between them."""
+MUTANTS_BESIDE: Final = {
+    "believe_the_bus": ("I3", "L"),
+    "keep_sessions": ("I7",),
+    "tell_everybody": ("I6",),
+    "skip_audit": ("I12",),
+}
+"""The same among several: of `support.cluster_mutants`."""
 
 Lines = list[dict[str, Any]]
 
@@ -57,29 +66,31 @@ def run(*arguments: str, hash_seed: int = 0) -> Lines:
 
 @pytest.mark.alone
 @pytest.mark.timeout(max(300, SEEDS // 5))
-def test_every_seed_keeps_every_promise() -> None:
-    share = -(-SEEDS // PROCESSES)
-    ranges = [f"{first}-{min(first + share, FIRST + SEEDS) - 1}" for first in range(FIRST, FIRST + SEEDS, share)]
+@pytest.mark.parametrize(("seeds", "beside"), [(SEEDS, ()), (SEEDS // 5, BESIDE)], ids=["one server", "several servers"])
+def test_every_seed_keeps_every_promise(seeds: int, beside: tuple[str, ...]) -> None:
+    share = -(-seeds // PROCESSES)
+    ranges = [f"{first}-{min(first + share, FIRST + seeds) - 1}" for first in range(FIRST, FIRST + seeds, share)]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        found = list(pool.map(run, ranges))
+        found = list(pool.map(lambda some: run(some, *beside), ranges))
     failed = [line for lines in found for line in lines[:-1]]
     sums = {name: round(sum(lines[-1][name] for lines in found), 1) for name in found[0][-1]}
     print(f"{sums}, the longer process {max(lines[-1]['took_s'] for lines in found)} s")
     told = "\n\n".join(
         f"seed {each['seed']}: {each['what']}\n  faults: {', '.join(each['faults'])}\n  replay it:"
-        f" .venv/bin/python {RUN.relative_to(RUN.parents[2])} {each['seed']} --story"
+        f" .venv/bin/python {RUN.relative_to(RUN.parents[2])} {each['seed']} {' '.join([*beside, '--story'])}"
         for each in failed[:5]
     )
-    assert not failed, f"{len(failed)} of {SEEDS} seeds failed\n\n{told}"
-    assert sums["seeds"] == SEEDS
-    assert sums["starts"] > 1.3 * SEEDS, "servers hardly ever ended: the faults are not there"
-    assert sums["messages"] > 10 * SEEDS, "hardly anybody talked"
+    assert not failed, f"{len(failed)} of {seeds} seeds failed\n\n{told}"
+    assert sums["seeds"] == seeds
+    assert sums["starts"] > (3.1 if beside else 1.3) * seeds, "servers hardly ever ended: the faults are not there"
+    assert sums["messages"] > 10 * seeds, "hardly anybody talked"
 
 
 @pytest.mark.alone
-def test_a_seed_is_the_same_story_whatever_ran_before_it_and_however_strings_are_hashed() -> None:
+@pytest.mark.parametrize("beside", [(), BESIDE], ids=["one server", "several servers"])
+def test_a_seed_is_the_same_story_whatever_ran_before_it_and_however_strings_are_hashed(beside: tuple[str, ...]) -> None:
     with ThreadPoolExecutor(PROCESSES) as pool:
-        one, other = pool.map(lambda how: run(how[0], "--trace", hash_seed=how[1]), [("0-29", 1), ("10-29", 2)])
+        one, other = pool.map(lambda how: run(how[0], "--trace", *beside, hash_seed=how[1]), [("0-29", 1), ("10-29", 2)])
     traces = {line["seed"]: line["trace"] for line in one[:-1] if "trace" in line}
     again = {line["seed"]: line["trace"] for line in other[:-1] if "trace" in line}
     assert set(again) == set(range(10, 30))
@@ -88,21 +99,34 @@ def test_a_seed_is_the_same_story_whatever_ran_before_it_and_however_strings_are
 
 
 @pytest.fixture(scope="module")
-def noticed() -> Iterator[dict[str, Future[Lines]]]:
+def noticed() -> Iterator[dict[tuple[str, tuple[str, ...]], Future[Lines]]]:
     """Each mutant, with its seeds until one fails; two at a time."""
     with ThreadPoolExecutor(PROCESSES) as pool:
-        yield {name: pool.submit(run, f"0-{MUTANT_SEEDS - 1}", "--stop", "--mutant", name) for name in MUTANTS}
+        yield {
+            (name, beside): pool.submit(run, f"0-{MUTANT_SEEDS - 1}", "--stop", "--mutant", name, *beside)
+            for name, _, beside in _MUTANTS
+        }
+
+
+_MUTANTS: Final = [
+    *((name, promises, ()) for name, promises in MUTANTS.items()),
+    *((name, promises, BESIDE) for name, promises in MUTANTS_BESIDE.items()),
+]
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("mutant", list(MUTANTS))
-def test_a_server_broken_on_purpose_is_noticed_in_few_seeds(noticed: dict[str, Future[Lines]], mutant: str) -> None:
-    *failed, summary = noticed[mutant].result(100)
+@pytest.mark.parametrize(
+    ("mutant", "promises", "beside"), _MUTANTS, ids=[f"{name}{' of several' * bool(beside)}" for name, _, beside in _MUTANTS]
+)
+def test_a_server_broken_on_purpose_is_noticed_in_few_seeds(
+    noticed: dict[tuple[str, tuple[str, ...]], Future[Lines]], mutant: str, promises: tuple[str, ...], beside: tuple[str, ...]
+) -> None:
+    *failed, summary = noticed[mutant, beside].result(100)
     assert failed, f"{summary['seeds']} seeds, and nobody noticed"
     what = failed[-1]["what"]
     print(f"{mutant}: seed {failed[-1]['seed']}, {summary['took_s']} s, {what.splitlines()[0]}")
     told = {each.split(" x ")[0] for each in what.splitlines()[0].split(", ")}
-    assert told & {*MUTANTS[mutant]}, what
+    assert told & {*promises}, what
 
 
 FORBIDDEN: Final = {"now", "utcnow", "today", "uuid1", "uuid4", "getrandom", "Thread"}

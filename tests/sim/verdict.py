@@ -24,7 +24,7 @@ LATE_S: Final = 1.0
 def judge(run: Run) -> list[Violation]:
     """Return every promise that was broken."""
     found = [Violation(*text.split(": ", 1)) if ": " in text else Violation("L", text) for text in run.trouble]
-    rows = checker.read_rows(run.server.root / "securechat.db")
+    rows = checker.read_rows(DataDir(run.servers[0].root).database)
     found += checker.check(run.diary.records, rows)
     found += _outsiders(run)
     found += _signed_out(run)
@@ -85,7 +85,7 @@ def _signed_out(run: Run) -> list[Violation]:
 
 def _audit(run: Run, rows: list[checker.Row]) -> list[Violation]:
     """I12: the chain is whole, and whatever was acknowledged is in it."""
-    data = DataDir(run.server.root)
+    data = DataDir(run.servers[0].root)
     report = verify_folder(data)
     found = [Violation("I12", f"{each.kind}: {each.text}") for each in report.findings if each.kind != "clock"]
     recorded = Counter((each.action, each.subject, each.room) for each in read_chain(data.database) if each.result == "done")

@@ -199,6 +199,8 @@ class _Stream:
     """What `ready` said: the client was a member at that point."""
     skipped: set[int] = field(default_factory=set)
     """What was left out so far."""
+    begins: int | None = None
+    """`last` at the beginning."""
     repeats: int | None = None
     """The newest one that came again. A batch that was just being committed when the client caught up is told once more: one
     stretch, at the beginning. Anything further is wrong."""
@@ -217,12 +219,18 @@ def _on_the_wire(world: _World) -> None:
             raw.add(record.client)
             for room, tip in record.tips.items():
                 start = None if room in record.cut else record.after.get(room, tip)
-                streams[record.client, record.conn, room] = _Stream(start, tip)
+                streams[record.client, record.conn, room] = _Stream(start, tip, begins=start)
                 begins = tip if start is None else start
                 if base.setdefault((record.client, room), begins) is None or room not in record.after:
                     base[record.client, room] = begins  # It did not hold this room: what was before is not pushed.
             for room in world.last.keys() - record.tips.keys():
                 base[record.client, room] = None  # Not a member, whatever was before: it begins anew with the next entry.
+            continue
+        if record.op == "signal" and record.kind == "room.closed":
+            untouched = streams.get((record.client, record.conn, record.room))
+            if untouched is not None and untouched.last == untouched.begins:  # Out again since the snapshot that `ready` told of.
+                del streams[record.client, record.conn, record.room]
+                base[record.client, record.room] = None
             continue
         if record.op != "event":
             continue
@@ -239,6 +247,9 @@ def _on_the_wire(world: _World) -> None:
             base[record.client, record.room] = max((first - 1 for first, _ in spans if first <= record.seq), default=0)
         if stream.last is None or record.seq == stream.last + 1:
             stream.last = record.seq
+        elif record.seq > stream.last + 1 and stream.last < stream.tip and record.kind in GONE and record.member == me:
+            # Who is removed while older pages are read to them gets no more of those.
+            held[record.client, record.room].update(range(stream.last + 1, record.seq))
         elif record.seq > stream.last + 1:
             world.blame("I5", f"{where}: a gap, {record.seq} after {stream.last}")
             stream.skipped.update(range(stream.last + 1, record.seq))

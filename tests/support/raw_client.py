@@ -426,7 +426,7 @@ class RawClient:
             self.signals.append((frame["type"], room))
             self.presence |= frame.get("presence") or {}
             if room:
-                self._history.add(self.name, "signal", room=room, kind=frame["type"])
+                self._history.add(self.name, "signal", conn=self._conn, room=room, kind=frame["type"])
             if frame["type"] == "room.closed":
                 self.last.pop(frame["room"], None)
                 self.rooms.discard(frame["room"])

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
+from securechat.bus import memberships as memberships_module
 from securechat.bus.sequencer import Sequencer
 from securechat.domain.commands import RoomSummary
 from securechat.domain.entries import Entry, EntryType, Page
@@ -60,9 +61,10 @@ class Log:
             await asyncio.sleep(0)
         return found
 
-    async def page(self, room_id: str, *, after: int, limit: int) -> Page:
+    async def page(self, room_id: str, *, after: int | None = None, limit: int) -> Page:
         entries = self.rooms[room_id]
-        return await self._answer("page", Page(room=room_id, entries=entries[after : after + limit], last_seq=len(entries)))
+        found = entries[-limit:] if after is None else entries[after : after + limit]
+        return await self._answer("page", Page(room=room_id, entries=found, last_seq=len(entries)))
 
     def lane(self, _room_id: str, /) -> int:
         return 0
@@ -94,6 +96,7 @@ class Listener:
         self.principal = principal(user.removeprefix("usr_"))
         self.at: dict[str, int] = {}
         """By room that it hears: the newest seq that it knows."""
+        self.heard: list[tuple[str, int]] = []
 
     def start(self, room: str, seq: int) -> None:
         self.at[room] = seq
@@ -115,6 +118,7 @@ class Listener:
             known = entry.seq - 1  # The first one after it was opened.
         assert entry.seq == known + 1, f"{self.user} knows {known} of {entry.room} and gets {entry.seq}"
         assert self._may(entry), f"{self.user} gets {entry}"
+        self.heard.append((entry.room, entry.seq))
         self.at[entry.room] = entry.seq
 
     def _may(self, entry: Entry) -> bool:
@@ -172,8 +176,7 @@ class Server:
 
     def is_complete(self) -> bool:
         return all(
-            {room: len(self.log.rooms[room]) for room in ROOMS if each.user in self.log.members[room]}
-            == {room: seq if seq != -1 else len(self.log.rooms[room]) for room, seq in each.at.items()}
+            {room: len(self.log.rooms[room]) for room in ROOMS if each.user in self.log.members[room]} == each.at
             for each in self.listeners
         )
 
@@ -334,7 +337,7 @@ async def test_a_join_that_comes_after_a_snapshot_told_of_it_is_known_to_who_is_
         server.sequencer.deliver([late])
         server.hub.attach(connection, "usr_ana", {})  # Her snapshot is older than the join.
         server.listeners.append(ana)
-        await until(lambda: ana.at == {"rm_0": -1}, server)
+        await until(lambda: ana.at == {"rm_0": 2}, server)
 
 
 async def test_a_join_that_waits_for_what_comes_before_it_is_not_forgotten_with_a_room_that_nobody_hears() -> None:
@@ -385,12 +388,29 @@ async def test_a_join_and_a_removal_that_got_lost_are_found_when_a_loss_is_suspe
     log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
     async with servers(log, 1) as (server,):
         ana, bob = await server.connect("usr_ana"), await server.connect("usr_bob")
+        log.append("rm_1")
         log.append("rm_1", EntryType.MEMBER_JOINED, "usr_bob")  # A room that nobody here hears.
+        log.append("rm_1")
         log.append("rm_0", EntryType.MEMBER_REMOVED, "usr_ana")
         server.sequencer.suspect()
-        await until(lambda: bob.at == {"rm_1": -1} and ana.at == {}, server)
+        await until(lambda: bob.at == {"rm_1": 3} and ana.at == {}, server)
+        assert bob.heard == [("rm_1", 2), ("rm_1", 3)], "from the join on"
         server.sequencer.deliver([log.append("rm_1")])
-        assert bob.at == {"rm_1": 2}
+        assert bob.at == {"rm_1": 4}
+
+
+async def test_a_join_that_lies_too_far_back_opens_the_room_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    async with servers(log, 1) as (server,):
+        bob = await server.connect("usr_bob")
+        log.append("rm_1", EntryType.MEMBER_JOINED, "usr_bob")
+        monkeypatch.setattr(memberships_module, "PAGE", 3)
+        for _ in range(3):
+            log.append("rm_1")
+        server.sequencer.suspect()
+        await until(lambda: bob.at == {"rm_1": -1}, server)
+        server.sequencer.deliver([log.append("rm_1")])
+        assert bob.heard == [("rm_1", 5)]
 
 
 async def test_who_wants_to_be_sure_waits_until_everything_is_set_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,8 +447,11 @@ async def test_a_membership_is_not_set_right_by_what_is_older_than_the_room(monk
             asked.append(room_id)
             return summary
 
+        async def no_gap_is_closed(_room_id: str) -> None:
+            """Not meanwhile."""
+
         monkeypatch.setattr(log, "head", head)
-        monkeypatch.setattr(log, "page", None)  # No gap is closed meanwhile.
+        monkeypatch.setattr(server.sequencer, "_heal", no_gap_is_closed)
         server.sequencer.memberships._doubts.add(("usr_bob", "rm_0"))
         server.sequencer.suspect()
         await until(lambda: len(asked) > 1, server)

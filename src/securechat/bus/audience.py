@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from securechat.bus.local import Receiver
 from securechat.domain.commands import RoomSummary
+from securechat.domain.entries import Entry
 
 
 class Audience(Receiver, Protocol):
@@ -30,8 +32,8 @@ class Audience(Receiver, Protocol):
     def rooms_of(self, user_id: str) -> tuple[set[str], set[str]]:
         """Return (rooms that all connections of a user hear, rooms that one of them hears)."""
 
-    def admit(self, user_id: str, summary: RoomSummary) -> None:
-        """Let a user hear a room from `summary.last_seq` on."""
+    def admit(self, user_id: str, summary: RoomSummary, entries: Sequence[Entry]) -> None:
+        """Let a user hear a room from `summary.last_seq` on, and send them these entries, which end there."""
 
     def expel(self, user_id: str, room_id: str) -> None:
         """Let a user not hear a room any more."""

@@ -15,6 +15,8 @@ from securechat.domain.ports import LogStore
 
 CHUNK: Final = 500
 """Rooms or users that are asked for at once."""
+PAGE: Final = 200
+"""Newest entries of a room among which a join is looked for that did not come."""
 
 
 class Memberships:
@@ -82,17 +84,26 @@ class Memberships:
         if summary is None or not self._audience.is_online(user_id):
             return True
         member = summary.role is not None
+        page = await self._store.page(room_id, limit=PAGE) if member else None
         every, some = self._audience.rooms_of(user_id)
         if (room_id in every) if member else (room_id not in some):
             return True
-        if not self._reached(room_id, summary.last_seq):
+        if (page is not None and page.last_seq != summary.last_seq) or not self._reached(room_id, summary.last_seq):
             return False
         self.corrected += 1
-        if member:
-            self._audience.admit(user_id, summary)
+        if page is not None:
+            self._audience.admit(user_id, summary, _since_join(user_id, page.entries))
         else:
             self._audience.expel(user_id, room_id)
         return True
+
+
+def _since_join(user_id: str, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries from a user's last join on; nothing if it is not among them: then they read the room as a new one."""
+    for index in range(len(entries) - 1, -1, -1):
+        if entries[index].type is EntryType.MEMBER_JOINED and entries[index].member == user_id:
+            return list(entries[index:])
+    return []
 
 
 def chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:

@@ -248,7 +248,7 @@ class RedisBus:
             self._peers[sender] = peer
             log.info("another server is there", extra={"servers": len(self._peers) + 1})
             self._ask()
-        if last is not None and envelope.number > last + 1:
+        if envelope.number > (last or 0) + 1:  # Who is heard for the first time may have spoken before, while we were here.
             peer.roster = None
             self._lost()
         peer.numbers[channel] = envelope.number
@@ -334,8 +334,8 @@ class RedisBus:
     async def run(self) -> None:
         """Be connected, and show that we live, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.links.run())
-            group.create_task(self._beat())
+            group.create_task(self.links.run(), name="bus links")
+            group.create_task(self._beat(), name="bus beat")
 
     async def _beat(self) -> None:
         while True:

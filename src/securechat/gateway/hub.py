@@ -363,12 +363,20 @@ class Hub:
         every = {room_id for room_id in some if all(each in self._rooms[room_id] for each in connections)}
         return every, some
 
-    def admit(self, user_id: str, summary: RoomSummary) -> None:
-        """Let a user hear a room from `summary.last_seq` on: they joined, and the entry that said so did not come here."""
+    def admit(self, user_id: str, summary: RoomSummary, entries: Sequence[Entry] = ()) -> None:
+        """Let a user hear a room from `summary.last_seq` on: they joined, and the entry that said so did not come here.
+
+        Args:
+            user_id: Who.
+            summary: The room as it is.
+            entries: What they missed of it since they joined, up to `summary.last_seq`.
+        """
         room_id, inside = summary.id, self._rooms.get(summary.id, {})
-        block = Block([SignalFrame(type="room.opened", summary=summary)])
+        opened = Block([SignalFrame(type="room.opened", summary=summary)])
+        blocks = [opened, *map(Block, pieces(list(entries)))] if entries else [opened]
         for connection in [each for each in self._users.get(user_id, ()) if each not in inside]:
-            connection.push(block)
+            for block in blocks:
+                connection.push(block)
             if connection in self._users.get(user_id, {}):  # One that was too slow has left by now.
                 self._enter(connection, room_id, summary.last_seq, Arrival())
                 if room_id not in self._rooms_of[user_id]:
