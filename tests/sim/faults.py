@@ -27,7 +27,6 @@ class Faults:
         told: What was done and when, for people.
         disk_failed: Whether the disk ever refused something: then the server may complain.
         down_until: A server that was ended is not started before.
-        bus: Whether what is between servers failed: then what ended somewhere is known later elsewhere.
     """
 
     def __init__(self, run: Run) -> None:
@@ -44,7 +43,6 @@ class Faults:
         self.told: list[str] = []
         self.disk_failed = False
         self.down_until: dict[SimServer, float] = {}
-        self.bus = False
 
     def plan(self, talk_s: float) -> None:
         """Draw which kinds of faults this run has, and when."""
@@ -170,7 +168,6 @@ class Faults:
     @property
     def _shared(self) -> Shared:
         assert self._run.shared is not None
-        self.bus = True
         return self._run.shared
 
     def _some_link(self, *, silently: bool) -> None:
@@ -205,7 +202,6 @@ class Faults:
 
     def _stand_still(self) -> None:
         server = self._server
-        self.bus = True
         loop = server.loop
         if not loop.dead:
             loop.freeze()

@@ -263,12 +263,15 @@ class SimServer:
         self.wires: dict[Wire, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._numbers = 0
+        self._is_asked_to_stop = False
+        """It may go on for a while: who is still starting stops after that."""
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
         """Start it."""
         self.starts += 1
+        self._is_asked_to_stop = False
         self.life = self._disk.life = Life() if self.shared is None else self.shared.life
         self.loop = ServerLoop(self._timeline)
         self.loop.owner = self
@@ -287,7 +290,7 @@ class SimServer:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is on its way to or from it, and it is done with everything that came."""
-        if not self.ready or self.parts is None or any(wire.busy for wire in self.wires):
+        if self._is_asked_to_stop or not self.ready or self.parts is None or any(wire.busy for wire in self.wires):
             return False
         return all(lane.running is None for lane in self.parts.room_log._lanes.values()) and not self.parts.dispatcher._tasks
 
@@ -304,6 +307,7 @@ class SimServer:
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
         if not self.ended:
+            self._is_asked_to_stop = True
             self.loop.signal(signal.SIGTERM)
 
     def reap(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from securechat.bus.publisher import Traffic
 from securechat.domain.ports import LogStore
+from securechat.errors import Unavailable
 from securechat.store.log import SqliteLog
 from securechat.store.sqlite import SqliteDatabase, SqliteTransaction
 from sim.chance import clocks
@@ -332,6 +333,9 @@ async def _late(ask: Callable[..., Any], *values: Any, **named: Any) -> Any:
     if shared is None:
         return await ask(*values, **named)
     await shared.delay()
+    database = values[0] if isinstance(values[0], SqliteDatabase) else values[0]._sqlite
+    if database._closed:
+        raise Unavailable("The server stops.", retry_after_ms=1_000)
     found = await ask(*values, **named)
     await shared.delay()
     return found

@@ -113,6 +113,10 @@ class _World:
     def may_see(self, room: str, user: str, seq: int) -> bool:
         return any(first <= seq <= end for first, end in self.intervals.get((room, user), ()))
 
+    def leaves_after(self, room: str, user: str, seq: int) -> bool:
+        """Return whether a user who is in a room at a `seq` is out of it at some later one."""
+        return any(first <= seq <= end < FOREVER for first, end in self.intervals.get((room, user), ()))
+
 
 def check(history: Sequence[Record], rows: Sequence[Row]) -> list[Violation]:
     """Return every violation, or an empty list."""
@@ -247,9 +251,10 @@ def _on_the_wire(world: _World) -> None:
             base[record.client, record.room] = max((first - 1 for first, _ in spans if first <= record.seq), default=0)
         if stream.last is None or record.seq == stream.last + 1:
             stream.last = record.seq
-        elif record.seq > stream.last + 1 and stream.last < stream.tip and record.kind in GONE and record.member == me:
-            # Who is removed while older pages are read to them gets no more of those.
+        elif record.seq > stream.last + 1 and stream.last < stream.tip and world.leaves_after(record.room, me, stream.tip):
+            # Who is removed while older pages are read to them gets no more of those: they would show what was edited since.
             held[record.client, record.room].update(range(stream.last + 1, record.seq))
+            stream.last = record.seq
         elif record.seq > stream.last + 1:
             world.blame("I5", f"{where}: a gap, {record.seq} after {stream.last}")
             stream.skipped.update(range(stream.last + 1, record.seq))

@@ -35,3 +35,9 @@ async def test_every_page_bears_the_servers_name_and_no_markup_of_it(tmp_path: P
     assert etag != before.headers["etag"]
     assert (await files.respond(request("", etag))).status_code == 304
     assert (await files.respond(request("", before.headers["etag"]))).status_code == 200
+
+
+async def test_metrics_are_not_a_page_and_whoever_looks_for_them_is_told_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(INDEX)
+    answer = await StaticFiles(tmp_path).respond(request("metrics"))
+    assert (answer.status_code, b"admin_listen" in bytes(answer.body)) == (404, True)

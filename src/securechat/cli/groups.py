@@ -183,7 +183,7 @@ def bot_create(username: Username, *, room: Rooms = "", name: Name = "", data: D
 
 @bot.command("rotate")
 def bot_rotate(username: Username, *, data: Data = None, json: Json = False) -> None:
-    """Give a bot a new token; the old one ends."""
+    """Give a bot a new token; the old one ends. A bot that was revoked can connect with it again."""
     admin.bot_rotate(data, username, as_json=json)
 
 

@@ -23,6 +23,8 @@ CSP: Final = (
     " frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _PAGE: Final = "index.html"
+_ELSEWHERE: Final = {"metrics": "Metrics are on the admin socket, and where `admin_listen` says."}
+"""What people look for at the public door, and is not there."""
 _NAME: Final = "SecureChat"
 _NAMED: Final = ((b"<title>", b"</title>"), (b'<meta name="application-name" content="', b'"'))
 """Where the page says what the server is called: what stands before and after the name."""
@@ -76,12 +78,13 @@ class StaticFiles:
         """Answer with a file; unknown paths without a dot are the client's own pages."""
         name = request.path_params.get("path", "")
         file = self._files.get(name)
-        if file is None and ("." not in name.rpartition("/")[2]):
+        if file is None and "." not in name.rpartition("/")[2] and name not in _ELSEWHERE:
             file = self._files.get(_PAGE)
         if file is not None and file is self._files.get(_PAGE):
             file = self._page(file)
         if file is None:
             text = "Not found." if self.built else "The web client is not built: run `make web`."
+            text = _ELSEWHERE.get(name, text)
             return Response(text + "\n", status_code=404, media_type="text/plain")
         headers = {
             "Cache-Control": file.cache, "ETag": file.etag, "Vary": "Accept-Encoding", "Content-Security-Policy": CSP,

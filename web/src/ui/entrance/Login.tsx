@@ -88,7 +88,10 @@ export function Login({ wasIn }: { wasIn: boolean }) {
         {byPasskey}
       </form>
       <Providers verb="Sign in with" />
-      <p class="aside">No account yet? Ask somebody on this server for an invitation link.</p>
+      <p class="aside">
+        No account yet? Ask somebody on this server for an invitation link. Forgot your password? Whoever runs it can
+        give you a link to set a new one.
+      </p>
       {app.isUnnamed && (
         <p class="aside">Is this server yours, and new? Open the setup link that it printed when it started.</p>
       )}

@@ -55,6 +55,7 @@ export function Shell() {
   useEffect(() => {
     const check = () => {
       if (document.visibilityState === "visible") chat.check();
+      else chat.drafts.flush(); // The last moment that a phone tells of.
     };
     const leave = () => chat.drafts.flush();
     document.addEventListener("visibilitychange", check);
