@@ -93,6 +93,8 @@ class Cluster:
         self.database = postgres.new_database()
         self.balanced: Way
         self.store_host = "127.0.0.1"
+        self.source: Path | None = None
+        """Code that the servers begin with, if not ours."""
         self._count = servers
         self._proxies = ProxyProcess()
 
@@ -123,6 +125,7 @@ class Cluster:
             if number:
                 shutil.copytree(self.servers[0].process.root / "keys", root / "keys")
             process = ServerProcess(root, free_port(), port, self.folder / f"server{number}.log", settings, [*prefix, *MEMORY])
+            process.source = self.source
             self.servers.append(Server(process, front, database, bus))
             await process.start(*faults)
         self.balanced = await self._proxies.open("balanced", [each.process.http_port for each in self.servers])

@@ -118,6 +118,9 @@ class ServerProcess:
         output: File for everything it says.
         settings: Besides `CONFIG`.
         prefix: What the command line begins with, such as `prlimit --nofile=256`; it has to become the server itself.
+
+    Attributes:
+        source: Where other code than ours is, such as that of an older release; it takes no faults.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._config = root.parent / f"{root.name}.json"
         self.prefix = list(prefix)
+        self.source: Path | None = None
         self.configure(settings or {})
 
     @property
@@ -181,9 +185,11 @@ class ServerProcess:
     def launch(self, *faults: str) -> None:
         """Start it with these faults; it may end before it listens."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SECURECHAT_")}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
+        path = [os.environ.get("PYTHONPATH"), str(TESTS)] if self.source is None else [str(self.source)]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        module = "support.server_main" if self.source is None else "securechat"
         command = [
-            *self.prefix, sys.executable, "-m", "support.server_main", *faults, "serve", "--config", str(self._config), "--data", str(self.root),
+            *self.prefix, sys.executable, "-m", module, *faults, "serve", "--config", str(self._config), "--data", str(self.root),
             "--port", str(self.port), "--http-port", str(self.http_port),
         ]  # fmt: skip
         with self.output.open("ab") as output:

@@ -7,6 +7,8 @@ import json
 import shutil
 import signal
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +16,14 @@ from typing import Final
 
 import pytest
 
+from securechat.store.migrate import HEAD
 from support.certificates import Files
 from support.clocks import move
 from support.cluster_load import FULL
 from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
 from support.cluster_world import Cluster, Server
 from support.fault_report import FaultReport, percentile
+from support.older import Older, before_the_newest_migration
 from support.raw_client import RawClient, Refused
 from support.server_process import FREE
 from support.small_disk import resolver, with_resolver
@@ -98,10 +102,7 @@ async def _take(client: RawClient, room: str, count: int) -> int:
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["", "while PostgreSQL hangs"])
 async def test_f10_a_server_is_told_to_stop(cluster: Cluster, fault: FaultReport, *, hangs: bool) -> None:
-    """SIGTERM of one of two servers, and a new one in its place
-
-    There is no older release whose binary or schema could run beside this one.
-    """
+    """SIGTERM of one of two servers, and a new one in its place"""
     await cluster.start()
     cluster.talk.start()
     await cluster.for_a_while(3)
@@ -146,6 +147,61 @@ async def test_f10_a_server_is_told_to_stop(cluster: Cluster, fault: FaultReport
     tell_latency(fault, timing)
     assert two.process.starts == 1
     fault.conclude()
+
+
+async def test_f10_servers_are_upgraded_one_by_one(cluster: Cluster, fault: FaultReport) -> None:
+    """Two servers of before the newest migration; it is done under load, and then one after the other is replaced by this version"""
+    older = before_the_newest_migration(cluster.folder / "older")
+    cluster.source = older.source
+    await cluster.start()
+    cluster.talk.start()
+    assert _schema(cluster) == older.head
+    await cluster.for_a_while(3)
+    before = await readings(cluster)
+    cluster.refusing()
+    assert await asyncio.to_thread(_migrate, cluster) == 0
+    assert _schema(cluster) == HEAD > older.head
+    await cluster.acknowledges(100)
+    outages_before = {client.name: len(client.outages) for client in cluster.clients}
+    spoke = []
+    for number, server in enumerate(cluster.servers):
+        assert await server.process.terminate(25) == 0
+        server.process.source = None
+        await server.process.start()
+        await cluster.both_serve()
+        await cluster.all_heard()
+        await cluster.all_back()
+        await cluster.acknowledges(100)
+        spoke.append(await _older_client(cluster, older, server, f"upgrade {number}"))
+    timing = await judge(cluster, fault, before)
+    refused = [
+        record.code
+        for record in cluster.history.records()
+        if record.op == "send" and record.phase == "fail" and record.code not in STOPPED
+    ]
+    outages = sorted(each for client in cluster.clients for each in client.outages[outages_before[client.name] :])
+    fault.at_least("messages of the older client library that came back", sum(spoke), 2)
+    fault.at_most("refused for good", len(refused), 0)
+    fault.at_most("reconnected p99", percentile(outages, 0.99), 5.0, "s")
+    tell_latency(fault, timing)
+    fault.conclude()
+
+
+def _schema(cluster: Cluster) -> str:
+    return cluster.postgres.sql("SELECT version_num FROM alembic_version", cluster.database)
+
+
+def _migrate(cluster: Cluster) -> int:
+    """Bring the database to the schema of this version with the command line, and return its exit status."""
+    command = [sys.executable, "-m", "securechat", "db", "migrate", "--config", str(cluster.servers[0].process.config)]
+    return subprocess.run([*command, "--data", str(cluster.servers[0].process.root)], check=False).returncode
+
+
+async def _older_client(cluster: Cluster, older: Older, server: Server, text: str) -> bool:
+    """Return whether the client library of before sends to a server of now, and gets it back."""
+    reader = cluster.people.readers[0]
+    said = await older.talk(server.url.replace("ws", "http", 1), reader.token, cluster.people.rooms[0], text)
+    return said.split(maxsplit=1) == [str(older.source), f"{text}\n"]
 
 
 async def test_f19_settings_keys_and_certificates_change(cluster: Cluster, fault: FaultReport) -> None:
