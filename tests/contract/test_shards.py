@@ -489,7 +489,6 @@ async def test_a_bucket_moves_there_and_back_while_people_write(place: Place, *,
         assert await one.log.read_state("usr_ana", rooms[0]) == ((await one.log.page(rooms[0], limit=1)).last_seq, 0)
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_whoever_moves_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handing_over, "FENCE_S", 1.0)

@@ -657,7 +657,6 @@ async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place:
         assert BUCKET in shards_of(one).user_buckets("shard1")
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handing_over, "FENCE_S", 1.0)

@@ -165,7 +165,6 @@ async def finished(server: ServerProcess) -> bool:
     return all(job.get("finished_at") is not None for job in (await server.ask("storage.status"))["jobs"])
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(300)  # Up to 22 starts of a server.
 @pytest.mark.parametrize(("kind", "ends"), [("on", 8), ("rotate", 20), ("off", 8)])
 async def test_a_job_that_is_ended_again_and_again_loses_no_text(
