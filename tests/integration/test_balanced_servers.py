@@ -24,17 +24,20 @@ from support.tcp_proxy import TcpProxy
 BUS_KEY = "0123456789abcdef0123456789abcdef"
 PEOPLE = 9
 SENDS = 20
+COME_AGAIN = 3
 
 
 class Reader:
     """Somebody at an address of their own, who keeps the `seq` of what comes.
 
     Attributes:
+        way: Between them and the balancer.
         bodies: By `seq`, of the room.
     """
 
-    def __init__(self, client: ChatClient, room: str) -> None:
+    def __init__(self, client: ChatClient, room: str, way: TcpProxy) -> None:
         self.client = client
+        self.way = way
         self.bodies: dict[int, str] = {}
         self.seqs: list[int] = []
         self._room = room
@@ -58,7 +61,7 @@ class Reader:
 async def at_an_address(number: int, balancer: Balancer, files: Files, token: str, room: str) -> AsyncIterator[Reader]:
     async with TcpProxy(balancer.port, f"127.0.0.{10 + number}") as way:
         client = ChatClient(f"https://localhost:{way.port}", token, ca=str(files.ca), resume={room: 0}, pins=PinStore(None))
-        reader = Reader(client, room)
+        reader = Reader(client, room, way)
         async with client:
             task = asyncio.create_task(reader.read())
             try:
@@ -112,6 +115,12 @@ async def test_people_are_spread_and_lose_nothing_when_servers_drain_and_die(
                 for number, token in enumerate(tokens)
             ]
             spread = [connections(server) for server in three]
+            for reader in readers[:COME_AGAIN]:
+                reader.way.refuse()
+                await wait_until_async(lambda: sum(map(connections, three)) == PEOPLE - 1, "one is away")
+                await reader.way.listen()
+                await wait_until_async(lambda: sum(map(connections, three)) == PEOPLE, "they are back")
+                assert [connections(server) for server in three] == spread, "an address has its server"
             talking = [asyncio.create_task(reader.talk(f"bot{number}")) for number, reader in enumerate(readers)]
             await wait_until_async(lambda: len(readers[0].seqs) > PEOPLE * 2, "they talk")
             await asyncio.to_thread(three[0].stop)

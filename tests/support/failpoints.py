@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from securechat.bus.redis import RedisBus
 from securechat.gateway.gateway import Gateway
+from securechat.protocol.session import ServerSession
 from securechat.store.audit import SqlAudit
 from securechat.store.postgres import PostgresDatabase
 from support.mutants import EXIT, FAILPOINTS, wrap
@@ -137,6 +138,21 @@ def _mid_audit(count: int) -> None:
     wrap(SqlAudit, "append", make)
 
 
+def _mid_rekey(count: int) -> None:
+    """Sealed sessions make new keys all the time; the client has proved some, and the server never says that it has them."""
+    due = _Countdown(count)
+
+    def make(take: Any) -> Any:
+        def wrapper(self: ServerSession, content: bytes) -> None:
+            due.hit()
+            take(self, content)
+
+        return wrapper
+
+    wrap(ServerSession, "_take_confirm", make)
+    ServerSession.worn = property(lambda session: session.authenticated and not session._init)  # type: ignore[assignment, method-assign]
+
+
 CLUSTER_POINTS: Final[dict[str, Callable[[int], None]]] = {
     "before_insert": _before_insert,
     "insert_under_way": _insert_under_way,
@@ -146,4 +162,5 @@ CLUSTER_POINTS: Final[dict[str, Callable[[int], None]]] = {
     "mid_bus": _mid_bus,
     "mid_drain": _mid_drain,
     "mid_audit": _mid_audit,
+    "mid_rekey": _mid_rekey,
 }

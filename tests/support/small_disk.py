@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 RESOLVER: Final = "127.0.0.77"
 
@@ -66,10 +66,15 @@ def with_resolver(file: Path) -> list[str]:
 
 
 class Resolver(asyncio.DatagramProtocol):
-    """Says that every name is 127.0.0.1, unless it is `silent`."""
+    """Says that every name is 127.0.0.1.
+
+    Attributes:
+        trouble: `silent` says nothing, `failing` that it cannot find out (SERVFAIL).
+        asked: Questions so far.
+    """
 
     def __init__(self) -> None:
-        self.silent = False
+        self.trouble: Literal["", "silent", "failing"] = ""
         self.asked = 0
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -80,13 +85,15 @@ class Resolver(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         """Answer a question, if at all."""
         self.asked += 1
-        if self.silent or self._transport is None:
+        if self.trouble == "silent" or self._transport is None:
             return
         end = data.index(0, 12) + 5
         question, kind = data[12:end], data[end - 4 : end - 2]
         is_a = kind == b"\x00\x01"
-        head = data[:2] + b"\x81\x80\x00\x01" + (b"\x00\x01" if is_a else b"\x00\x00") + bytes(4)
-        answer = b"\xc0\x0c\x00\x01\x00\x01" + bytes(4) + b"\x00\x04\x7f\x00\x00\x01" if is_a else b""
+        found = is_a and not self.trouble
+        status = b"\x81\x82" if self.trouble else b"\x81\x80"
+        head = data[:2] + status + b"\x00\x01" + (b"\x00\x01" if found else b"\x00\x00") + bytes(4)
+        answer = b"\xc0\x0c\x00\x01\x00\x01" + bytes(4) + b"\x00\x04\x7f\x00\x00\x01" if found else b""
         self._transport.sendto(head + question + answer, address)
 
 

@@ -108,7 +108,9 @@ async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultRe
     await cluster.for_a_while(3)
     idle = (await two.database.turns()) - first
     first = await two.database.turns()
+    cut = time.monotonic()
     await cluster.cut_off(two)
+    took_all = time.monotonic() - cut
     await cluster.for_a_while(max(0.0, 3 - 1))
     asked = (await two.database.turns()) - first - idle
     back = len(cluster.connected_to(two))
@@ -116,6 +118,8 @@ async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultRe
     timing = await judge(cluster, fault, before)
     fault.told("came back", len(there))
     fault.at_most("all back after", took, 15.0, "s")
+    fault.told("came back then, all cut off at once", back)
+    fault.at_most("all of these back after", took_all, 15.0, "s")
     fault.at_most("p99 of who stayed", 1_000 * storm, 1_000 * max(2 * base, 0.5), "ms")
     # Three; what else goes on in these seconds is not all subtracted.
     fault.at_most("round trips to PostgreSQL for each", asked / back, 3.5)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
+from typing import Final
 
 import pytest
 
+from securechat.sdk.client import ChatClient
+from securechat.sdk.pins import PinStore
 from support.cluster_load import FULL
 from support.cluster_verdict import judge, readings, tell_latency
 from support.cluster_world import Cluster, Server
 from support.failpoints import CLUSTER_POINTS
 from support.fault_report import FaultReport, Timing, percentile
+from support.load import LibraryReader
 from support.mutants import EXIT
 from support.raw_client import RawClient
+from support.server_process import eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 KILLS = 12 if FULL else 4
 ROUNDS = 5 if FULL else 1
 BACK_S = 5.0
+COUNTS: Final[dict[str, Callable[[random.Random], int]]] = {
+    "mid_drain": lambda _rng: 1, "mid_audit": lambda _rng: 1, "mid_rekey": lambda rng: rng.randrange(1, 4),
+}  # fmt: skip
+"""At which time that a server comes to a point it ends there, where that is not one of many."""
 
 
 async def test_f1_servers_killed_again_and_again_keep_every_promise(cluster: Cluster, fault: FaultReport) -> None:
@@ -44,11 +55,9 @@ async def test_f1_servers_killed_again_and_again_keep_every_promise(cluster: Clu
 
 
 async def test_f2_servers_that_end_at_a_point_keep_every_promise(cluster: Cluster, fault: FaultReport) -> None:
-    """A server ends by itself at each of eight points: before, within and after a commit, after the answer, in the fan-out, before the bus, in a drain, in an audit record
-
-    The point in a rekey belongs to sealed sessions of one connection: see `tests/sim`.
-    """
+    """A server ends by itself at each of nine points: before, within and after a commit, after the answer, in the fan-out, before the bus, in a drain, in an audit record, in a rekey of a sealed session"""
     await cluster.start()
+    sealed = await _sealed_reader(cluster)
     cluster.talk.start()
     await cluster.for_a_while(2)
     before = await readings(cluster)
@@ -57,13 +66,15 @@ async def test_f2_servers_that_end_at_a_point_keep_every_promise(cluster: Cluste
     await two.process.kill()
     for round_ in range(ROUNDS):
         for point in CLUSTER_POINTS:
-            count = 1 if point in {"mid_drain", "mid_audit"} else cluster.rng.randrange(3, 20)
+            count = COUNTS[point](cluster.rng) if point in COUNTS else cluster.rng.randrange(3, 20)
             await two.process.start("--cluster-failpoint", f"{point}:{count}")
             if two.url not in {client.url for client in cluster.members}:
                 await _send_there(cluster, two)
             if point == "mid_drain":
                 with pytest.raises(AssertionError):
                     assert await two.process.terminate(20) == 0
+            elif point == "mid_rekey":
+                await eventually(lambda: sealed.client.connected, 40, "the sealed client is back")
             elif point == "mid_audit":
                 await _revoke_in_vain(cluster, two, cluster.victims[1 + round_ % 2])
             assert await two.process.ended(40) == EXIT, point
@@ -76,6 +87,16 @@ async def test_f2_servers_that_end_at_a_point_keep_every_promise(cluster: Cluste
     fault.at_most("refused", timing.refused, 0)
     assert one.process.starts == 1
     fault.conclude()
+
+
+async def _sealed_reader(cluster: Cluster) -> LibraryReader:
+    """Have one more client of our own library, sealed, at the server that ends."""
+    people, url = cluster.people, cluster.servers[1].url.replace("ws", "http", 1)
+    client = ChatClient(url, people.readers[0].token, seal="required", resume={people.rooms[0]: 0}, pins=PinStore(None))
+    reader = LibraryReader("sealed", client, cluster.history)
+    await reader.start()
+    cluster.readers.append(reader)
+    return reader
 
 
 async def _send_there(cluster: Cluster, server: Server) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -270,8 +270,11 @@ async def _hang_up(cluster: Cluster) -> None:
     await cluster.for_a_while(1.2)
 
 
-async def test_f20_names_that_nobody_answers_for(cluster: Cluster, fault: FaultReport, tmp_path: Path) -> None:
-    """The resolver is silent for 15 s, and all connections to PostgreSQL and Redis are reset in that time"""
+@pytest.mark.parametrize(("how", "seconds"), [("silent", 30), ("failing", 15)])
+async def test_f20_names_that_nobody_answers_for(
+    cluster: Cluster, fault: FaultReport, tmp_path: Path, how: Literal["silent", "failing"], seconds: int
+) -> None:
+    """The resolver does not help for some seconds, and all connections to PostgreSQL and Redis are reset in that time"""
     cluster.store_host = "store.test"
     async with resolver() as names:
         await cluster.start(prefix=with_resolver(tmp_path / "resolv.conf"))
@@ -284,12 +287,12 @@ async def test_f20_names_that_nobody_answers_for(cluster: Cluster, fault: FaultR
         closes = sum(len(client.closes) for client in cluster.members)
         began = time.monotonic()
         async with Watch(cluster.servers) as watch:
-            names.silent = True
+            names.trouble = how
             for server in cluster.servers:
                 await server.database.cut()
                 await server.bus.cut()
-            await cluster.for_a_while(15)
-            names.silent = False
+            await cluster.for_a_while(seconds)
+            names.trouble = ""
             answered = time.monotonic()
             await cluster.acknowledges(1, 60)
             recovered = time.monotonic() - answered

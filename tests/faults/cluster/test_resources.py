@@ -166,7 +166,7 @@ async def test_f17_no_file_descriptors_left(cluster: Cluster, fault: FaultReport
     timing = await judge(cluster, fault, before, expected=("open files",))
     fault.at_most("CPU", 100 * used, 60, "% of a core")
     fault.at_most("lines in the log", lines, 30)
-    fault.told("answers /healthz meanwhile", float(health == 200))
+    fault.at_least("answers /healthz meanwhile", float(health == 200), 1)
     fault.at_least("acknowledged meanwhile", went_on, 60)
     fault.at_most("takes connections after", again, 2.0, "s")
     fault.at_most("refused", timing.refused, 0)
@@ -175,12 +175,12 @@ async def test_f17_no_file_descriptors_left(cluster: Cluster, fault: FaultReport
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    with little_memory(f"securechat-{os.getpid()}", 512) as made:
+    with little_memory(f"securechat-{os.getpid()}", 256) as made:
         yield made
 
 
 async def test_f18_little_memory_and_a_flood(group: Path, cluster: Cluster, fault: FaultReport) -> None:
-    """Both servers together have 512 MiB, and one gets a flood of garbage and noise"""
+    """Both servers together have 256 MiB, and one gets a flood of garbage and noise"""
     cluster.settings["rates"] = {}
     await cluster.start(prefix=in_group(group))
     cluster.talk.start()

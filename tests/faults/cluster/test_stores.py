@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from typing import Final
@@ -12,13 +13,17 @@ import pytest
 from support.access_checker import NO_BUS
 from support.cluster_load import FULL
 from support.cluster_verdict import STORE_AWAY, judge, longest_wait, readings, tell_latency
-from support.cluster_world import Cluster
+from support.cluster_world import Cluster, Server
 from support.fault_report import USUAL_MS, FaultReport, Timing, percentile
+from support.server_process import FREE
 from support.watch import Watch
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 JUST_BEFORE_S: Final = 0.3
 """An acknowledgement of what was committed just before the end may come so much later."""
+
+GUESSES: Final = 20
+"""Passwords that may be tried from one address at all servers together."""
 
 
 async def test_f3_postgresql_ends_and_comes_back(cluster: Cluster, fault: FaultReport) -> None:
@@ -61,12 +66,14 @@ async def test_f3_postgresql_ends_and_comes_back(cluster: Cluster, fault: FaultR
 
 async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport) -> None:
     """Redis is killed with -9 and is back after some seconds, and is emptied"""
+    cluster.settings["rates"] = FREE | {"login.address": {"burst": GUESSES, "per_s": 0.1}}
     await cluster.start()
     cluster.talk.start()
     await cluster.for_a_while(3)
     before = await readings(cluster)
     away: list[tuple[float, float]] = []
     whole: list[tuple[float, float]] = []
+    guesses: int | None = None
     for round_ in range(3 if FULL else 1):
         down = time.monotonic()
         await asyncio.to_thread(cluster.redis.kill)
@@ -74,6 +81,7 @@ async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport
         if round_ == 0:
             victim = cluster.victims[1]
             await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url), code=NO_BUS)
+            guesses = await _guess(cluster) if FULL else None
         up = time.monotonic()
         await asyncio.to_thread(cluster.redis.start)
         away.append((down, up))
@@ -90,5 +98,21 @@ async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport
     full = [Timing.of(history, *each) for each in whole]
     fault.at_most("send→delivered p99, 5 s after", 1_000 * max(percentile(each.delivered, 0.99) for each in full), USUAL_MS, "ms")
     fault.at_most("refused", timing.refused, 0)
+    if guesses is not None:
+        fault.at_most(f"passwords tried then at both, of {2 * GUESSES}, with a limit of {GUESSES}", guesses, GUESSES + 4)
+        fault.at_least("passwords tried then", guesses, GUESSES - 4)
     tell_latency(fault, timing)
     fault.conclude()
+
+
+async def _guess(cluster: Cluster) -> int:
+    """Try passwords at each server as often as both together allow, and return how many were looked at."""
+
+    async def attempt(server: Server, number: int) -> bool:
+        guess = {"username": f"nobody{number}", "password": "a long wrong pass phrase"}
+        status, body = await server.process.answers("/api/v1/sessions", json.dumps(guess).encode())
+        assert status in {401, 429}, body
+        return status == 401
+
+    attempts = [attempt(server, number) for server in cluster.servers for number in range(GUESSES)]
+    return sum(await asyncio.gather(*attempts))
