@@ -17,9 +17,10 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from securechat.auth.oidc import ALGORITHMS, REFRESH_S, OidcProvider, ProviderConfig
+from securechat.auth.oidc import ALGORITHMS, REFRESH_S, REST_S, OidcProvider, ProviderConfig
 from securechat.auth.outgoing import ANSWER_MAX, Outgoing, is_allowed
 from securechat.domain.apps import clean_redirect
+from securechat.domain.breaker import BreakerState
 from securechat.domain.secret import Secret, mask_hook
 from securechat.errors import InvalidInput, Unauthorized, Unavailable
 from securechat.server.config import ConfigManager
@@ -546,6 +547,29 @@ async def test_055_a_provider_that_is_down_is_left_alone_for_a_moment(client: Cl
         with pytest.raises(Unavailable):
             await client.redeem()
     assert len(client.outgoing.asked) == 1
+    assert (client.provider.breaker.state, client.provider.breaker.reason.partition(":")[0]) == (BreakerState.OPEN, "unreachable")
+    for _ in range(10):  # Each probe that fails makes the pause longer.
+        client.clock.forward(REST_S)
+        with pytest.raises(Unavailable):
+            await client.redeem()
+        with pytest.raises(Unavailable) as refused:
+            await client.redeem()
+    assert len(client.outgoing.asked) == 11
+    assert refused.value.retry_after_ms == REST_S * 1_000 + 1
+    client.outgoing.down = False
+    client.clock.forward(REST_S)
+    client.outgoing.says()
+    assert await client.redeem()
+    assert client.provider.breaker.closed
+
+
+async def test_055_a_provider_whose_answers_are_not_its_own_is_left_alone_too(client: Client) -> None:
+    client.outgoing.more = {"issuer": "https://other.example"}
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await client.redeem()
+    assert len(client.outgoing.asked) == 1
+    assert client.provider.breaker.reason == "broken: issuer"
 
 
 def test_055_only_https_and_only_this_machine_without_it() -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeGuard
+from typing import Annotated, Any, Final, TypeGuard, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 import msgspec
@@ -20,11 +22,14 @@ from joserfc.jws import JWSRegistry
 from msgspec import Meta
 
 from securechat.auth.outgoing import Outgoing, is_allowed
+from securechat.domain.breaker import Breaker
 from securechat.domain.ports import Clock, ExternalIdentity
 from securechat.domain.secret import Secret
 from securechat.errors import Unauthorized, Unavailable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ALGORITHMS: Final = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 """Of id_tokens. Public keys only: no `none`, nothing with a shared secret."""
@@ -38,7 +43,7 @@ KEYS_S: Final = 3_600.0
 REFRESH_S: Final = 60.0
 """Keys are not asked for more often than this, whatever key ids come in, in seconds."""
 REST_S: Final = 5.0
-"""A provider that failed is left alone so long, in seconds."""
+"""A provider that fails again and again is left alone so long at most, in seconds."""
 _registry: Final = JWSRegistry(algorithms=ALGORITHMS)
 _NOT_VALID: Final = "The sign-in provider's answer does not hold. Begin again."
 
@@ -105,6 +110,9 @@ class OidcProvider:
         config: Its settings.
         clock: Time.
         outgoing: Asks it.
+
+    Attributes:
+        breaker: Whether it is asked; nobody looks by themselves, so the next one who signs in is the probe.
     """
 
     def __init__(self, config: ProviderConfig, clock: Clock, outgoing: Outgoing | None = None) -> None:
@@ -114,7 +122,7 @@ class OidcProvider:
         self._metadata: tuple[float, _Discovered] | None = None
         self._keys: tuple[float, KeySet] | None = None
         self._asked_keys_at = -REFRESH_S
-        self._failed_at = -REST_S
+        self.breaker = Breaker(failures_max=1, pause_max_s=REST_S)
 
     async def authorization_url(self, redirect_uri: str, state: str, nonce: str, challenge: str) -> str:
         """See `Provider.authorization_url`."""
@@ -153,12 +161,14 @@ class OidcProvider:
             user, password = quote_plus(self.config.client_id), Secret(quote_plus(secret.reveal()))
         elif secret:
             form["client_secret"] = secret.reveal()
-        status, answer = await self._outgoing.post(found.token_endpoint, form, user=user, password=password)
+        ask = partial(self._outgoing.post, found.token_endpoint, form, user=user, password=password)
+        status, answer = await self._asked(ask)
         token = answer.get("id_token")
         if status != 200 or not isinstance(token, str) or len(token) > ID_TOKEN_MAX:
             reason = str(answer.get("error", ""))[:64]
             log.warning("sign-in provider refused a code", extra={"provider": self.config.id, "status": status, "reason": reason})
             if status >= 500:
+                self.breaker.failed(self._clock.monotonic(), f"refuses: {status}")
                 raise Unavailable("The sign-in provider has a problem. Try again in a moment.")
             raise Unauthorized(_NOT_VALID)
         claims = await self._verify(token, found, nonce)
@@ -256,17 +266,26 @@ class OidcProvider:
         return keys
 
     async def _fetch(self, url: str) -> dict[str, Any]:
-        if self._clock.monotonic() - self._failed_at < REST_S:
-            raise Unavailable("The sign-in provider cannot be reached. Try again in a moment.")
+        return await self._asked(partial(self._outgoing.get, url))
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask it something, unless it is left alone now."""
+        now, breaker = self._clock.monotonic, self.breaker
+        breaker.enter(now(), "The sign-in provider cannot be reached. Try again in a moment.")
         try:
-            return await self._outgoing.get(url)
+            found = await ask()
         except Unavailable as error:
-            self._failed_at = self._clock.monotonic()
+            breaker.failed(now(), f"unreachable: {error.detail}")
             log.warning("sign-in provider does not answer", extra={"provider": self.config.id, "reason": error.detail})
             raise
+        except BaseException:
+            breaker.gave_up(now())
+            raise
+        breaker.succeeded(now())
+        return found
 
     def _broken(self, what: str) -> Unavailable:
-        self._failed_at = self._clock.monotonic()
+        self.breaker.failed(self._clock.monotonic(), f"broken: {what}")
         log.error("sign-in provider answers something else than it should", extra={"provider": self.config.id, "reason": what})
         return Unavailable("The sign-in provider does not answer as it should. Ask the operator.")
 

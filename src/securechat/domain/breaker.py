@@ -4,7 +4,8 @@ closed      it is asked. Failures in a row open the breaker; a success forgets t
 open        nobody asks for a pause that grows with each failed probe.
 half-open   the pause is over: one asks, the others are refused until it is known how that ended.
 
-No clock and no loop: every call says when it is. There is one breaker for each database and one for each node of Redis.
+No clock and no loop: every call says when it is. There is one breaker for each database, each node of Redis and each
+sign-in provider; targets of subscriptions have their own way to be left alone (`webhooks.relay`).
 """
 
 from __future__ import annotations

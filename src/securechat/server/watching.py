@@ -22,6 +22,7 @@ def health_of(parts: Parts) -> Health:
 def breakers_of(parts: Parts) -> dict[str, Breaker]:
     """Return the breaker of each dependency."""
     found = {name: pool.breaker for name, pool in parts.pools.items()}
+    found |= {f"sign-in {each.config.id}": each.breaker for each in parts.providers}
     return found if parts.redis is None else found | parts.redis.links.breakers
 
 

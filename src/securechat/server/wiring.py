@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -133,6 +133,7 @@ class Parts:
     sequencer: Sequencer | None
     pools: Mapping[str, PostgresPool]
     """The connections to each PostgreSQL, by name."""
+    providers: Sequence[OidcProvider]
     sharing: LimitSharing | None
     shared_files: SharedFiles | None
     """The keys that all servers have in common; None for one server."""
@@ -219,9 +220,10 @@ async def build(  # noqa: PLR0915 - a list of what there is
         lambda: accounts.server_name, oauth_store.count_ways_in,
     )  # fmt: skip
     token_keys = TokenKeyService(tokens.keys, clock, auditor.record)
+    providers = [OidcProvider(each, clock) for each in settings().oidc]
     oauth_asks, oauth_opens = _oauth(
         settings, public_url, origins, oauth_store, account_store, accounts, auth, second_factor, confirmation, tickets, limiter,
-        clock, bus,
+        clock, bus, providers,
     )  # fmt: skip
     messaging = MessagingService(accounts.is_blocked, lambda bucket, room: limiter.take(bucket, room, clock.monotonic()))
     history = HistoryService(room_log, log_store, bus)
@@ -260,7 +262,7 @@ async def build(  # noqa: PLR0915 - a list of what there is
         session_layer=session_layer, dispatcher=dispatcher, auth=auth, accounts=accounts, passwords=passwords, limiter=limiter,
         token_keys=token_keys, counters=counters, tls=tls, desk=desk, auditor=auditor, sealing=sealing, storage=storage,
         secrets=secrets, identities=identities, identity_audit=IdentityAudit(identities, account_store),
-        relay=relay, locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database),
+        relay=relay, locks=locks, redis=redis, sequencer=sequencer, pools=pools_of(database), providers=providers,
         sharing=None if redis is None else LimitSharing(limiter, throttle, redis, clock),
         shared_files=None if redis is None else SharedFiles(_key_folders(settings(), data), account_store, leads),
     )  # fmt: skip
@@ -354,11 +356,12 @@ def _oauth(
     settings: Callable[[], Settings], public_url: Callable[[], str], origins: Callable[[], list[str]], store: SqlOAuth,
     account_store: SqlAccounts, accounts: AccountService, auth: AuthManager, second_factor: SecondFactor,
     confirmation: Confirmation, tickets: Tickets, limiter: RateLimiter, clock: SystemClock, bus: MessageBus,
+    providers: Sequence[OidcProvider],
 ) -> tuple[Table, Table]:  # fmt: skip
     """Put together what has to do with other providers, apps and tokens: what people ask, and what strangers ask."""
     external = ExternalService(
         store, account_store, auth, second_factor, confirmation, tickets, limiter, clock,
-        [OidcProvider(each, clock) for each in settings().oidc], origins, accounts.admit,
+        providers, origins, accounts.admit,
         lambda: settings().registration != "open",
     )  # fmt: skip
     apps = AppService(store, bus, confirmation, limiter, clock, public_url)
