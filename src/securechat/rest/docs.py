@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any, Final
 
@@ -34,10 +35,15 @@ def _type_of(schema: dict[str, Any]) -> str:
     return " ".join([str(schema.get("type", "any")), *limits])
 
 
+def _prose(text: str) -> str:
+    """Return text as HTML; what stands in backquotes is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _rows(properties: dict[str, Any], required: list[str], where: str) -> list[str]:
     return [
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(_type_of(schema))}</td>"
-        f"<td>{where}{', required' if name in required else ''}</td></tr>"
+        f"<td>{where}{', required' if name in required else ''}</td><td>{_prose(schema.get('description', ''))}</td></tr>"
         for name, schema in properties.items()
     ]
 
@@ -55,10 +61,12 @@ def _article(method: str, path: str, operation: dict[str, Any]) -> str:
         for status, found in operation["responses"].items()
         if status != "default"
     ]
-    table = f"<table><thead><tr><th>field</th><th>type</th><th>where</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = (
+        f"<table><thead><tr><th>field</th><th>type</th><th>where</th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
     return (
         f'<article id="{escape(operation["operationId"])}"><h3><code><span class="method">{method.upper()}</span>{escape(path)}</code></h3>'
-        f"<p>{escape(operation['summary'])} Operation <code>{escape(operation['operationId'])}</code>, answers {', '.join(answers)}."
+        f"<p>{_prose(operation['summary'])} Operation <code>{escape(operation['operationId'])}</code>, answers {', '.join(answers)}."
         f"{'' if operation['security'] else ' Needs no token.'}</p>{table if rows else ''}</article>"
     )
 
@@ -75,7 +83,7 @@ def page(document: dict[str, Any]) -> str:
         for code, found in document["x-error-codes"].items()
     )
     schemas = "".join(
-        f'<article id="schema-{escape(name)}"><h3><code>{escape(name)}</code></h3><p>{escape(str(schema.get("description", "")))}</p>'
+        f'<article id="schema-{escape(name)}"><h3><code>{escape(name)}</code></h3><p>{_prose(schema.get("description", ""))}</p>'
         f"<table><tbody>{''.join(_rows(schema.get('properties', {}), schema.get('required', []), ''))}</tbody></table></article>"
         for name, schema in sorted(document["components"]["schemas"].items())
         if schema.get("properties")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import re
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +27,23 @@ class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
     field: str | None = None
     retry_after_ms: int | None = None
     request_id: str = ""
+
+
+_ATTRIBUTES: Final = re.compile(r"\n+Attributes:\n((?: {4}.*\n?)+)")
+_ATTRIBUTE: Final = re.compile(r"^ {4}(\w+(?:, \w+)*): (.+(?:\n {8}.+)*)", re.MULTILINE)
+
+
+def tell_properties(schema: dict[str, Any]) -> dict[str, Any]:
+    """Move what a struct's docstring says of its attributes to the properties themselves."""
+    told = inspect.cleandoc(schema.get("description", ""))
+    section = _ATTRIBUTES.search(told)
+    if section is None:
+        return schema
+    properties = dict(schema.get("properties", {}))
+    for names, what in _ATTRIBUTE.findall(section[1]):
+        text = " ".join(what.split())
+        properties |= {name: {**properties[name], "description": text} for name in names.split(", ") if name in properties}
+    return {**schema, "description": (told[: section.start()] + told[section.end() :]).strip(), "properties": properties}
 
 
 def _without(schema: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -81,7 +100,7 @@ def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
     types = dict.fromkeys([route.command for route in ROUTES] + [route.reply for route in ROUTES] + [Problem])
     _, components = msgspec.json.schema_components(types, schema_hook=schema_hook, ref_template="#/components/schemas/{name}")
-    components = dict(components)
+    components = {name: tell_properties(schema) for name, schema in components.items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(BASE + route.path, {})[route.method.lower()] = _operation(route, components)
@@ -111,5 +130,5 @@ def frames_schema(frames: tuple[type, ...], side: str, replies: tuple[type, ...]
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Frames of the {side}",
         "oneOf": list(refs)[: len(frames)],
-        "$defs": dict(components),
+        "$defs": {name: tell_properties(schema) for name, schema in components.items()},
     }
