@@ -16,7 +16,7 @@ code { font-family: ui-monospace, monospace; font-size: .9em; }
 .method { display: inline-block; min-width: 4.5em; font-weight: 700; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .2rem .75rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-nav a { margin-right: 1rem; }
+nav { display: flex; flex-wrap: wrap; gap: 0 1rem; }
 """
 
 
@@ -43,7 +43,7 @@ def _prose(text: str) -> str:
 def _rows(properties: dict[str, Any], required: list[str], where: str) -> list[str]:
     return [
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(_type_of(schema))}</td>"
-        f"<td>{where}{', required' if name in required else ''}</td><td>{_prose(schema.get('description', ''))}</td></tr>"
+        f"<td>{', '.join(filter(None, [where, 'required' if name in required else '']))}</td><td>{_prose(schema.get('description', ''))}</td></tr>"
         for name, schema in properties.items()
     ]
 
