@@ -42,12 +42,16 @@ def quiet_about_strangers(loop: asyncio.AbstractEventLoop, context: dict[str, An
     """Handle what nobody caught: a broken connection is no line in the log, all else is.
 
     The network library reports some handshakes that fail with the class of the error in the place of the error, which
-    `logging` cannot even print: anybody could fill the log with that.
+    `logging` cannot even print: anybody could fill the log with that. And the loop leaves the lookup of a name behind whose
+    answer nobody waits for any more; whoever does is told.
     """
     error = context.get("exception")
     kind = error if isinstance(error, type) else type(error)
     if "transport" in context and issubclass(kind, OSError):
         log.debug("connection broken", extra={"reason": kind.__name__})
+        return
+    if issubclass(kind, socket.gaierror) and not isinstance(context.get("future"), asyncio.Task | None):
+        log.debug("a name was not found, too late for who asked")
         return
     loop.default_exception_handler(context)
 
