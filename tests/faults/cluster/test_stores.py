@@ -24,6 +24,8 @@ JUST_BEFORE_S: Final = 0.3
 
 GUESSES: Final = 20
 """Passwords that may be tried from one address at all servers together."""
+FIRST: Final = 3
+"""Of these, at each server before it is measured."""
 
 
 async def test_f3_postgresql_ends_and_comes_back(cluster: Cluster, fault: FaultReport) -> None:
@@ -70,6 +72,8 @@ async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport
     await cluster.start()
     cluster.talk.start()
     await cluster.for_a_while(3)
+    if FULL:
+        await _guess(cluster, FIRST)  # The first password that is looked at takes memory for good.
     before = await readings(cluster)
     away: list[tuple[float, float]] = []
     whole: list[tuple[float, float]] = []
@@ -81,7 +85,7 @@ async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport
         if round_ == 0:
             victim = cluster.victims[1]
             await cluster.revoke(victim, by=next(each for each in cluster.servers if each.url != victim.url), code=NO_BUS)
-            guesses = await _guess(cluster) if FULL else None
+            guesses = await _guess(cluster, GUESSES) if FULL else None
         up = time.monotonic()
         await asyncio.to_thread(cluster.redis.start)
         away.append((down, up))
@@ -100,13 +104,13 @@ async def test_f4_redis_ends_and_comes_back(cluster: Cluster, fault: FaultReport
     fault.at_most("refused", timing.refused, 0)
     if guesses is not None:
         fault.at_most(f"passwords tried then at both, of {2 * GUESSES}, with a limit of {GUESSES}", guesses, GUESSES + 4)
-        fault.at_least("passwords tried then", guesses, GUESSES - 4)
+        fault.at_least("passwords tried then", guesses, GUESSES - 2 * FIRST - 4)
     tell_latency(fault, timing)
     fault.conclude()
 
 
-async def _guess(cluster: Cluster) -> int:
-    """Try passwords at each server as often as both together allow, and return how many were looked at."""
+async def _guess(cluster: Cluster, count: int) -> int:
+    """Try so many passwords at each server, and return how many were looked at."""
 
     async def attempt(server: Server, number: int) -> bool:
         guess = {"username": f"nobody{number}", "password": "a long wrong pass phrase"}
@@ -114,5 +118,5 @@ async def _guess(cluster: Cluster) -> int:
         assert status in {401, 429}, body
         return status == 401
 
-    attempts = [attempt(server, number) for server in cluster.servers for number in range(GUESSES)]
+    attempts = [attempt(server, number) for server in cluster.servers for number in range(count)]
     return sum(await asyncio.gather(*attempts))
