@@ -107,8 +107,7 @@ def test_what_a_bench_started_ends_with_it(tmp_path: Path) -> None:
     finally:
         bench.kill()
     assert any(" serve " in command for command in started.values()), started
-    left = [command for pid, command in started.items() if _command(pid) == command]
-    assert not left
+    assert not [command for pid, command in started.items() if command and _command(pid) == command]
 
 
 def _children(pid: int) -> dict[int, str]:
