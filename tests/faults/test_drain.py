@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from functools import partial
 
 import pytest
 
 from support.fault_world import World, assert_none, greedy
+from support.server_process import eventually_async
 
 TOLD = 4000
 
@@ -39,11 +41,21 @@ async def test_a_server_told_to_stop_answers_says_goodbye_and_ends(world: World,
 
 async def test_a_server_told_to_stop_waits_for_a_commit_on_a_slow_disk(world: World) -> None:
     await world.server.start("--slow-disk", "1.5")
+
+    async def is_up() -> bool:
+        return "server" not in (await world.server.readiness())[1]
+
+    await eventually_async(is_up)
     client = world.client(0)
     await client.start()
     client.post(world.rooms[0], "slow")
     await world.until(lambda: client.unanswered == 1)
-    assert await world.server.terminate(8) == 0
+    world.server.signal(signal.SIGTERM)
+    await world.until(lambda: client.drains == 1)
+    status, checks = await world.server.readiness()
+    assert (status, checks["server"]) == (503, "draining"), "who comes anew to see whether it is ready does not see it drain"
+    assert await world.server.answers("/readyz") == (0, b""), "a person who comes anew is let in"
+    assert await world.server.ended(8) == 0
     await world.server.start()
     await world.quiet()
     assert_none(await world.verdict())

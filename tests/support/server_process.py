@@ -236,7 +236,9 @@ class ServerProcess:
 
     async def ask(self, op: str, **fields: Any) -> Any:
         """Perform a command as the operator and return its reply."""
-        answer = json.loads(await self._admin("POST /command", json.dumps({"op": op, **fields}).encode()))
+        status, content = await self._admin("POST /command", json.dumps({"op": op, **fields}).encode())
+        assert status == 200, content
+        answer = json.loads(content)
         if answer["op"] == "error":
             raise AssertionError(f"{op}: {answer}")
         return answer["data"]
@@ -247,7 +249,7 @@ class ServerProcess:
 
     async def metrics(self) -> dict[str, float]:
         """Read all figures."""
-        text = (await self._admin("GET /metrics", b"")).decode()
+        text = (await self._admin("GET /metrics", b""))[1].decode()
         return {
             name: float(value) for name, value in re.findall(r"^securechat_(\w+?)(?:_total)? ([0-9.e+-]+)$", text, re.MULTILINE)
         }
@@ -283,7 +285,12 @@ class ServerProcess:
         """Return the CPU time that it used, in seconds."""
         return usage.cpu_s(self.pid)
 
-    async def _admin(self, request: str, body: bytes) -> bytes:
+    async def readiness(self) -> tuple[int, dict[str, str]]:
+        """Return the status of its readiness, as an operator sees it by a new connection, and what was looked at."""
+        status, content = await self._admin("GET /readyz", b"")
+        return status, json.loads(content)["checks"]
+
+    async def _admin(self, request: str, body: bytes) -> tuple[int, bytes]:
         reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.root / "admin.sock"), limit=2**24)
         try:
             writer.write(
@@ -294,8 +301,7 @@ class ServerProcess:
             writer.close()
             await writer.wait_closed()
         head, _, content = answer.partition(b"\r\n\r\n")
-        assert b" 200 " in head.split(b"\r\n", 1)[0], answer[:500]
-        return content
+        return int(head.split()[1]), content
 
     def rss(self) -> int:
         """Return its resident memory in bytes."""

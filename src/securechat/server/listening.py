@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,17 +45,28 @@ class Listening:
         self._urls = urls
         self._worker = worker
         self._metrics = metrics_of(parts, health)
-        self._listeners: list[Listener] = []
+        self._for_people: list[Listener] = []
+        self._for_operators: list[Listener] = []
 
-    async def begin(self) -> list[Listener]:
-        """Listen on all ports and on the admin socket; return the listeners.
+    async def begin(self) -> None:
+        """Listen on all ports and on the admin socket.
 
         Raises:
             Shutdown: A port is taken, or not ours to take.
         """
         await self._serve_people()
         await self._serve_operators()
-        return self._listeners
+
+    def stop_accepting(self) -> None:
+        """Take no new connections from people; operators can still see that this server is not ready, and why."""
+        for listener in self._for_people:
+            listener.stop_accepting()
+
+    async def finish(self, within_s: float) -> None:
+        """Take no connections at all, let requests end, and close theirs."""
+        for listener in self._for_operators:
+            listener.stop_accepting()
+        await asyncio.gather(*(listener.finish(within_s) for listener in [*self._for_people, *self._for_operators]))
 
     async def _serve_people(self) -> None:
         """Listen with TLS, on loopback without, and where plain HTTP is sent to HTTPS."""
@@ -90,12 +102,12 @@ class Listening:
 
     def _open(self, app: ASGIApp, *, to_gateway: bool) -> Listener:
         listener = Listener(app, self._parts.gateway if to_gateway else None, self._urls.origins, self._proxies)
-        self._listeners.append(listener)
+        self._for_people.append(listener)
         return listener
 
     def _open_unguarded(self, app: ASGIApp) -> Listener:
         listener = Listener(app, None, self._urls.origins, guarded=False)
-        self._listeners.append(listener)
+        self._for_operators.append(listener)
         return listener
 
     def _rest(self) -> ASGIApp:

@@ -24,7 +24,6 @@ from securechat.domain.audit import AuditEvent
 from securechat.errors import ChatError, Shutdown
 from securechat.gateway import conversation
 from securechat.gateway.acceptor import quiet_about_strangers
-from securechat.gateway.listener import Listener
 from securechat.ops.health import Health
 from securechat.ops.logger import Logger
 from securechat.server.banner import banner
@@ -128,7 +127,8 @@ class Server:
             self._join_others(parts)
             self._supervisor.supervise("fence", parts.gateway.fence.beat)
             self._supervisor.supervise("standing", parts.gateway.watch_standing)
-            listeners = await Listening(parts, health, self._config, self._urls, self._worker).begin()
+            listening = Listening(parts, health, self._config, self._urls, self._worker)
+            await listening.begin()
             self._config.on_change(lambda settings: self._apply(settings, parts, logger))
             loop.add_signal_handler(signal.SIGHUP, reloading.asked)
             if parts.tls.source == "acme":
@@ -159,7 +159,7 @@ class Server:
             gc.set_threshold(50_000, 50, 1_000)  # A message makes no cycles: looking for them less often costs nothing.
             await self._tell(parts)
             await self._stop.wait()
-            await self._drain(parts, health, listeners)
+            await self._drain(parts, health, listening)
         finally:
             await self._close(parts, reloading, keeping)
         log.info("server stopped")
@@ -231,12 +231,11 @@ class Server:
             self._announce(lines)
         log.info("server ready", extra={"port": self._urls.port, "http_port": self._urls.http_port, "ready_s": round(took_s, 3)})
 
-    async def _drain(self, parts: Parts, health: Health, listeners: list[Listener]) -> None:
+    async def _drain(self, parts: Parts, health: Health, listening: Listening) -> None:
         """Stop within `drain_s` and the window in which others take our people, whatever hangs."""
         log.info("server draining", extra={"connections": len(parts.gateway.connections)})
         health.draining = True
-        for listener in listeners:
-            listener.stop_accepting()
+        listening.stop_accepting()
         budget = self.settings.drain_s
         await parts.gateway.drain(budget, self.settings.drain_window_s if self._is_one_of_several(parts) else 0.0)
         try:
@@ -247,7 +246,7 @@ class Server:
         await self._end_deliveries(parts, budget * 0.1)
         await conversation.finish(budget * 0.1)
         parts.gateway.abort()
-        await asyncio.gather(*(listener.finish(budget * 0.2) for listener in listeners))
+        await listening.finish(budget * 0.2)
 
     def _is_one_of_several(self, parts: Parts) -> bool:
         """Return whether others are there who go on: workers of one machine stop together."""
