@@ -19,7 +19,7 @@ A door (gateway, REST, command line) turns a `ChatError` into its own form of an
     ├── Conflict              409  conflict              the request contradicts what is stored
     │   ├── CmidConflict           cmid_conflict         the same cmid with another content
     │   └── NameTaken              name_taken
-    ├── TooLarge              413  too_large
+    ├── TooLarge              413  too_large             a whole request; of a field that is too long it says invalid_input
     ├── RateLimited           429  rate_limited          come back after `retry_after_ms`
     ├── Unavailable           503  unavailable           a dependency or a queue is full or down; nothing was stored
     │   └── Draining               draining              this server is stopping; reconnect
@@ -172,7 +172,7 @@ class CmidConflict(Conflict):
     """A known cmid came with another content; the first one stands."""
 
     code = "cmid_conflict"
-    title = "This cmid was used for another content"
+    title = "This cmid was used before, with other content"
 
 
 class NameTaken(Conflict):
@@ -190,10 +190,10 @@ class Ambiguous(Conflict):
 
 
 class TooLarge(ChatError):
-    """Larger than a limit told in `hello`."""
+    """A whole request larger than what is read of one; a field that is too long is `InvalidInput`."""
 
     code = "too_large"
-    title = "Too large"
+    title = "The request is too large"
     status = 413
 
 

@@ -170,9 +170,9 @@ async def test_a_body_too_large_is_refused_and_the_connection_lives(world: World
     await world.server.start()
     client = world.client(0)
     await client.start()
-    with pytest.raises(Exception, match=r"invalid_input|too_large"):
+    with pytest.raises(Exception, match="invalid_input"):
         await client.post(world.rooms[0], "é" * 16_000)
-    with pytest.raises(Exception, match=r"invalid_input|too_large"):
+    with pytest.raises(Exception, match="invalid_input"):
         await client.post(world.rooms[0], "a" * 16_385)
     assert await client.post(world.rooms[0], "a" * 16_384) > 0
     await world.quiet()

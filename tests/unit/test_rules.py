@@ -28,7 +28,6 @@ from securechat.errors import (
     InvalidInput,
     NotFound,
     RateLimited,
-    TooLarge,
     Unauthorized,
     Unavailable,
     all_errors,
@@ -94,7 +93,7 @@ def test_a_message_without_text_is_refused(body: str) -> None:
 
 def test_the_limit_of_a_message_counts_bytes() -> None:
     assert check_body("é" * 8_192)
-    with pytest.raises(TooLarge):
+    with pytest.raises(InvalidInput, match="at most 16384 bytes"):
         check_body("é" * 8_193)
 
 

@@ -17,7 +17,7 @@ KINDS: Final = {
 }  # fmt: skip
 """What people call the types of JSON."""
 _UNITS: Final = {"str": "characters", "array": "entries", "object": "entries"}
-_ENUM: Final = re.compile(r"Invalid enum value (.+)$")
+_ENUM: Final = re.compile(r"Invalid (?:enum )?value (.+)$")
 
 
 def choices(kind: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
 from securechat.domain.ports import LogTransaction
 from securechat.domain.rooms import RoomKind, RoomState
-from securechat.errors import CmidConflict, Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from securechat.errors import CmidConflict, Conflict, Forbidden, InvalidInput, NotFound
 from securechat.services import costs
 from securechat.services.room_log import Operation
 
@@ -213,7 +213,7 @@ def _same(
     same_text = earlier.body == body or earlier.deleted is not None
     same_rest = (earlier.type, earlier.target, earlier.emoji, earlier.reply_to) == (entry_type, target, emoji, reply_to)
     if not (same_text and same_rest):
-        raise CmidConflict
+        raise CmidConflict(f"cmid was used before, for entry {earlier.seq}, with other content; that entry stands.", field="cmid")
     return Sent(room=earlier.room, seq=earlier.seq, at=earlier.at)
 
 
@@ -221,11 +221,10 @@ def check_body(body: str) -> str:
     """Return the text of a message.
 
     Raises:
-        TooLarge: More than the limit of bytes.
-        InvalidInput: Blank, or with NUL, which no store keeps.
+        InvalidInput: More bytes than the limit; blank, or with NUL, which no store keeps.
     """
     if not body.isascii() and len(body.encode()) > LIMITS.body_bytes:
-        raise TooLarge(f"A message has at most {LIMITS.body_bytes} bytes.", field="body")
+        raise InvalidInput(f"body must have at most {LIMITS.body_bytes} bytes.", field="body")
     if "\x00" in body or body.isspace():
         raise InvalidInput("A message has some text, and no NUL character.", field="body")
     return body
