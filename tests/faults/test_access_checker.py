@@ -33,6 +33,17 @@ STORY = [
 END = [line(9, "revoke", "invoke"), line(9.1, "revoke"), line(9.5, "event", room=ROOM)]
 
 
+ROTATED = [("bot.rotate", "usr_clerk")]
+
+
+def operated(*phases: Phase) -> list[Record]:
+    return [
+        line(number, "operate", phase, kind="bot.rotate", user="usr_clerk")
+        for number, last in enumerate(phases)
+        for phase in ("invoke", last)
+    ]
+
+
 def broken(history: list[Record], audited: list[tuple[str, str]]) -> set[str]:
     return {violation.invariant for violation in check_access(history, audited)}
 
@@ -40,6 +51,11 @@ def broken(history: list[Record], audited: list[tuple[str, str]]) -> set[str]:
 def test_a_good_history_has_no_violation() -> None:
     again = [line(6, "join", "invoke", room=ROOM), line(7, "signal", room=ROOM, kind="typing.started")]
     assert check_access([*STORY, *again, *END], REVOKED) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_nobody_knows_of_may_have_been_done(times: int) -> None:
+    assert check_access([*operated("ok", "fail", "info"), line(9, "operate", "invoke", kind="x", user="y")], ROTATED * times) == []
 
 
 @pytest.mark.parametrize(
@@ -52,8 +68,24 @@ def test_a_good_history_has_no_violation() -> None:
         ([*STORY, *END], [], "I12"),
         ([*STORY, *END], REVOKED * 2, "I12"),
         ([*STORY, *END], [("bot.revoke", "usr_ann")], "I12"),
+        (operated("ok", "ok"), ROTATED, "I12"),
+        (operated("ok", "fail"), ROTATED * 2, "I12"),
+        (operated("info"), ROTATED * 2, "I12"),
+        (operated("fail"), ROTATED, "I12"),
     ],
-    ids=["signal after leaving", "event", "signal", "let in again", "no record", "two records", "of somebody else"],
+    ids=[
+        "signal after leaving",
+        "event",
+        "signal",
+        "let in again",
+        "no record",
+        "two records",
+        "of somebody else",
+        "done twice",
+        "done once",
+        "perhaps done once",
+        "refused",
+    ],
 )
 def test_what_is_told_too_late_or_not_recorded_is_found(
     history: list[Record], audited: list[tuple[str, str]], invariant: str

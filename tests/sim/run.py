@@ -42,16 +42,17 @@ def main() -> int:
 
 def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     # Only now: these modules keep the clocks and the sources of chance that they find.
-    from sim import recorder, scenario, server, verdict  # noqa: PLC0415
+    from sim import scenario, server, verdict  # noqa: PLC0415
     from sim.disk import Disk  # noqa: PLC0415
     from sim.population import populate  # noqa: PLC0415
     from support import checker  # noqa: PLC0415
     from support.cluster_mutants import CLUSTER_MUTANTS  # noqa: PLC0415
     from support.mutants import MUTANTS  # noqa: PLC0415
+    from support.nonces import NONCES  # noqa: PLC0415
 
     began = chance.real_monotonic()
     server.replace_edges()
-    recorder.install()
+    NONCES.install()
     disk = Disk()
     people = populate(disk, folder / "people")
     if asked.mutant:
@@ -63,7 +64,7 @@ def _run(seeds: range, folder: Path, asked: argparse.Namespace) -> int:
     failed = steps = messages = starts = 0
     done = 0
     for seed in seeds:
-        recorder.NONCES.clear()
+        NONCES.clear()
         run = scenario.Run(seed, people, disk, folder / "run", asked.beside and 1 + seed % asked.beside)
         run.play()
         violations = verdict.judge(run)

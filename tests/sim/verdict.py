@@ -12,10 +12,10 @@ from securechat.server.audit import verify_folder
 from securechat.server.datadir import DataDir
 from securechat.store.audit import read_chain
 from sim.population import OUTSIDER
-from sim.recorder import NONCES
 from sim.scenario import Run
 from support import checker
 from support.checker import Violation
+from support.nonces import NONCES
 
 LATE_S: Final = 1.0
 """How long after an acknowledgement what it ended may still be on its way to the wire."""

@@ -67,14 +67,29 @@ def _after_revocation(history: Sequence[Record]) -> list[Violation]:
 
 
 def _audited(history: Sequence[Record], audited: Sequence[tuple[str, str]] | None) -> list[Violation]:
-    """I12: each revocation that was acknowledged is in the audit log, once."""
+    """I12: each revocation that was acknowledged is in the audit log, once; of what was done again and again, as often as it was."""
     if audited is None:
         return []
     users = {record.client: record.user for record in history if record.op == "connect" and record.user}
     counted: defaultdict[tuple[str, str], int] = defaultdict(int)
     for action, subject in audited:
         counted[action, subject] += 1
-    return [
+    done: defaultdict[tuple[str, str], int] = defaultdict(int)
+    unsure: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for record in history:
+        if record.op == "operate":
+            what = record.kind, record.user
+            done[what] += record.phase == "ok"
+            unsure[what] += {"invoke": 1, "info": 0}.get(record.phase, -1)  # Without an answer nobody knows.
+    often = [
+        Violation(
+            "I12", f"{' '.join(what)} was acknowledged {sure} times, at most {may} may be, and the audit log has {counted[what]}"
+        )
+        for what, sure in done.items()
+        for may in [sure + unsure[what]]
+        if not sure <= counted[what] <= may
+    ]
+    return often + [
         Violation("I12", f"the revocation of {record.client} is in the audit log {count} times")
         for record in history
         if record.op == "revoke" and record.phase == "ok" and (count := counted["bot.revoke", users[record.client]]) != 1

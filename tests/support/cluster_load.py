@@ -37,6 +37,8 @@ class Load:
     visits: float = 0.02
 
 
+OPERATIONS: Final = ("bot.rotate", "bot.revoke")
+"""What the operator does to the clerk: its token is exchanged, and then its account is locked."""
 BASE: Final = Load(200, 40, 60) if FULL else Load(40, 10, 40)
 SOAK: Final = Load(60, 20, 20)
 
@@ -54,6 +56,7 @@ class People:
         victims: Members of the first room, whose sessions are revoked.
         outsiders: Members of `outside` only.
         readers: Members of the first room, for the project's own client library.
+        clerk: Member of no room, nobody's client: what the operator does all the time is done to it.
     """
 
     rooms: list[str]
@@ -64,6 +67,7 @@ class People:
     victims: list[Bot]
     outsiders: list[Bot]
     readers: list[Bot]
+    clerk: Bot
 
 
 async def populate_cluster(server: ServerProcess, load: Load, rng: random.Random) -> People:
@@ -91,6 +95,7 @@ async def populate_cluster(server: ServerProcess, load: Load, rng: random.Random
         victims=[await bot(f"victim{number}", rooms[:1]) for number in range(4)],
         outsiders=[await bot(f"outsider{number}", [outside]) for number in range(2)],
         readers=[await bot(f"reader{number}", rooms[:1]) for number in range(2)],
+        clerk=await bot("clerk", []),
     )  # fmt: skip
 
 
@@ -115,11 +120,13 @@ class Talk:
         clients: The clients of `people.members`, in their order.
         visitors: Those of `people.visitors`.
         rng: Draws everything.
+        operate: Has the operator do something to the clerk; gets the command, and its number.
     """
 
     def __init__(
-        self, load: Load, people: People, clients: Sequence[RawClient], visitors: Sequence[RawClient], rng: random.Random
-    ) -> None:
+        self, load: Load, people: People, clients: Sequence[RawClient], visitors: Sequence[RawClient], rng: random.Random,
+        operate: Callable[[str, int], Awaitable[None]],
+    ) -> None:  # fmt: skip
         self._load = load
         self._people = people
         self._clients = clients
@@ -129,6 +136,8 @@ class Talk:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._main: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
+        self._operate = operate
+        self._operated = 0
         self.offered = 0
 
     def start(self) -> None:
@@ -174,6 +183,10 @@ class Talk:
             self._go(f"type {client.name}", lambda: client.act("typing.start", "typing", room))
         elif chance > 0.97:
             self._go(f"fetch {client.name}", lambda: client.fetch(room))
+        elif chance > 0.96:
+            self._operated += 1
+            what = OPERATIONS[self._operated // 2 % len(OPERATIONS)], self._operated  # Each at every one of two servers.
+            self._go("operate", lambda: self._operate(*what))
 
     def _go(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do one thing of a name at a time."""

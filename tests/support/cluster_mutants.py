@@ -134,6 +134,7 @@ CLUSTER_MUTANTS: Final[dict[str, tuple[Callable[[], None], str]]] = {
     "tell_everybody": (_tell_everybody, "I6"),
     "believe_the_bus": (_believe_the_bus, "I3"),
     "skip_audit": (_skip_audit, "I12"),
+    "reuse_nonce": (MUTANTS["reuse_nonce"], "I13"),
     "leak_task": (MUTANTS["leak_task"], "I11"),
     "leak_file": (_leak_file, "I11"),
     "hoard": (_hoard, "I11"),

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from securechat.sdk.client import ChatClient
 from securechat.sdk.pins import PinStore
-from support import checker
+from support import checker, nonces
 from support.checker import Violation
 from support.cluster_load import BASE, Load, People, Talk, canary, populate_cluster
 from support.fault_world import SEED
-from support.history import History
+from support.history import History, Phase
 from support.load import LibraryReader, caught_up, settle
 from support.ports import free_port
 from support.postgres import Postgres
@@ -29,6 +29,9 @@ BUS_KEY: Final = "0123456789abcdef0123456789abcdef"
 MEMORY: Final = ("prlimit", "--as=6000000000")
 """No server takes the machine down, whatever it does."""
 HEARTBEAT_S: Final = 5.0
+OPERATE_S: Final = 15.0
+UNSURE: Final = frozenset({"unavailable", "internal"})
+"""Refusals after which nobody knows: the commit may have gone through, and its answer not."""
 
 
 class Server:
@@ -109,7 +112,7 @@ class Cluster:
             await asyncio.gather(*(client.start() for client in self.clients[start : start + 20]))
         await asyncio.gather(*(reader.start() for reader in self.readers))
         await caught_up(self.clients, 60)
-        self.talk = Talk(self.load, self.people, self.members, self.visitors, self.rng)
+        self.talk = Talk(self.load, self.people, self.members, self.visitors, self.rng, self._operate)
 
     async def start_servers(self, *faults: str, prefix: Sequence[str] = ()) -> None:
         """Start the servers; the first one makes the keys."""
@@ -126,6 +129,7 @@ class Cluster:
                 shutil.copytree(self.servers[0].process.root / "keys", root / "keys")
             process = ServerProcess(root, free_port(), port, self.folder / f"server{number}.log", settings, [*prefix, *MEMORY])
             process.source = self.source
+            process.nonces = self.folder / f"nonces{number}"
             self.servers.append(Server(process, front, database, bus))
             await process.start(*faults)
         self.balanced = await self._proxies.open("balanced", [each.process.http_port for each in self.servers])
@@ -184,9 +188,23 @@ class Cluster:
         self.history.add(victim.name, "revoke", code=code)
         await asyncio.wait_for(victim.revoked.wait(), within_s)
 
-    async def way(self, name: str, server: Server) -> Way:
-        """Open another way to a server, with faults of its own."""
-        return await self._proxies.open(name, [server.process.http_port])
+    async def _operate(self, op: str, number: int) -> None:
+        """Have the operator of one of the servers do something to the clerk, once, and note what became of it."""
+        attempt, clerk = str(number), self.people.clerk.user
+        self.history.add("operator", "operate", "invoke", attempt=attempt, kind=op, user=clerk)
+        try:
+            async with asyncio.timeout(OPERATE_S):
+                answer = await self.servers[number % len(self.servers)].process.answer(op, user=clerk)
+        except (OSError, TimeoutError):
+            self.history.add("operator", "operate", "info", attempt=attempt, kind=op, user=clerk)
+            return
+        code = answer.get("code", "")
+        phase: Phase = "ok" if not code else "info" if code in UNSURE else "fail"
+        self.history.add("operator", "operate", phase, attempt=attempt, kind=op, user=clerk, code=code)
+
+    async def way(self, name: str, port: int) -> Way:
+        """Open another way to a port, with faults of its own."""
+        return await self._proxies.open(name, [port])
 
     def stranger(self, bot: Bot, server: Server, name: str) -> RawClient:
         """Make a client whose history nobody judges: what it does is measured by itself."""
@@ -266,7 +284,7 @@ class Cluster:
         """Return what the history and the rows say."""
         rows = await checker.read_postgres(self.postgres.url(self.database))
         found = await asyncio.to_thread(checker.check, self.history.records(), rows)
-        return found + self._heard_outside()
+        return found + self._heard_outside() + self._nonces()
 
     def _heard_outside(self) -> list[Violation]:
         """I6: nothing of any room is in what outsiders received, byte by byte."""
@@ -278,6 +296,13 @@ class Cluster:
             for word in words
             if word in whole
         ]
+
+    def _nonces(self) -> list[Violation]:
+        """I13: no nonce twice with one key, over all servers and all their lives, and sessions were sealed at all."""
+        paths = [each.process.nonces for each in self.servers if each.process.nonces is not None and each.process.nonces.exists()]
+        used = nonces.all_of(paths)
+        found = [Violation("I13", f"{used.repeated} of {len(used)} nonces were used twice with one key")] if used.repeated else []
+        return found if used or self.source is not None else [*found, Violation("I13", "nothing was sealed")]
 
     def clean_up(self) -> None:
         """End every process."""

@@ -27,7 +27,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
             a fetched page), `connect`, `closed`, `event` (an entry as it came on the wire), `shown` (an entry as a client library
             gave it out), `gap` (a client library said that some are missing), `quiet` (has had time to get everything),
             `refusing` (nobody's: from now on the store may refuse for a while), `signal` (one about a room), `join` and `leave` (of
-            a room), `removed` (of a room, by the operator), `revoke` (its session, by the operator), `edit` (of a message).
+            a room), `removed` (of a room, by the operator), `revoke` (its session, by the operator), `edit` (of a message),
+            `operate` (the operator's, to the account `user`; `kind` is the command).
         phase: How far it is.
         conn: Which connection of this client, from 1.
         attempt: Ties an answer to its invocation.

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from securechat.cli.main import main as command_line
-from support import clocks, cluster_mutants, failpoints, mutants, power_loss
+from support import clocks, cluster_mutants, failpoints, mutants, nonces, power_loss
 
 
 def main() -> None:
@@ -26,10 +26,13 @@ def main() -> None:
     parser.add_argument("--slow-publish", type=float, metavar="SECONDS")
     parser.add_argument("--checkpoints", type=int, metavar="PAGES")
     parser.add_argument("--storage-step", type=int, metavar="ROWS")
+    parser.add_argument("--nonces", type=Path, metavar="FILE")
     parser.add_argument("--heartbeat", metavar="PING,PONG")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     layer = power_loss.install(given.storage) if given.storage else None
+    if given.nonces:
+        nonces.Nonces(given.nonces).install()
     if given.clock:
         clocks.install(given.clock)
     if given.slow_disk:

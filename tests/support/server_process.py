@@ -136,6 +136,8 @@ class ServerProcess:
         self._config = root.parent / f"{root.name}.json"
         self.prefix = list(prefix)
         self.source: Path | None = None
+        self.nonces: Path | None = None
+        """Where it writes down what it seals with, if that is looked at."""
         self.configure(settings or {})
 
     @property
@@ -188,6 +190,8 @@ class ServerProcess:
         path = [os.environ.get("PYTHONPATH"), str(TESTS)] if self.source is None else [str(self.source)]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         module = "support.server_main" if self.source is None else "securechat"
+        if self.nonces is not None and self.source is None:
+            faults = ("--nonces", str(self.nonces), *faults)
         command = [
             *self.prefix, sys.executable, "-m", module, *faults, "serve", "--config", str(self._config), "--data", str(self.root),
             "--port", str(self.port), "--http-port", str(self.http_port),
@@ -236,12 +240,21 @@ class ServerProcess:
 
     async def ask(self, op: str, **fields: Any) -> Any:
         """Perform a command as the operator and return its reply."""
-        status, content = await self._admin("POST /command", json.dumps({"op": op, **fields}).encode())
-        assert status == 200, content
-        answer = json.loads(content)
+        answer = await self.answer(op, **fields)
         if answer["op"] == "error":
             raise AssertionError(f"{op}: {answer}")
         return answer["data"]
+
+    async def answer(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Perform a command as the operator and return the frame that comes back, also of a refusal.
+
+        Raises:
+            OSError: None came.
+        """
+        status, content = await self._admin("POST /command", json.dumps({"op": op, **fields}).encode())
+        assert status == 200, content
+        found: dict[str, Any] = json.loads(content)
+        return found
 
     async def metric(self, name: str) -> float:
         """Read one figure."""
@@ -301,6 +314,8 @@ class ServerProcess:
             writer.close()
             await writer.wait_closed()
         head, _, content = answer.partition(b"\r\n\r\n")
+        if not head:
+            raise ConnectionError("it ended before it answered")
         return int(head.split()[1]), content
 
     def rss(self) -> int:

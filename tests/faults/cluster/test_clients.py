@@ -28,7 +28,7 @@ async def test_f9_bad_networks_of_clients(cluster: Cluster, fault: FaultReport) 
     """Clients 150 ms ± 50 away, with stalls of 1 to 8 s, in slices of one byte, reset in the middle of frames, and one that vanishes"""
     await cluster.start()
     one = cluster.servers[0]
-    ways = {name: await cluster.way(name, one) for name in ("far", "stalls", "slices", "resets", "vanishes")}
+    ways = {name: await cluster.way(name, one.process.http_port) for name in ("far", "stalls", "slices", "resets", "vanishes")}
     groups: dict[str, list[RawClient]] = {}
     for place, (name, way) in enumerate(ways.items()):
         groups[name] = cluster.members[4 + 4 * place : 8 + 4 * place if name != "vanishes" else 5 + 4 * place]
