@@ -83,6 +83,7 @@ class RawClient:
         keep_bytes: Keep every message as it came, in `heard`.
         may_end: Its session may be revoked: then it stops, and `revoked` is set.
         outages: How long it was without a server, each time, in seconds.
+        jitter_s: So long it waits at most before it comes back to anybody, drawn anew each time; else it comes at once.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class RawClient:
         self.heard: list[bytes] = []
         self.latencies: list[float] = []
         self.outages: list[float] = []
+        self.jitter_s = 0.0
         self.may_end = False
         self.revoked = asyncio.Event()
         self._lost_at = 0.0
@@ -341,7 +343,7 @@ class RawClient:
                 )  # fmt: skip
             except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError):
                 self._next_server()
-                await asyncio.sleep(self._pause.uniform(0.02, 0.1))
+                await asyncio.sleep(self._pause.uniform(0.02, 0.1) + self._pause.uniform(0, self.jitter_s))
                 continue
             self._conn += 1
             self._socket = socket_
@@ -362,6 +364,7 @@ class RawClient:
                 await asyncio.gather(writer, patience, return_exceptions=True)
                 self._lose()
                 await socket_.close()
+            await asyncio.sleep(self._pause.uniform(0, self.jitter_s))
 
     async def _leave_if_silent(self, socket_: ClientConnection) -> None:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -20,7 +22,9 @@ from support.server_process import FREE, eventually_async
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 MIB: Final = 2**20
 DEAF: Final = 5
-CONNECT_RATE: Final = FREE | {"connect.address": {"burst": 40, "per_s": 40}}
+CONNECTS: Final = 40
+CONNECT_RATE: Final = FREE | {"connect.address": {"burst": CONNECTS, "per_s": CONNECTS}}
+STORM_S: Final = 3.0
 
 
 @pytest.mark.faults
@@ -82,24 +86,33 @@ async def _stall(cluster: Cluster, way: Way) -> None:
 
 
 @pytest.mark.faults
-async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultReport) -> None:
-    """One server is killed, and all of its clients come to the other at once"""
+@pytest.mark.parametrize("jitter_s", [0.0, 2.0], ids=["at once, without a pause", "each after up to 2 s"])
+async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultReport, jitter_s: float) -> None:
+    """One server is killed, and all of its clients come to the other one, which lets in 40 a second"""
     cluster.settings["rates"] = CONNECT_RATE
     await cluster.start()
     cluster.talk.start()
     await cluster.for_a_while(8)
     before = await readings(cluster)
     one, two = cluster.servers
-    there = [client for client in cluster.clients if client.url == one.url]
+    for client in cluster.clients:
+        client.jitter_s = jitter_s
+    there = {client: len(client.outages) for client in cluster.clients if client.url == one.url}
     stay = {client.name for client in cluster.clients if client.url == two.url}
+    refused_before = await two.process.metric("connections_refused")
     began = time.monotonic()
     await one.process.kill()
-    await cluster.until(lambda: all(client.ready.is_set() for client in there), 30, "all are back")
+    # Not only until all are ready: some have not noticed yet.
+    await cluster.until(lambda: all(len(client.outages) > had for client, had in there.items()), 30, "all are back")
     took = time.monotonic() - began
-    history = [record for record in cluster.history.records() if record.client in stay]
+    await cluster.for_a_while(max(0.0, STORM_S - took))
+    records = cluster.history.records()
+    history = [record for record in records if record.client in stay]
     base, storm = (
-        percentile(Timing.of(history, *each).ack, 0.99) for each in ((began - 5, began), (began, began + max(took, 2.0)))
+        percentile(Timing.of(history, *each).ack, 0.99) for each in ((began - 5, began), (began, began + max(took, STORM_S)))
     )
+    let_in = [record.t_mono for record in records if record.op == "connect" and record.phase == "ok" and record.t_mono > began]
+    turned_away = await two.process.metric("connections_refused") - refused_before
     # With no other load: what one reconnection asks of PostgreSQL.
     await cluster.talk.stop()
     await one.process.start()
@@ -118,13 +131,22 @@ async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultRe
     timing = await judge(cluster, fault, before)
     fault.told("came back", len(there))
     fault.at_most("all back after", took, 15.0, "s")
+    fault.at_most("let in within a second", _most_within(let_in, 1.0), CONNECTS + CONNECTS)
+    fault.told("turned away, to come again", turned_away)
     fault.told("came back then, all cut off at once", back)
     fault.at_most("all of these back after", took_all, 15.0, "s")
+    fault.told("p99 of who stayed, before", 1_000 * base, "ms")
     fault.at_most("p99 of who stayed", 1_000 * storm, 1_000 * max(2 * base, 0.5), "ms")
     # Three; what else goes on in these seconds is not all subtracted.
     fault.at_most("round trips to PostgreSQL for each", asked / back, 3.5)
     fault.at_most("refused", timing.refused, 0)
     fault.conclude()
+
+
+def _most_within(moments: Sequence[float], seconds: float) -> int:
+    """Return how many came within any stretch of this length at most."""
+    ordered = sorted(moments)
+    return max((bisect_right(ordered, at + seconds) - number for number, at in enumerate(ordered)), default=0)
 
 
 async def test_f12_clients_that_do_not_read(cluster: Cluster, fault: FaultReport) -> None:
