@@ -12,13 +12,14 @@ import pytest
 from contract.test_bus import has, message, site
 from securechat.bus.nodes import look
 from securechat.domain.ports import RoomBatch
-from support.certificates import Files
+from support.certificates import Files, new_key, pem
 from support.ports import free_port
 from support.redis import RedisNode, cluster
 from support.waiting import until
 
 HOWTO = Path(__file__).parents[2] / "docs/howto/several-servers.md"
 RULES = re.findall(r"^ACL SETUSER (.*)$", HOWTO.read_text(), re.MULTILINE)[0].replace(">PASSWORD", ">a-password").split()
+OF_A_CLUSTER = re.findall(r"^A cluster needs `(.*?)` besides", HOWTO.read_text(), re.MULTILINE)
 PREFIX = "securechat:bus_x"
 
 
@@ -84,6 +85,27 @@ async def test_a_replica_takes_over_and_everybody_is_heard_again(lost: int, hang
                 lambda: {batch.room for batch in two.receiver.got if isinstance(batch, RoomBatch)} >= {f"rm_{n}" for n in range(60)}
             )
             node.resume() if hangs else None
+
+
+@pytest.mark.slow
+async def test_a_cluster_with_tls_of_which_several_nodes_are_named(tmp_path: Path) -> None:
+    files, key = Files(tmp_path), new_key()
+    # Nodes are each other's clients, too.
+    files.write(files.ca.issue("localhost", "127.0.0.1", key=key, usage=None), pem(key))
+    with cluster(tls=(files.ca.path, files.cert, files.key)) as nodes:
+        for node in nodes.nodes:
+            assert node.ask("ACL", "SETUSER", *RULES, *OF_A_CLUSTER) == "OK"
+            node.ask("ACL", "SETUSER", "default", "off")
+        addresses = ",".join([f"127.0.0.1:{free_port()}", *(f"127.0.0.1:{node.port}" for node in nodes.nodes)])
+        url = f"rediss+cluster://securechat:a-password@{addresses}?ssl_ca_certs={files.ca.path}"
+        assert await look(url) == 3
+        async with site(url, PREFIX) as one, site(url, PREFIX) as two:
+            await until(
+                lambda: one.redis.peers == two.redis.peers == 1 and not one.redis.links.problem and not two.redis.links.problem
+            )
+            for room in range(60):  # All channels.
+                one.bus.publish([RoomBatch(f"rm_{room}", [message(f"rm_{room}", 1)])])
+            await until(partial(has, two, 60))
 
 
 @pytest.mark.slow

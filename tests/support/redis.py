@@ -58,6 +58,7 @@ class RedisNode:
             names = ("--tls-ca-cert-file", "--tls-cert-file", "--tls-key-file")
             options += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
             options += [part for name, path in zip(names, self._tls, strict=True) for part in (name, str(path))]
+            options += ["--tls-cluster", "yes", "--tls-replication", "yes"]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(["redis-server", *options, *self._cluster], stdout=log, stderr=log)
         wait_until(lambda: self.ask("PING", check=False) == "PONG", "Redis answers")
@@ -92,12 +93,27 @@ class RedisNode:
 
 
 class RedisCluster:
-    """Three nodes, each with a third of the slots; with `replicas`, three more that take over when one of them ends."""
+    """Three nodes, each with a third of the slots; with `replicas`, three more that take over when one of them ends.
 
-    def __init__(self, *, replicas: bool = False) -> None:
-        self.nodes = [RedisNode(cluster=True) for _ in range(6 if replicas else 3)]
+    Args:
+        replicas: See above.
+        tls: See `RedisNode`.
+    """
+
+    def __init__(self, *, replicas: bool = False, tls: tuple[Path, Path, Path] | None = None) -> None:
+        self.nodes = [RedisNode(cluster=True, tls=tls) for _ in range(6 if replicas else 3)]
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
-        command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", str(int(replicas)), "--cluster-yes"]
+        secure = ["--tls", "--cacert", str(tls[0])] if tls else []
+        command = [
+            "redis-cli",
+            *secure,
+            "--cluster",
+            "create",
+            *addresses,
+            "--cluster-replicas",
+            str(int(replicas)),
+            "--cluster-yes",
+        ]
         subprocess.run(command, check=True, capture_output=True)
         wait_until(
             lambda: all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes), "the cluster is ready", 30
@@ -143,9 +159,9 @@ def one_node() -> Iterator[RedisNode]:
 
 
 @contextmanager
-def cluster(*, replicas: bool = False) -> Iterator[RedisCluster]:
+def cluster(*, replicas: bool = False, tls: tuple[Path, Path, Path] | None = None) -> Iterator[RedisCluster]:
     """Run three as one, or three with a replica each."""
-    found = RedisCluster(replicas=replicas)
+    found = RedisCluster(replicas=replicas, tls=tls)
     try:
         yield found
     finally:
