@@ -32,6 +32,11 @@ class ProxyProcess:
 
     async def ask(self, name: str, do: str, **fields: Any) -> Any:
         """Have something done with a proxy."""
+        # Also when whoever asks is cancelled: two threads that read at once lose lines to each other.
+        asking = asyncio.create_task(self._ask(name, do, **fields))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, name: str, do: str, **fields: Any) -> Any:
         async with self._one_at_a_time:
             return json.loads(await asyncio.to_thread(self._exchange, {"name": name, "do": do, **fields}))
 
