@@ -102,7 +102,8 @@ async def _audit(cluster: Cluster) -> list[Violation]:
         rows = await connection.fetch("SELECT action, subject FROM audit")
     finally:
         await connection.close()
-    found = [Violation("I12", finding.text) for finding in whole.findings]
+    # A clock that went back is told by the verifier, and nothing was changed: F8 has clocks that do.
+    found = [Violation("I12", finding.text) for finding in whole.findings if finding.kind != "clock"]
     return found + check_access(cluster.history.records(), [(row[0], row[1]) for row in rows])
 
 
