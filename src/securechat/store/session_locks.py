@@ -29,7 +29,7 @@ USERS_TOO: Final = 1_000
 LOOK_S: Final = 2.0
 """Between two looks whether the connection lives, and whether there is nobody who leads."""
 PATIENCE_S: Final = 6.0
-"""How long somebody else may be in the way at the start: one who is just being stopped, or looks whether they are alone."""
+"""How long somebody else may be in the way: one who is just being stopped, or looks whether they are alone."""
 RETRY_S: Final = 0.2
 
 _BESIDE: Final = (
@@ -65,12 +65,8 @@ class ServerLocks:
             Shutdown: Somebody else serves, and not all have a bus; or the database does not answer.
         """
         try:
-            for _ in range(int(PATIENCE_S / RETRY_S)):
-                if await self._try():
-                    return
-                await asyncio.sleep(RETRY_S)
-            await self._end()
-            raise Shutdown(_BESIDE)
+            if not await self._serve(begins=True):
+                raise Shutdown(_BESIDE)
         except (*NOT_NOW, asyncpg.PostgresError) as error:
             raise Shutdown(f"The database does not take us: {error}") from error
 
@@ -97,9 +93,8 @@ class ServerLocks:
             await asyncio.sleep(LOOK_S)
             try:
                 if self._connection is None:
-                    if not await self._try():
+                    if not await self._serve(begins=False):
                         log.critical("another server took the database")
-                        await self._end()
                         raise Shutdown(_BESIDE)
                 elif self.leads:
                     await self._connection.execute("SELECT 1")
@@ -113,18 +108,33 @@ class ServerLocks:
         """Serve no longer."""
         await self._end()
 
-    async def _try(self) -> bool:
+    async def _serve(self, *, begins: bool) -> bool:
+        """Try for a while to hold the lock of those who serve; return whether it is held."""
+        # Who serves alone, and comes back to find somebody else, must not serve beside them for as long as it hopes.
+        patience_s = PATIENCE_S if begins or self._shared else RETRY_S
+        for _ in range(round(patience_s / RETRY_S)):
+            if await self._try(begins=begins):
+                return True
+            await asyncio.sleep(RETRY_S)
+        await self._end()
+        return False
+
+    async def _try(self, *, begins: bool) -> bool:
         if self._connection is None:
             self._connection = await asyncpg.connect(self._url, **OPTIONS)
             self._connection.add_termination_listener(self._lost)
         connection = self._connection
-        self.alone = await connection.fetchval("SELECT pg_try_advisory_lock($1)", SERVING)
+        # Who comes back does not look whether it is alone: after an end of the database all come back in the same moment.
+        looks = begins or not self._shared
+        alone = looks and await connection.fetchval("SELECT pg_try_advisory_lock($1)", SERVING)
+        if begins:
+            self.alone = alone
         if self._shared:
             held = await connection.fetchval("SELECT pg_try_advisory_lock_shared($1)", SERVING)
-            if self.alone:
+            if alone:
                 await connection.execute("SELECT pg_advisory_unlock($1)", SERVING)
         else:
-            held = self.alone
+            held = alone
         if held:
             await connection.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, self._knows)
             await self._try_to_lead()
