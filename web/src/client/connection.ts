@@ -407,7 +407,12 @@ export class Connection {
     this.waiting.clear();
     const tooBig = end?.kind === "closed" && nextAfter(end.code) === "too_big";
     const error = tooBig
-      ? new Refused({ code: "too_large", title: "The request is too large", status: 413, detail: "This is too large to send." })
+      ? new Refused({
+          code: "too_large",
+          title: "The request is too large",
+          status: 413,
+          detail: "This is too large to send.",
+        })
       : new Unreachable("The connection was lost.");
     for (const settle of settles) settle({ error });
   }
