@@ -282,7 +282,8 @@ class TcpProxy:
         """An end is there."""
         self._ends.add(end)
         if end.up:
-            end.look()
+            # Before 3.11.4, a transport begins to read right after this call, whatever it is told in it.
+            asyncio.get_running_loop().call_soon(end.look)
             self.accepted += 1
             task = asyncio.create_task(self._reach(end))
             self._tasks.add(task)

@@ -14,6 +14,7 @@ from securechat.bus.addresses import addresses_of, mistake_of
         ("rediss://user:p%40ss@one:7000?ssl_ca_certs=/etc/ca.crt", [("one", 7000)]),
         ("redis+cluster://one:1,two,[::1]:3", [("one", 1), ("two", 6379), ("::1", 3)]),
         ("rediss+cluster://user:pass@one:1,two:2/0", [("one", 1), ("two", 2)]),
+        ("REDIS+cluster://u:p@[::2]?ssl_ca_certs=/a,b@c", [("::2", 6379)]),
     ],
 )
 def test_what_is_right(url: str, addresses: list[tuple[str, int]]) -> None:
@@ -31,6 +32,8 @@ def test_what_is_right(url: str, addresses: list[tuple[str, int]]) -> None:
         ("redis://one:x", "Port"),
         ("redis://one,two", "cluster"),
         ("redis://[::1", "IPv6"),
+        ("redis+cluster://one,[::1", "IPv6"),
+        ("one:6379", "is wanted"),
     ],
 )
 def test_what_is_wrong(url: str, told: str) -> None:

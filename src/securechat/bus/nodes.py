@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -13,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from securechat.bus.addresses import CLUSTER, Address, addresses_of
+from securechat.bus.addresses import CLUSTER, Address, addresses_of, parts_of
 from securechat.bus.publisher import ANSWER_S
 
 FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
@@ -47,8 +46,8 @@ class Nodes:
     """
 
     def __init__(self, url: str, channels: Sequence[bytes]) -> None:
-        self.is_cluster = urlsplit(url).scheme in CLUSTER
-        self._url = url.replace("+cluster", "", 1)
+        self._url = parts_of(url)
+        self.is_cluster = self._url.scheme in CLUSTER
         self._channels = channels
         self._named = addresses_of(url)
         self._known: list[Address] = list(self._named)
@@ -58,11 +57,9 @@ class Nodes:
         return Redis.from_url(self._url_of(address), **_OPTIONS)
 
     def _url_of(self, address: Address) -> str:
-        parts = urlsplit(self._url)
-        user = parts.netloc.rpartition("@")[0]
+        scheme, user, _, rest = self._url
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        netloc = f"{user}@{host}:{address[1]}" if user else f"{host}:{address[1]}"
-        return parts._replace(netloc=netloc).geturl()
+        return f"{scheme.removesuffix('+cluster')}://{user and f'{user}@'}{host}:{address[1]}{rest}"
 
     async def placed(self, alive: Collection[Address] = ()) -> Mapping[Address, list[bytes]]:
         """Return the channels of each node; those that no node has are left out.
