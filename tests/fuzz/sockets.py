@@ -12,8 +12,10 @@ from typing import Any, Final
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from fuzz.sessions import IDENTITY, LIMITS, StillClock
+from securechat.auth.manager import Holder
 from securechat.domain.accounts import Principal, User
 from securechat.domain.commands import Done
+from securechat.domain.ports import DeviceRecord, SessionRecord
 from securechat.domain.secret import Secret
 from securechat.errors import RateLimited, Unauthorized
 from securechat.gateway import conversation
@@ -21,6 +23,7 @@ from securechat.gateway.arrival import Arrival
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.connection_limits import Caps, Connections, Pending
 from securechat.gateway.fence import Fence
+from securechat.gateway.session import Known
 from securechat.gateway.upgrade import websocket_protocol
 from securechat.ops.metrics import Counters
 from securechat.protocol import frames as f
@@ -33,6 +36,7 @@ UPGRADE: Final = (
 CHARGES: Final = 200
 PRINCIPAL: Final = Principal("usr_1", "dev_1", "member", "ana")  # type: ignore[arg-type]  # nobody looks at the role here
 USER: Final = User(id=PRINCIPAL.user_id, username="fuzz", display_name="Fuzz", role=PRINCIPAL.role)
+KNOWN: Final = Known(PRINCIPAL, SessionRecord(DeviceRecord("dev_1", "usr_1", False, None, None, 0), USER, []))  # noqa: FBT003
 
 
 class Server:
@@ -59,17 +63,23 @@ class Server:
     def arrival(self) -> contextlib.AbstractAsyncContextManager[None]:
         return contextlib.nullcontext()
 
-    async def known(self, token: Secret) -> Principal:
+    async def holder(self, token: Secret) -> Holder:
         if token.reveal().startswith("no"):
             raise Unauthorized
-        return PRINCIPAL
+        return Holder(PRINCIPAL.user_id, PRINCIPAL.device_id)
+
+    async def known(self, _holder: Holder) -> Known:
+        return KNOWN
+
+    def make_room(self, _principal: Principal) -> None:
+        """There is always room."""
 
     def expect(self, *_values: object) -> None:
         """Nothing changes."""
 
     forget = expect
 
-    async def ready(self, _principal: Principal) -> f.Ready:
+    async def ready(self, _known: Known) -> f.Ready:
         return f.Ready(user=USER, device="dev_1", rooms=[], resumed=True)
 
     def attach(self, *_values: object) -> Arrival:

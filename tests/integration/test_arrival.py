@@ -143,7 +143,7 @@ async def ended_elsewhere(world: World, _user: str, device: str) -> None:
 @pytest.mark.parametrize(
     ("end", "owner", "method"),
     [
-        (ended, "auth", "authenticate"), (ended_elsewhere, "auth", "authenticate"), (ended, "log_store", "heads"),
+        (ended, "auth", "holder"), (ended_elsewhere, "auth", "holder"), (ended, "auth", "session"), (ended, "log_store", "heads"),
     ],
 )  # fmt: skip
 async def test_040_a_session_that_ends_while_its_client_comes_in_is_not_let_in(
@@ -165,7 +165,7 @@ async def test_040_a_session_that_ends_while_its_client_comes_in_is_not_let_in(
     await client.close()
 
 
-@pytest.mark.parametrize(("owner", "method"), [("auth", "authenticate"), ("log_store", "heads")])
+@pytest.mark.parametrize(("owner", "method"), [("auth", "holder"), ("auth", "session"), ("log_store", "heads")])
 async def test_070_a_role_that_changes_while_its_owner_comes_in_holds_from_the_start(world: World, owner: str, method: str) -> None:
     await world.perform(OPERATOR, c.UserCreate(username="chief", role="admin", password=Secret(PASSWORD)), "")
     session = await world.perform(STRANGER, c.SessionCreate(username="chief", password=Secret(PASSWORD)), "127.0.0.1")

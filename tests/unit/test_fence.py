@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fuzz.sockets import Server
-from securechat.domain.accounts import Principal, Role, User
+from securechat.domain.accounts import Role, User
 from securechat.domain.commands import Done, Fetch
 from securechat.domain.entries import Entry, EntryType
 from securechat.domain.limits import LIMITS
@@ -20,6 +20,7 @@ from securechat.gateway import gateway
 from securechat.gateway.connection import ClientConnection
 from securechat.gateway.fence import STILL_MS, Fence
 from securechat.gateway.hub import Hub
+from securechat.gateway.session import Known
 from securechat.gateway.standing import ENDED_MS, Standing
 from securechat.gateway.writer import TurnWriter
 from securechat.protocol.codec import Block
@@ -326,9 +327,9 @@ class Arriving(World):
         super().__init__()
         self.may = asyncio.Event()
 
-    async def ready(self, principal: Principal) -> Any:
+    async def ready(self, known: Known) -> Any:
         await self.may.wait()
-        return await super().ready(principal)
+        return await super().ready(known)
 
 
 @pytest.mark.parametrize("ended", [False, True])

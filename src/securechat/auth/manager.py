@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from securechat.auth.addresses import source_of
@@ -18,7 +20,7 @@ from securechat.domain import commands as c
 from securechat.domain.accounts import Device, Principal, Role, User, clean_name, clean_password, clean_username, normal_password
 from securechat.domain.audit import AuditEvent, Detail, Result, by
 from securechat.domain.ids import DEVICE
-from securechat.domain.ports import Account, AccountStore, Clock, DeviceRecord, MessageBus
+from securechat.domain.ports import Account, AccountStore, Clock, DeviceRecord, MessageBus, SessionRecord
 from securechat.domain.secret import Secret
 from securechat.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 
@@ -28,7 +30,26 @@ GRACE_MS: Final = 10_000
 """The same refresh from the same place within this time is a lost answer or a second tab, not a thief: it gets the same answer."""
 DAY_MS: Final = 86_400_000
 UNAUTHORIZED_CLOSE: Final = 4401
+HOLDERS_MAX: Final = 10_000
+"""Tokens of bots and apps of which it is remembered whose they are."""
 _WRONG: Final = "The username or the password is wrong."
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose a token is: where to look for the session, not that there is one.
+
+    Attributes:
+        user_id: The account.
+        device_id: The device.
+        token_hash: Of a token that only the store knows; it has to be the device's token of now.
+        expires_at: When the token ends by its own words, in seconds since 1970; None if it does not say.
+    """
+
+    user_id: str
+    device_id: str
+    token_hash: str = ""
+    expires_at: float | None = None
 
 
 class AuthManager:
@@ -73,6 +94,7 @@ class AuthManager:
         self._clock = clock
         self._new_id = new_id
         self._idle_days = idle_days
+        self._holders: OrderedDict[str, Holder] = OrderedDict()
 
     async def authenticate(self, token: Secret) -> Principal:
         """Return who holds this access token or bot token.
@@ -80,23 +102,48 @@ class AuthManager:
         Raises:
             Unauthorized: The token, its session or its account does not hold.
         """
-        expires_at: float | None = None
-        if token.reveal().startswith((BOT, PERSONAL)):
-            found = await self._accounts.session(token_hash=token_hash(token))
-            if found is not None and found.device.expires_at is not None:
-                expires_at = found.device.expires_at / 1000
-                if self._clock.now_ms() >= found.device.expires_at:
-                    raise Unauthorized("This token has ended.")
-        else:
+        principal, _ = await self.session(await self.holder(token))
+        return principal
+
+    async def holder(self, token: Secret) -> Holder:
+        """Return whose an access token or bot token is. The store is only asked for one that was not seen before.
+
+        Raises:
+            Unauthorized: Nobody's.
+        """
+        if not token.reveal().startswith((BOT, PERSONAL)):
             user_id, device_id, expires_at = self._tokens.verify(token, now=self._clock.now_ms() / 1000)
-            found = await self._accounts.session(user_id=user_id, device_id=device_id)
+            return Holder(user_id, device_id, expires_at=expires_at)
+        hashed = token_hash(token)
+        known = self._holders.get(hashed)
+        if known is None:
+            found = await self._accounts.session(token_hash=hashed)
+            if found is None:
+                raise _ended()
+            known = Holder(found.user.id, found.device.id, hashed)
+            self._holders[hashed] = known
+            if len(self._holders) > HOLDERS_MAX:
+                self._holders.popitem(last=False)
+        self._holders.move_to_end(hashed)
+        return known
+
+    async def session(self, holder: Holder, *, blocks: bool = False) -> tuple[Principal, SessionRecord]:
+        """Return who that is now, and their session; on demand with whom they blocked.
+
+        Raises:
+            Unauthorized: The token, its session or its account does not hold.
+        """
+        which = {"token_hash": holder.token_hash} if holder.token_hash else {"device_id": holder.device_id}
+        found = await self._accounts.session(user_id=holder.user_id, blocks=blocks, **which)
         if found is None or found.device.revoked or found.user.disabled:
-            raise Unauthorized("The session has ended.")
-        user, device = found.user, found.device
-        return Principal(
-            user.id, device.id, user.role, user.username, expires_at, enrolling=await self._second_factor.is_missing(user),
-            scopes=device.scopes,
-        )  # fmt: skip
+            raise _ended()
+        user, device, expires_at = found.user, found.device, holder.expires_at
+        if holder.token_hash and device.expires_at is not None:
+            expires_at = device.expires_at / 1000
+            if self._clock.now_ms() >= device.expires_at:
+                raise Unauthorized("This token has ended.")
+        enrolling = await self._second_factor.is_missing(user)
+        return Principal(user.id, device.id, user.role, user.username, expires_at, enrolling=enrolling, scopes=device.scopes), found
 
     async def log_in(self, command: c.SessionCreate, address: str) -> c.Session:
         """Check a password, and the second factor if there is one, and open a session.
@@ -324,3 +371,7 @@ class AuthManager:
             user=user, device=device_id, access_token=self.access_token(user.id, device_id), expires_in=LIFETIME_S,
             refresh_token=refresh.reveal(), enrol=await self._second_factor.is_missing(user),
         )  # fmt: skip
+
+
+def _ended() -> Unauthorized:
+    return Unauthorized("The session has ended.")

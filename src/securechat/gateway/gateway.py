@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from http import HTTPStatus
 from typing import Final
 
 from picows import WSUpgradeResponse, WSUpgradeResponseWithListener
 
-from securechat.auth.manager import AuthManager
+from securechat.auth.manager import AuthManager, Holder
 from securechat.auth.rate_limiter import RateLimiter
 from securechat.domain import policy
 from securechat.domain.accounts import Principal
@@ -28,6 +28,7 @@ from securechat.gateway.connection_limits import Connections, HttpConnections, P
 from securechat.gateway.fence import Fence
 from securechat.gateway.hub import Hub
 from securechat.gateway.rounds import a_few_at_a_time
+from securechat.gateway.session import Known
 from securechat.gateway.session_layer import SessionLayer
 from securechat.gateway.standing import Standing
 from securechat.gateway.turns import Turns
@@ -136,11 +137,30 @@ class Gateway:
         )  # fmt: skip
         self._note(event)
 
+    async def holder(self, token: Secret) -> Holder:
+        """See `Session.holder`."""
+        with self._failures_counted():
+            return await self._auth.holder(token)
+
+    async def known(self, holder: Holder) -> Known:
+        """See `Session.known`."""
+        with self._failures_counted():
+            principal, session = await self._auth.session(holder, blocks=True)
+            _require_in(principal)
+        return Known(principal, session)
+
+    @contextmanager
+    def _failures_counted(self) -> Iterator[None]:
+        try:
+            yield
+        except Unauthorized:
+            self.counters.auth_failures += 1
+            raise
+
     async def who(self, token: Secret) -> Principal:
         """See `Session.who`."""
         principal = await self._auth.authenticate(token)
-        policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
-        policy.require_connection(principal)
+        _require_in(principal)
         return principal
 
     def arrival(self) -> AbstractAsyncContextManager[None]:
@@ -149,31 +169,18 @@ class Gateway:
             "Too many come at once.", again_ms=ARRIVAL_AGAIN_MS, waiting_max=ARRIVALS_WAITING, wait_s=ARRIVAL_S
         )
 
-    async def known(self, token: Secret) -> Principal:
-        """See `Session.known`."""
-        try:
-            principal = await self.who(token)
-        except Unauthorized:
-            self.counters.auth_failures += 1
-            raise
-        self._make_room(principal)
-        return principal
-
-    async def ready(self, principal: Principal) -> f.Ready:
+    async def ready(self, known: Known) -> f.Ready:
         """See `Session.ready`."""
-        # Asked again: what ends a session from here on finds the connection among those that are expected.
-        found = await self._accounts.session(user_id=principal.user_id, device_id=principal.device_id, blocks=True)
-        if found is None or found.device.revoked or found.user.disabled:
-            raise Unauthorized("The session has ended.")
-        expires_in = None if principal.expires_at is None else max(0, int(principal.expires_at - time.time()))
-        rooms = await self._log_store.heads(principal.user_id)
+        who = known.principal
+        expires_in = None if who.expires_at is None else max(0, int(who.expires_at - time.time()))
+        rooms = await self._log_store.heads(who.user_id)
         return f.Ready(
-            user=found.user,
-            device=principal.device_id,
+            user=known.session.user,
+            device=who.device_id,
             rooms=rooms.rooms,
             complete=rooms.complete,
             resumed=True,
-            blocked=found.blocked,
+            blocked=known.session.blocked,
             expires_in=expires_in,
         )
 
@@ -195,8 +202,8 @@ class Gateway:
         handshake = self.session_layer.handshake() if subprotocol == f.SUBPROTOCOL else None
         return WSUpgradeResponseWithListener(response, ClientConnection(self, address, handshake))
 
-    def _make_room(self, principal: Principal) -> None:
-        """Keep an account within its number of connections.
+    def make_room(self, principal: Principal) -> None:
+        """See `Session.make_room`.
 
         Raises:
             RateLimited: It connects too often, or has too many connections and none of this device that could be replaced.
@@ -314,3 +321,8 @@ class Gateway:
 
     def _connections(self) -> list[ClientConnection]:
         return [each for each in self.connections if isinstance(each, ClientConnection)]
+
+
+def _require_in(principal: Principal) -> None:
+    policy.require_enrolled(principal, setting_up=False)  # That is done over REST: nothing is heard before.
+    policy.require_connection(principal)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from securechat.auth.manager import Holder
 from securechat.domain.accounts import Principal
 from securechat.domain.commands import Command
 from securechat.domain.entries import Entry
+from securechat.domain.ports import SessionRecord
 from securechat.domain.secret import Secret
 from securechat.errors import SessionRefused
 from securechat.gateway.arrival import Arrival
@@ -20,6 +23,19 @@ from securechat.protocol.handshake import ServerHandshake
 
 if TYPE_CHECKING:
     from securechat.gateway.connection import ClientConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Somebody who comes in.
+
+    Attributes:
+        principal: Who.
+        session: Their session, with whom they blocked.
+    """
+
+    principal: Principal
+    session: SessionRecord
 
 
 class Session(Protocol):
@@ -44,8 +60,8 @@ class Session(Protocol):
     def arrival(self) -> AbstractAsyncContextManager[None]:
         """Give a turn to be let in; or raise `Unavailable` when too many come at once."""
 
-    async def known(self, token: Secret) -> Principal:
-        """Return who holds the token and may have one more connection."""
+    async def holder(self, token: Secret) -> Holder:
+        """Return whose a token is; or raise `Unauthorized`."""
 
     def expect(self, connection: ClientConnection, user_id: str, device_id: str) -> None:
         """Note from now on what happens to a session, whose `ready` is about to be read."""
@@ -53,8 +69,14 @@ class Session(Protocol):
     def forget(self, connection: ClientConnection, user_id: str) -> None:
         """Do not expect the connection any more."""
 
-    async def ready(self, principal: Principal) -> f.Ready:
-        """Return what `ready` says to somebody; or raise `Unauthorized` when the session has ended by now."""
+    async def known(self, holder: Holder) -> Known:
+        """Return who that is now; or raise `Unauthorized` when there is no session, or no more."""
+
+    def make_room(self, principal: Principal) -> None:
+        """Keep an account within its number of connections; or raise `RateLimited`."""
+
+    async def ready(self, known: Known) -> f.Ready:
+        """Return what `ready` says to somebody."""
 
     def attach(self, connection: ClientConnection, user_id: str, rooms: Mapping[str, int]) -> Arrival:
         """Let the connection hear its rooms, each from a `seq` on; return what changed since that was read.

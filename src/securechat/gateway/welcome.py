@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from securechat.auth.manager import Holder
 from securechat.domain.accounts import Principal
 from securechat.domain.limits import LIMITS
 from securechat.errors import Unavailable
@@ -60,26 +61,31 @@ async def let_in(session: Session, connection: ClientConnection, auth: f.Auth) -
     async with session.arrival():
         if connection.ending:
             return None  # Who went while it waited costs nothing.
-        principal = await session.known(auth.token)
-        session.expect(connection, principal.user_id, principal.device_id)
+        holder = await session.holder(auth.token)
+        # Before the session is read: what ends it from here on finds the connection among those that are expected.
+        session.expect(connection, holder.user_id, holder.device_id)
         try:
-            attached = await _attach(session, connection, principal)
+            attached = await _attach(session, connection, holder)
         finally:
-            session.forget(connection, principal.user_id)
-    return None if attached is None else _welcome(principal, auth, *attached)
+            session.forget(connection, holder.user_id)
+    return None if attached is None else _welcome(auth, *attached)
 
 
-async def _attach(session: Session, connection: ClientConnection, principal: Principal) -> tuple[f.Ready, Arrival] | None:
-    for _ in range(SNAPSHOTS):
-        ready = await session.ready(principal)
+async def _attach(session: Session, connection: ClientConnection, holder: Holder) -> tuple[Principal, f.Ready, Arrival] | None:
+    for number in range(SNAPSHOTS):
+        known = await session.known(holder)
+        if not number:
+            session.make_room(known.principal)
+        ready = await session.ready(known)
         if connection.ending:
             return None
         with suppress(Outdated):
-            return ready, session.attach(connection, principal.user_id, {room.id: room.last_seq for room in ready.rooms})
+            arrival = session.attach(connection, holder.user_id, {room.id: room.last_seq for room in ready.rooms})
+            return known.principal, ready, arrival
     raise Unavailable(retry_after_ms=1_000)
 
 
-def _welcome(principal: Principal, auth: f.Auth, ready: f.Ready, arrival: Arrival) -> Welcome:
+def _welcome(auth: f.Auth, principal: Principal, ready: f.Ready, arrival: Arrival) -> Welcome:
     if arrival.role is not None:
         ready.user = msgspec.structs.replace(ready.user, role=arrival.role)
     behind: Behind = []
