@@ -21,6 +21,7 @@ import httpx2 as httpx
 from securechat.cli.operator import Operator
 from securechat.domain import commands as c
 from securechat.server.config import DEFAULT_RATES
+from support.nursery import Child, nursery
 from support.ports import free_port
 from support.usage import resident
 
@@ -35,7 +36,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class RunningServer:
-    """`securechat serve` as its own process, on free ports."""
+    """`securechat serve` as its own process, on free ports. One with a `program` is started anew, the others come from the nursery."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class RunningServer:
         *flags: str,
         settings: dict[str, Any] | None = None,
         ports: tuple[int, int] | None = None,
-        program: Sequence[str] = (SECURECHAT,),
+        program: Sequence[str] = (),
     ) -> None:
         self.data = data
         self.port, self.http_port = ports or (free_port(), free_port())
@@ -52,16 +53,20 @@ class RunningServer:
         self.config = data.parent / f"{data.name}.json"
         rates = {name: {"burst": 100_000, "per_s": 100_000} for name in DEFAULT_RATES}
         self.config.write_text(json.dumps({"rates": rates} | (settings or {})))
-        self._command = [*program, "serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
-        self._command += ["--config", str(self.config), *flags]
-        self.process: subprocess.Popen[str] | None = None
+        self._program = program
+        self._arguments = ["serve", "--data", str(data), "--port", str(self.port), "--http-port", str(self.http_port)]
+        self._arguments += ["--config", str(self.config), *flags]
+        self.process: subprocess.Popen[str] | Child | None = None
         self.banner = ""
 
     def start(self) -> RunningServer:
         """Start, and return when it is ready."""
-        log = (self.data.parent / f"{self.data.name}.log").open("a")
-        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment())
-        log.close()
+        with (self.data.parent / f"{self.data.name}.log").open("a") as log:
+            if self._program:
+                command = [*self._program, *self._arguments]
+                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment())
+            else:
+                self.process = nursery().start("securechat.cli.main", self._arguments, None, log, clean_environment())
         self.banner = ""
         stream = self.process.stdout
         assert stream is not None

@@ -21,6 +21,7 @@ from securechat.server.config import DEFAULT_RATES
 from securechat.server.datadir import DataDir
 from securechat.store.migrate import migrate
 from support import usage
+from support.nursery import Child, nursery
 
 TESTS: Final = Path(__file__).parent.parent
 START_S: Final = 40.0
@@ -132,7 +133,7 @@ class ServerProcess:
         self.http_port = http_port
         self.output = output
         self.starts = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
         self._config = root.parent / f"{root.name}.json"
         self.prefix = list(prefix)
         self.source: Path | None = None
@@ -192,12 +193,16 @@ class ServerProcess:
         module = "support.server_main" if self.source is None else "securechat"
         if self.nonces is not None and self.source is None:
             faults = ("--nonces", str(self.nonces), *faults)
-        command = [
-            *self.prefix, sys.executable, "-m", module, *faults, "serve", "--config", str(self._config), "--data", str(self.root),
+        arguments = [
+            *faults, "serve", "--config", str(self._config), "--data", str(self.root),
             "--port", str(self.port), "--http-port", str(self.http_port),
         ]  # fmt: skip
         with self.output.open("ab") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+            if self.prefix or self.source is not None:
+                command = [*self.prefix, sys.executable, "-m", module, *arguments]
+                self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+            else:
+                self._process = nursery().start(module, arguments, output, output, environment)
         self.starts += 1
 
     async def _listens(self) -> bool:
