@@ -9,6 +9,7 @@ import pytest
 from securechat.store.buckets import bucket_of, user_bucket_of
 from support.logs import create, opened
 from support.postgres import Postgres, running
+from support.spread_people import PEOPLE, add_user
 from support.stores import Place, StoreUnderTest
 
 
@@ -63,6 +64,30 @@ async def one(place: Place) -> AsyncIterator[StoreUnderTest]:
 async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
     """That of another server, on the same database."""
     async with opened(place) as store:
+        yield store
+
+
+@pytest.fixture
+async def spread_place(tmp_path: Path, postgres: Postgres, second: Postgres, third: Postgres) -> Place:
+    """Three servers of PostgreSQL; each has another one of `PEOPLE`."""
+    found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
+    return await found.spread(second, third)
+
+
+@pytest.fixture
+async def spread_one(spread_place: Place) -> AsyncIterator[StoreUnderTest]:
+    """As `one`, with these people."""
+    assert [(user_bucket_of(user) + 1) % 3 for user in PEOPLE] == [1, 0, 2]
+    async with opened(spread_place) as store:
+        for user in PEOPLE:
+            await add_user(store, user)
+        yield store
+
+
+@pytest.fixture
+async def spread_other(spread_place: Place, spread_one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
+    """As `other`."""
+    async with opened(spread_place) as store:
         yield store
 
 

@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -31,7 +30,6 @@ from support.spread_people import (
     ANA,
     BOB,
     EVENT,
-    ZOE,
     add_user,
     alive,
     everything,
@@ -48,27 +46,6 @@ pytestmark = pytest.mark.slow
 
 DEATHS = 12
 BUCKET = 7
-
-
-@pytest.fixture
-async def place(tmp_path: Path, postgres: Postgres, second: Postgres, third: Postgres) -> Place:
-    found = await asyncio.to_thread(Place, tmp_path, lambda: postgres)
-    return await found.spread(second, third)
-
-
-@pytest.fixture
-async def one(place: Place) -> AsyncIterator[StoreUnderTest]:
-    assert [(user_bucket_of(user) + 1) % 3 for user in (ANA, BOB, ZOE)] == [1, 0, 2]
-    async with opened(place) as store:
-        for user in (ANA, BOB, ZOE):
-            await add_user(store, user)
-        yield store
-
-
-@pytest.fixture
-async def other(place: Place, one: StoreUnderTest) -> AsyncIterator[StoreUnderTest]:
-    async with opened(place) as store:
-        yield store
 
 
 def users_of_bucket(bucket: int, count: int) -> list[str]:
@@ -204,15 +181,15 @@ async def check(people: list[Person], stores: list[StoreUnderTest]) -> None:
     assert told.keys() == stored
 
 
-async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place: Place) -> None:
-    async with opened(place) as one, opened(place) as other:
+async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(spread_place: Place) -> None:
+    async with opened(spread_place) as spread_one, opened(spread_place) as spread_other:
         users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
         pauses = []
-        async with living([one, other], users) as people:
+        async with living([spread_one, spread_other], users) as people:
             for to in ("shard1", "shard2", "shard1"):
                 goals = [each.rounds + 3 for each in people]
                 await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
-                done = await move(place.urls(), USERS + BUCKET, to)
+                done = await move(spread_place.urls(), USERS + BUCKET, to)
                 if done.source != to:
                     pauses.append(done.pause_ms)
                     assert (done.target, done.of) == (to, "users")
@@ -220,40 +197,40 @@ async def test_a_bucket_moves_there_and_back_while_people_sign_in_and_out(place:
             await until(lambda: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)
         assert max(pauses) < 3_000
         print(f"pauses of {pauses} ms, {sum(each.rounds for each in people)} rounds")
-        await check(people, [one, other])
-        assert BUCKET in shards_of(one).user_buckets("shard1")
+        await check(people, [spread_one, spread_other])
+        assert BUCKET in shards_of(spread_one).user_buckets("shard1")
 
 
 @pytest.mark.timeout(240)
-async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_moves_users_may_die_at_every_statement(spread_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handing_over, "FENCE_S", 1.0)
     users = [*users_of_bucket(BUCKET, 2), *users_of_bucket(BUCKET + 1, 1)]
     places = ["shard1", "shard2", HOME]
     for each in places:  # Once for the indexes that a move makes.
-        await move(place.urls(), USERS + BUCKET, each)
+        await move(spread_place.urls(), USERS + BUCKET, each)
     death = Death(monkeypatch)
-    async with opened(place) as one, opened(place) as other:
-        async with living([one, other], users) as people:
+    async with opened(spread_place) as spread_one, opened(spread_place) as spread_other:
+        async with living([spread_one, spread_other], users) as people:
             for each in places:
-                await move(place.urls(), USERS + BUCKET, each)
+                await move(spread_place.urls(), USERS + BUCKET, each)
             statements = death.count // 3
             to = places[0]
             for kill in range(DEATHS):
                 at = 2 + kill * statements // DEATHS
                 death.left = at
                 with suppress(Killed, Shutdown):  # As after a lost connection, where it was in the middle of something.
-                    await move(place.urls(), USERS + BUCKET, to)
+                    await move(spread_place.urls(), USERS + BUCKET, to)
                 death.left, death.connections = 10**9, []
                 print(f"{asyncio.get_running_loop().time():.2f} dead at {at} of {statements}")
                 goals = [each.rounds + 1 for each in people]
                 await until(lambda goals=goals: all(each.rounds >= goal for each, goal in zip(people, goals, strict=True)), 60)  # type: ignore[misc]
                 if kill % 2:
-                    assert (await move(place.urls(), USERS + BUCKET, to)).target == to
+                    assert (await move(spread_place.urls(), USERS + BUCKET, to)).target == to
                     to = places[(places.index(to) + 1) % 3]
-            await move(place.urls(), USERS + BUCKET, to)
+            await move(spread_place.urls(), USERS + BUCKET, to)
         assert statements > DEATHS
-        await check(people, [one, other])
-        for name, part in zip(places[2:] + places[:2], one.database.parts, strict=True):
+        await check(people, [spread_one, spread_other])
+        for name, part in zip(places[2:] + places[:2], spread_one.database.parts, strict=True):
             for table in TABLES:
                 left = await part.read(f"SELECT count(*) FROM {table} WHERE securechat_bucket(user_id) = {BUCKET}")
                 assert name == to or left == [(0,)]
@@ -261,99 +238,105 @@ async def test_whoever_moves_users_may_die_at_every_statement(place: Place, monk
 
 @pytest.mark.parametrize("state", ["fenced", "away", "absent"])
 async def test_nobody_writes_for_a_user_who_is_not_here(
-    one: StoreUnderTest, place: Place, state: str, monkeypatch: pytest.MonkeyPatch
+    spread_one: StoreUnderTest, spread_place: Place, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spread_users, "WAIT_S", 0.1)
     monkeypatch.setattr(spread_users, "CHANGE_S", 0.1)
-    await everything(one, ANA)
-    bucket, there = user_bucket_of(ANA), place.shards["shard1"]
-    before = await one.rows("SELECT * FROM devices")
+    await everything(spread_one, ANA)
+    bucket, there = user_bucket_of(ANA), spread_place.shards["shard1"]
+    before = await spread_one.rows("SELECT * FROM devices")
     row = f"({bucket}, '{state}', 'nowhere', clock_timestamp() + interval '1 hour')"
     await read_all(there, f"INSERT INTO buckets (bucket, state, shard, until) VALUES {row}")
-    await one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), EVENT)  # noqa: FBT003 - a record
-    await one.oauth.add_code(CodeRecord("h1", "app_1", ["profile"], 1_000, ANA, "", "", decision="yes"), 1, None)
+    await spread_one.oauth.add_app(AppRecord("app_1", "App", None, [], [], False, BOB, 1), EVENT)  # noqa: FBT003 - a record
+    await spread_one.oauth.add_code(CodeRecord("h1", "app_1", ["profile"], 1_000, ANA, "", "", decision="yes"), 1, None)
 
     writes: list[Callable[[], Awaitable[object]]] = [
-        lambda: log_in(one, ANA, "b"),
-        lambda: one.accounts.rotate_refresh(ANA, f"dev_{ANA}", f"r{ANA}", "x", 2, ""),
-        lambda: one.accounts.revoke_devices(ANA, None, 2),
-        lambda: one.accounts.set_block(ANA, "usr_y", on=True),
-        lambda: one.accounts.set_commands(ANA, []),
-        lambda: one.factors.add_passkey(passkey("other", ANA)),
-        lambda: one.factors.use_passkey(ANA, f"key_{ANA}", 0, 1, 2),
-        lambda: one.factors.remove_passkey(ANA, f"key_{ANA}"),
-        lambda: one.factors.remove_totp(ANA),
-        lambda: one.factors.use_totp(ANA, 9),
-        lambda: one.factors.use_recovery_code(ANA, "x"),
-        lambda: one.factors.set_recovery_codes(ANA, []),
-        lambda: one.factors.clear_factors(ANA),
-        lambda: one.factors.confirm(ANA, f"dev_{ANA}", 9),
-        lambda: one.oauth.use_external(ANA, f"ext_{ANA}", 9),
-        lambda: one.oauth.remove_external(ANA, f"ext_{ANA}", EVENT),
-        lambda: one.oauth.use_code("h1", scoped("c", ANA), EVENT),
-        lambda: one.oauth.add_scoped_device(scoped("d", ANA), EVENT),
-        lambda: one.oauth.end_app(ANA, "", 9, EVENT),
-        lambda: one.oauth.remove_app("app_1", 9, EVENT),
+        lambda: log_in(spread_one, ANA, "b"),
+        lambda: spread_one.accounts.rotate_refresh(ANA, f"dev_{ANA}", f"r{ANA}", "x", 2, ""),
+        lambda: spread_one.accounts.revoke_devices(ANA, None, 2),
+        lambda: spread_one.accounts.set_block(ANA, "usr_y", on=True),
+        lambda: spread_one.accounts.set_commands(ANA, []),
+        lambda: spread_one.factors.add_passkey(passkey("other", ANA)),
+        lambda: spread_one.factors.use_passkey(ANA, f"key_{ANA}", 0, 1, 2),
+        lambda: spread_one.factors.remove_passkey(ANA, f"key_{ANA}"),
+        lambda: spread_one.factors.remove_totp(ANA),
+        lambda: spread_one.factors.use_totp(ANA, 9),
+        lambda: spread_one.factors.use_recovery_code(ANA, "x"),
+        lambda: spread_one.factors.set_recovery_codes(ANA, []),
+        lambda: spread_one.factors.clear_factors(ANA),
+        lambda: spread_one.factors.confirm(ANA, f"dev_{ANA}", 9),
+        lambda: spread_one.oauth.use_external(ANA, f"ext_{ANA}", 9),
+        lambda: spread_one.oauth.remove_external(ANA, f"ext_{ANA}", EVENT),
+        lambda: spread_one.oauth.use_code("h1", scoped("c", ANA), EVENT),
+        lambda: spread_one.oauth.add_scoped_device(scoped("d", ANA), EVENT),
+        lambda: spread_one.oauth.end_app(ANA, "", 9, EVENT),
+        lambda: spread_one.oauth.remove_app("app_1", 9, EVENT),
     ]
     for write in writes:
         with pytest.raises(Unavailable):
             await write()
-    assert await one.rows("SELECT * FROM devices") == before
-    assert await one.value("SELECT count(*) FROM passkeys") == await one.value("SELECT count(*) FROM blocks") == 1
-    assert await one.value("SELECT count(*) FROM apps") == 1
-    assert await log_in(one, BOB, "b")
+    assert await spread_one.rows("SELECT * FROM devices") == before
+    assert await spread_one.value("SELECT count(*) FROM passkeys") == await spread_one.value("SELECT count(*) FROM blocks") == 1
+    assert await spread_one.value("SELECT count(*) FROM apps") == 1
+    assert await log_in(spread_one, BOB, "b")
     if state == "fenced":
-        assert await alive(one, ANA, ANA)
+        assert await alive(spread_one, ANA, ANA)
     else:
-        for read in (alive(one, ANA, ANA), one.accounts.device_by_family(f"f{ANA}"), one.accounts.every_block()):
+        for read in (
+            alive(spread_one, ANA, ANA),
+            spread_one.accounts.device_by_family(f"f{ANA}"),
+            spread_one.accounts.every_block(),
+        ):
             with pytest.raises(Unavailable):
                 await read
     await read_all(there, f"UPDATE buckets SET state = 'fenced', until = clock_timestamp() WHERE bucket = {bucket}")
-    assert await log_in(one, ANA, "b")  # A fence ends by itself.
+    assert await log_in(spread_one, ANA, "b")  # A fence ends by itself.
 
 
-async def test_a_copy_that_is_not_complete_yet_is_never_read(one: StoreUnderTest, other: StoreUnderTest, place: Place) -> None:
+async def test_a_copy_that_is_not_complete_yet_is_never_read(
+    spread_one: StoreUnderTest, spread_other: StoreUnderTest, spread_place: Place
+) -> None:
     """The target has the session as it was before it ended; who guesses that the user is there already is told otherwise."""
-    await everything(one, ANA)
-    there = place.shards["shard2"]
+    await everything(spread_one, ANA)
+    there = spread_place.shards["shard2"]
     columns = "id, user_id, name, address, created_at, last_seen_at, refreshed_at, refresh_family, refresh_hash"
     stale = f"INSERT INTO devices ({columns}) VALUES ('dev_{ANA}', '{ANA}', 'D', '', 1, 1, 1, 'f{ANA}', 'r{ANA}')"
     await read_all(there, stale)
-    assert await one.accounts.revoke_devices(ANA, None, 2) == [f"dev_{ANA}"]
-    shards_of(other)._places[user_bucket_of(ANA)] = 2
+    assert await spread_one.accounts.revoke_devices(ANA, None, 2) == [f"dev_{ANA}"]
+    shards_of(spread_other)._places[user_bucket_of(ANA)] = 2
 
-    assert not await alive(other, ANA, ANA)
-    shards_of(other)._places[user_bucket_of(ANA)] = 2
-    assert not await other.accounts.rotate_refresh(ANA, f"dev_{ANA}", f"r{ANA}", "x", 3, "")
-    found = await other.accounts.device_by_family(f"f{ANA}")
+    assert not await alive(spread_other, ANA, ANA)
+    shards_of(spread_other)._places[user_bucket_of(ANA)] = 2
+    assert not await spread_other.accounts.rotate_refresh(ANA, f"dev_{ANA}", f"r{ANA}", "x", 3, "")
+    found = await spread_other.accounts.device_by_family(f"f{ANA}")
     assert found is not None
     assert found.revoked
-    await move(place.urls(), user_bucket_of(ANA), "shard2")
-    assert not await alive(one, ANA, ANA)
-    assert not await alive(other, ANA, ANA)
+    await move(spread_place.urls(), user_bucket_of(ANA), "shard2")
+    assert not await alive(spread_one, ANA, ANA)
+    assert not await alive(spread_other, ANA, ANA)
 
 
-async def test_everything_of_a_user_goes_along(one: StoreUnderTest, place: Place) -> None:
-    await everything(one, ANA)
-    shards = shards_of(one)
+async def test_everything_of_a_user_goes_along(spread_one: StoreUnderTest, spread_place: Place) -> None:
+    await everything(spread_one, ANA)
+    shards = shards_of(spread_one)
     before = {table: await shards.parts[1].read(f"SELECT * FROM {table}") for table in TABLES}
     assert all(before.values())
 
-    done = await move(place.urls(), user_bucket_of(ANA), "shard2")
+    done = await move(spread_place.urls(), user_bucket_of(ANA), "shard2")
     assert (done.bucket, done.of, done.source, done.target) == (user_bucket_of(ANA) - USERS, "users", "shard1", "shard2")
     assert done.rows == sum(map(len, before.values()))
     for table in TABLES:
         assert await shards.parts[2].read(f"SELECT * FROM {table}") == before[table]
         assert await shards.parts[1].read(f"SELECT * FROM {table}") == []
-    assert await alive(one, ANA, ANA)
-    found = await one.factors.passkey(f"key_{ANA}")
+    assert await alive(spread_one, ANA, ANA)
+    found = await spread_one.factors.passkey(f"key_{ANA}")
     assert found is not None
 
 
 async def test_what_changes_behind_a_move_is_found_by_comparing(
-    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+    spread_one: StoreUnderTest, spread_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await everything(one, ANA)
+    await everything(spread_one, ANA)
     replaced = UserMove._replace
 
     async def damaging(self: Any, table: str, where: str, values: Any) -> None:
@@ -364,19 +347,19 @@ async def test_what_changes_behind_a_move_is_found_by_comparing(
     with monkeypatch.context() as patch:
         patch.setattr(UserMove, "_replace", damaging)
         with pytest.raises(Conflict, match="not the same"):
-            await move(place.urls(), user_bucket_of(ANA), HOME)
-    assert await alive(one, ANA, ANA)
-    assert await log_in(one, ANA, "b")
-    await move(place.urls(), user_bucket_of(ANA), HOME)
-    assert await alive(one, ANA, ANA)
-    assert await alive(one, ANA, "b")
+            await move(spread_place.urls(), user_bucket_of(ANA), HOME)
+    assert await alive(spread_one, ANA, ANA)
+    assert await log_in(spread_one, ANA, "b")
+    await move(spread_place.urls(), user_bucket_of(ANA), HOME)
+    assert await alive(spread_one, ANA, ANA)
+    assert await alive(spread_one, ANA, "b")
 
 
 async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_starts_later(
-    one: StoreUnderTest, place: Place, monkeypatch: pytest.MonkeyPatch
+    spread_one: StoreUnderTest, spread_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would look for everybody at home, and tell those who moved that their sessions have ended."""
-    home = place.urls()[HOME]
+    home = spread_place.urls()[HOME]
     await read_all(home, "COMMENT ON TABLE alembic_version IS 'serves 0010'")
     old = await asyncpg.connect(home)
     await old.execute("SELECT pg_advisory_lock_shared($1, $2)", KNOWS, 2)
@@ -384,7 +367,7 @@ async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_
     await server.enter()
     await server.knows(2)
     with pytest.raises(Conflict, match="1 of the servers"):
-        await move(place.urls(), user_bucket_of(ANA), HOME)
+        await move(spread_place.urls(), user_bucket_of(ANA), HOME)
     for module in (migrate_module, postgres_module):
         monkeypatch.setattr(module, "HEAD", "0010")
     assert await migrate_postgres(home) == "0014"
@@ -392,7 +375,7 @@ async def test_no_user_moves_while_a_server_of_the_release_before_runs_and_none_
     async with asyncio.timeout(10):
         while True:
             with suppress(Conflict):
-                await move(place.urls(), user_bucket_of(ANA), HOME)
+                await move(spread_place.urls(), user_bucket_of(ANA), HOME)
                 break
             await asyncio.sleep(0.02)
     await server.leave()

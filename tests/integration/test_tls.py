@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from securechat.gateway.acceptor import Acceptor
 from securechat.server.challenges import Challenges
 from securechat.server.tls import make_context
 from support.certificates import Files, new_key, pem
-from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import SECURECHAT, RunningServer, clean_environment, wait_until, wait_until_async
 from support.tls_client import shake
 
 
@@ -271,6 +271,38 @@ async def test_without_open_files_new_connections_wait_and_nothing_breaks(
         acceptor.close()
 
     assert len(refused) == 3
+
+
+async def test_a_storm_is_taken_a_few_at_a_time() -> None:
+    loop = asyncio.get_running_loop()
+    turns = [0]
+    made: list[int] = []
+
+    def pass_by() -> None:
+        turns.append(0)
+        if len(made) < len(waiting):
+            loop.call_soon(pass_by)
+
+    class Greets(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(1)
+            transport.close()
+
+    def opens(_peer: str) -> Callable[[], None]:
+        turns[-1] += 1
+        return lambda: None
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    waiting = [socket.create_connection(listening.getsockname()) for _ in range(50)]
+    acceptor = Acceptor([listening], lambda _shaken, _peer: Greets(), None, opens)
+    loop.call_soon(pass_by)
+    try:
+        await wait_until_async(lambda: len(made) == len(waiting), "all are there")
+    finally:
+        acceptor.close()
+        for each in waiting:
+            each.close()
+    assert (sum(turns), max(turns)) == (50, 4)
 
 
 def test_the_own_certificate_is_made_anew_on_request_by_the_same_ca(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from securechat.domain.ports import AuditQuery, ExternalRecord, PasskeyRecord, S
 from securechat.store.shards import ShardedDatabase
 from support.stores import StoreUnderTest
 
-ANA, BOB, ZOE = "usr_ana", "usr_bob", "usr_zoe"
+PEOPLE = ANA, BOB, ZOE = "usr_ana", "usr_bob", "usr_zoe"
 """In shard1, at home, and in shard2."""
 EVENT = AuditEvent(action="test.event")
 

@@ -29,8 +29,9 @@ CHALLENGE_PROTOCOL: Final = "acme-tls/1"
 """The ALPN name of RFC 8737."""
 _BIO_BYTES: Final = 17 * 1024
 """OpenSSL's buffers per TLS connection: just more than one TLS record. The default costs four times as much memory."""
-_BATCH: Final = 128
-"""Connections accepted in one turn of the loop, so that a storm leaves time for those who are connected."""
+_BATCH: Final = 4
+"""Connections accepted in one turn of the loop. As many are at each step of their handshake in a turn of a storm: that is how long
+those who are connected wait. No turn is lost by it, since the rest is still readable in the next one."""
 _HELLO_MAX: Final = 16_384
 _HELLO_POLL_S: Final = 0.01
 """How often a hello that comes in pieces is looked at again; only while a name is being checked."""
