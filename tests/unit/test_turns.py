@@ -28,6 +28,24 @@ async def test_so_many_are_at_work_at_a_time_and_the_rest_follow_in_order() -> N
     assert (most, order, turns.waiting) == (3, list(range(50)), 0)
 
 
+async def test_work_that_never_waits_takes_turns_of_the_loop_all_the_same() -> None:
+    turns, loop = Turns(3), asyncio.get_running_loop()
+    done = [0]
+
+    def pass_by() -> None:
+        done.append(0)
+        if sum(done) < 50:
+            loop.call_soon(pass_by)
+
+    async def work() -> None:
+        async with turns.turn(FULL, again_ms=3_000, waiting_max=100, wait_s=5):
+            done[-1] += 1
+
+    loop.call_soon(pass_by)
+    await asyncio.gather(*(work() for _ in range(50)))
+    assert (sum(done), max(done)) == (50, 3)
+
+
 async def test_who_is_too_many_is_told_at_once_and_who_waited_in_vain_after_that_time() -> None:
     turns = Turns(1)
     go_on = asyncio.Event()

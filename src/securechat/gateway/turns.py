@@ -47,6 +47,8 @@ class Turns:
         finally:
             self.waiting -= 1
         try:
+            # What asks a store that never waits would be done at once, and the next one with it: so many in one turn of the loop.
+            await asyncio.sleep(0)
             yield
         finally:
             self._turn.release()

@@ -101,15 +101,20 @@ async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultRe
     stay = {client.name for client in cluster.clients if client.url == two.url}
     refused_before = await two.process.metric("connections_refused")
     began = time.monotonic()
+    late: list[float] = []
+    watching = asyncio.create_task(_watch(late))
     await one.process.kill()
     # Not only until all are ready: some have not noticed yet.
     await cluster.until(lambda: all(len(client.outages) > had for client, had in there.items()), 30, "all are back")
     took = time.monotonic() - began
     await cluster.for_a_while(max(0.0, STORM_S - took))
+    watching.cancel()
+    late.sort()
     records = cluster.history.records()
     history = [record for record in records if record.client in stay]
     base, storm = (
-        percentile(Timing.of(history, *each).ack, 0.99) for each in ((began - 5, began), (began, began + max(took, STORM_S)))
+        {part: percentile(Timing.of(history, *each).ack, part) for part in (0.9, 0.99)}
+        for each in ((began - 5, began), (began, began + max(took, STORM_S)))
     )
     let_in = [record.t_mono for record in records if record.op == "connect" and record.phase == "ok" and record.t_mono > began]
     turned_away = await two.process.metric("connections_refused") - refused_before
@@ -135,12 +140,25 @@ async def test_f11_everybody_comes_back_at_once(cluster: Cluster, fault: FaultRe
     fault.told("turned away, to come again", turned_away)
     fault.told("came back then, all cut off at once", back)
     fault.at_most("all of these back after", took_all, 15.0, "s")
-    fault.told("p99 of who stayed, before", 1_000 * base, "ms")
-    fault.at_most("p99 of who stayed", 1_000 * storm, 1_000 * max(2 * base, 0.5), "ms")
-    # Three; what else goes on in these seconds is not all subtracted.
-    fault.at_most("round trips to PostgreSQL for each", asked / back, 3.5)
+    # Everybody is in one process here. What that makes itself wait for, when an answer comes and when it is looked at, is not the
+    # server's; and of a hundred messages the slowest is the p99, so one in ten is held to the same. Who does not pause when turned
+    # away keeps both cores busy with being turned away, so that form has the limit of an emergency.
+    for share, before_it in base.items():
+        name, own = f"p{share * 100:g} of who stayed", percentile(late, share)
+        fault.told(f"{name}, before", 1_000 * before_it, "ms")
+        fault.told(f"p{share * 100:g} of the load's own delay", 1_000 * own, "ms")
+        fault.at_most(name, 1_000 * storm[share], 2_000 * (before_it + own) if jitter_s else 500, "ms")
+    fault.at_most("round trips to PostgreSQL for each", asked / back, 3)
     fault.at_most("refused", timing.refused, 0)
     fault.conclude()
+
+
+async def _watch(late: list[float]) -> None:
+    """Note by how much this process's own loop is late."""
+    while True:
+        due = time.monotonic() + 0.005
+        await asyncio.sleep(0.005)
+        late.append(time.monotonic() - due)
 
 
 def _most_within(moments: Sequence[float], seconds: float) -> int:
