@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -36,7 +35,7 @@ from securechat.sdk.pins import Pins, PinStore
 from securechat.sdk.sealing import ClientClock, Sealing, host_of
 from securechat.sdk.transport import Closed, Transport
 from support.ports import free_port
-from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import RunningServer, clean_environment, command_line, wait_until
 
 CANARY = "canary-7d1f0a"
 
@@ -416,15 +415,7 @@ async def test_087_a_recording_and_everything_on_the_servers_disk_open_nothing(s
 
 
 def run(*words: str, stdin: str = "", **environment: str) -> str:
-    done = subprocess.run(
-        [SECURECHAT, *words],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_environment(**environment),
-    )
+    done = command_line(*words, stdin=stdin, environment=clean_environment(**environment))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

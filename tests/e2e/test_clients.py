@@ -26,7 +26,7 @@ from securechat.errors import Forbidden
 from securechat.sdk.errors import LoginRequired
 from securechat.sdk.following import EVENTS_MAX, Event, Gap
 from support.ports import free_port
-from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, command_line, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -295,15 +295,7 @@ def test_a_bot_with_a_wrong_token_exits_with_3_and_a_hint(server: RunningServer)
 def run(*arguments: str, data: Path | None = None, stdin: str = "", code: int = 0, **environment: Any) -> str:
     if data is not None:
         environment["SECURECHAT_DATA_DIR"] = str(data)
-    found = subprocess.run(
-        [SECURECHAT, *arguments],
-        input=stdin,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    found = command_line(*arguments, stdin=stdin, environment=clean_environment(**environment))
     assert found.returncode == code, (found.stdout, found.stderr)
     return found.stdout + found.stderr
 

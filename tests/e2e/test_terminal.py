@@ -17,7 +17,7 @@ import pytest
 from securechat import ChatClient
 from securechat.domain import commands as c
 from securechat.sdk.outbox import new_cmid
-from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, command_line, wait_until
 
 OTHER_PASSWORD = "another fine password"
 END_OF_INPUT = "\x04"
@@ -33,15 +33,7 @@ class Person:
         self.environment = clean_environment(SECURECHAT_PROFILE=str(self.profile), TERM="dumb")
 
     def run(self, *arguments: str, stdin: str = "", code: int = 0, bot: dict[str, str] | None = None) -> str:
-        found = subprocess.run(
-            [SECURECHAT, *arguments],
-            input=stdin,
-            env=self.environment | (bot or {}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        found = command_line(*arguments, stdin=stdin, environment=self.environment | (bot or {}))
         assert found.returncode == code, (found.stdout, found.stderr)
         return found.stdout + found.stderr
 

@@ -31,7 +31,7 @@ from securechat.store.audit import SqlAudit
 from securechat.store.factors import SqlFactors
 from securechat.store.migrate import migrate
 from securechat.store.sqlite import SqliteDatabase
-from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, command_line, wait_until
 from support.totp import earlier_code
 
 
@@ -59,13 +59,7 @@ def actions(server: RunningServer, **query: Any) -> list[str]:
 
 
 def run(*words: str, server: RunningServer, status: int = 0) -> str:
-    found = subprocess.run(
-        [SECURECHAT, "audit", *words, "--data", str(server.data)],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        check=False,
-    )
+    found = command_line("audit", *words, "--data", str(server.data))
     assert found.returncode == status, found.stdout + found.stderr
     return found.stdout
 

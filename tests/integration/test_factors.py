@@ -25,7 +25,7 @@ from securechat.errors import Conflict, Forbidden, NotFound, SecondFactorRequire
 from securechat.sdk.errors import LoginRequired
 from support.authenticator import Authenticator
 from support.identity import HERE, URL, Identity
-from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import PASSWORD, SECURECHAT, RunningServer, clean_environment, command_line, wait_until
 from support.sockets import ask, heard_until_closed, refusal, socket_of
 from support.totp import earlier_code
 
@@ -190,7 +190,7 @@ def test_the_operator_clears_the_factors_of_who_lost_them(server: RunningServer)
 
 def terminal(server: RunningServer, tmp_path: Path, typed: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = clean_environment(SECURECHAT_PROFILE=str(tmp_path / "profile.json"))
-    return subprocess.run([SECURECHAT, *words], input=typed, capture_output=True, text=True, check=False, env=environment)
+    return command_line(*words, stdin=typed, environment=environment)
 
 
 def test_the_terminal_asks_for_the_code_and_changes_the_password(server: RunningServer, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,11 @@ from securechat.server.config import ConfigManager
 from securechat.server.datadir import DataDir
 from securechat.server.wiring import build
 from support.fakes import principal
-from support.running import SECURECHAT, RunningServer, clean_environment
+from support.running import RunningServer, command_line
 
 
 def command(data: Path, *words: str, status: int = 0) -> str:
-    found = subprocess.run(
-        [SECURECHAT, "storage", *words, "--data", str(data)],
-        capture_output=True, text=True, check=False, env=clean_environment(),
-    )  # fmt: skip
+    found = command_line("storage", *words, "--data", str(data))
     assert found.returncode == status, found.stderr
     return found.stdout + found.stderr
 

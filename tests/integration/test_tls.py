@@ -28,7 +28,7 @@ from securechat.gateway.acceptor import Acceptor
 from securechat.server.challenges import Challenges
 from securechat.server.tls import make_context
 from support.certificates import Files, new_key, pem
-from support.running import SECURECHAT, RunningServer, clean_environment, wait_until, wait_until_async
+from support.running import RunningServer, command_line, wait_until, wait_until_async
 from support.tls_client import shake
 
 
@@ -362,5 +362,4 @@ def _metrics(server: RunningServer) -> str:
 
 
 def _command(server: RunningServer, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [SECURECHAT, *words, "--data", str(server.data), "--config", str(server.config)]
-    return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60, check=False)
+    return command_line(*words, "--data", str(server.data), "--config", str(server.config))

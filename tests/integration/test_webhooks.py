@@ -17,7 +17,7 @@ import pytest
 from securechat.domain import commands as c
 from support.ports import free_port
 from support.receiver import Receiver
-from support.running import SECURECHAT, RunningServer, clean_environment, wait_until
+from support.running import RunningServer, clean_environment, command_line, wait_until
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = {"hooks_allow_networks": ["127.0.0.1"]}
@@ -43,7 +43,7 @@ def subscribe(server: RunningServer, room: str, token: str, receiver: Receiver, 
 
 def cli(server: RunningServer, *words: str, status: int = 0) -> str:
     environment = clean_environment(SECURECHAT_DATA_DIR=str(server.data), COLUMNS="250")
-    found = subprocess.run([SECURECHAT, *words], env=environment, capture_output=True, text=True, check=False, timeout=30)
+    found = command_line(*words, environment=environment)
     assert found.returncode == status, found.stderr
     return found.stdout
 

@@ -89,7 +89,13 @@ class Nursery:
         self._turn = threading.Lock()
 
     def start(
-        self, module: str, arguments: Sequence[str], stdout: IO[Any] | None, stderr: IO[Any], environment: Mapping[str, str]
+        self,
+        module: str,
+        arguments: Sequence[str],
+        stdout: IO[Any] | None,
+        stderr: IO[Any],
+        environment: Mapping[str, str],
+        stdin: int | None = None,
     ) -> Child:
         """Start `python -m module` with these arguments; without `stdout` its lines are read from the child."""
         reading = None
@@ -99,9 +105,11 @@ class Nursery:
         else:
             write = os.dup(stdout.fileno())
         what = {"module": module, "arguments": list(arguments), "environment": dict(environment), "folder": str(Path.cwd())}
+        reads = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
         try:
-            pid = self._ask(what, write, stderr.fileno())["pid"]
+            pid = self._ask(what, reads, write, stderr.fileno())["pid"]
         finally:
+            os.close(reads)
             os.close(write)
         return Child(self, pid, reading)
 
@@ -135,7 +143,7 @@ def _serve(asked: socket.socket) -> None:
     running: set[int] = set()
     try:
         while True:
-            data, files, _, _ = socket.recv_fds(asked, _MESSAGE_MAX, 2)
+            data, files, _, _ = socket.recv_fds(asked, _MESSAGE_MAX, 3)
             if not data:
                 return
             what = json.loads(data)
@@ -147,7 +155,7 @@ def _serve(asked: socket.socket) -> None:
             pid = os.fork()
             if not pid:
                 asked.close()
-                _become(what, *files)
+                _become(what, files)
             running.add(pid)
             for each in files:
                 os.close(each)
@@ -157,14 +165,14 @@ def _serve(asked: socket.socket) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _become(what: dict[str, Any], stdout: int, stderr: int) -> NoReturn:
+def _become(what: dict[str, Any], files: Sequence[int]) -> NoReturn:
     """Be the process that was asked for, and end as it does."""
     status = 1
     try:
         gc.enable()
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.closerange(3, max(stdout, stderr) + 1)
+        for number, each in enumerate(files):
+            os.dup2(each, number)
+        os.closerange(3, max(files) + 1)
         os.environ.clear()
         os.environ.update(what["environment"])
         os.chdir(what["folder"])
@@ -172,8 +180,8 @@ def _become(what: dict[str, Any], stdout: int, stderr: int) -> NoReturn:
         sys.argv = [what["module"], *what["arguments"]]
         status = _run(what["module"])
     finally:
-        for each in (sys.stdout, sys.stderr):
-            each.flush()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
         os._exit(status)
 
 

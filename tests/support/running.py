@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -10,8 +11,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,39 @@ from support.usage import resident
 SECURECHAT = str(Path(sys.executable).parent / "securechat")
 READY_S = 20.0
 PASSWORD = "correct horse battery"
+PIPE_BYTES = 2**20
 
 
 def clean_environment(**more: str) -> dict[str, str]:
     """Return the environment without settings of ours, and with these."""
     return {key: value for key, value in os.environ.items() if not key.startswith("SECURECHAT_")} | more
+
+
+def command_line(
+    *words: str, stdin: str = "", environment: Mapping[str, str] | None = None, within_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `securechat` with these words as a process of its own, from the nursery, and return what it said.
+
+    Args:
+        words: What is typed after `securechat`.
+        stdin: What it reads, by a pipe; at most `PIPE_BYTES`.
+        environment: Its whole environment; one without settings of ours otherwise.
+        within_s: The time that it has.
+    """
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    with os.fdopen(reads) as said, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        with os.fdopen(writes, "w") as saying:
+            saying.write(stdin)
+        environment = clean_environment() if environment is None else environment
+        child = nursery().start("securechat.cli.main", words, out, errors, environment, said.fileno())
+        try:
+            status = child.wait(within_s)
+        finally:
+            child.kill()
+        out.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(["securechat", *words], status, out.read(), errors.read())
 
 
 class RunningServer:
