@@ -18,7 +18,7 @@ from securechat.domain.rooms import RoomKind, RoomRole, RoomState
 from securechat.errors import ChatError, CmidConflict, Conflict, Draining, Forbidden, Internal, NotFound, Unavailable
 from securechat.services import room_log as room_log_module
 from securechat.services.messaging import MessagingService
-from securechat.services.room_log import Operation, RoomLog
+from securechat.services.room_log import GATHER_TURNS, Operation, RoomLog
 from support.fakes import ManualClock, RecordingBus, principal
 
 ANA, BOB, EVE = principal("ana"), principal("bob"), principal("eve")
@@ -239,7 +239,14 @@ def _note(order: list[str], what: str, _result: object) -> None:
     order.append(what)
 
 
-async def test_a_batch_is_told_while_the_next_one_is_being_stored(world: World) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "wanted"), [(1, ["store 0", "one", "store 2", "two"]), (2, ["store 0", "store 1", "one", "two"])]
+)
+async def test_a_far_store_has_the_next_batch_before_the_last_one_is_told_and_a_near_one_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, lanes: int, wanted: list[str]
+) -> None:
+    monkeypatch.setattr(world.store, "lanes", lanes, raising=False)
+    monkeypatch.setattr(world.store, "lane", lambda _room: 0, raising=False)
     order: list[str] = []
     load = world.store.commit
 
@@ -256,7 +263,36 @@ async def test_a_batch_is_told_while_the_next_one_is_being_stored(world: World) 
     world.store.gate.set()
     await world.settle()
 
-    assert order == ["store 0", "store 1", "one", "two"]
+    assert order == wanted
+
+
+async def test_what_an_answer_sets_off_within_some_turns_is_in_the_next_batch_with_what_waited(world: World) -> None:
+    batches: list[int] = []
+    load = world.store.commit
+
+    async def commit(work: Callable[[LogTransaction], Awaitable[Any]], lane: int = 0, /) -> Any:
+        done = await load(work, lane)
+        batches.append(len(done.appended))
+        return done
+
+    world.store.commit = commit  # type: ignore[method-assign]
+    loop = asyncio.get_running_loop()
+
+    def later(turns: int, cmid: str) -> None:
+        if turns:
+            loop.call_soon(later, turns - 1, cmid)
+        else:
+            world.send(ANA, "rm_a", cmid)
+
+    world.store.gate.clear()
+    operation = world.messaging.send(ANA, MessageSend(room="rm_a", cmid="first", body="text"))
+    world.log.submit(operation, lambda _reply: later(GATHER_TURNS - 1, "set off"))
+    await asyncio.sleep(0)
+    world.send(ANA, "rm_a", "waited")
+    world.store.gate.set()
+    await world.settle()
+
+    assert batches == [1, 2]
 
 
 async def test_a_batch_that_takes_long_to_tell_is_told_before_the_next_one(world: World) -> None:
