@@ -1,9 +1,10 @@
 """RoomLog: the group commit. Everything that waits goes into one transaction; while it runs, the next batch gathers.
 
 No timer: alone, an operation waits for nothing; under load a transaction carries hundreds. Answers go out after the commit is on
-the disk, never before (law 1), and where the next batch waits already, while that one is being stored: the database and this
-process work at the same time. A refused operation does not touch its batch-mates; a batch that fails as a whole is tried again,
-one operation at a time, so that a poisonous one fails alone. Only when the store takes nothing now, all are told so at once.
+the disk, never before (law 1). To a store that is far, with several lanes, the next batch that waits is on its way while the last
+one is told; a near one gets it after that, with what the answers set off (ADR 47). A refused operation does not touch its batch-
+mates; a batch that fails as a whole is tried again, one operation at a time, so that a poisonous one fails alone. Only when the
+store takes nothing now, all are told so at once.
 
 Each operation is about one room. Where another server was ahead in some rooms of a batch, the store takes the others; what was left
 behind goes first in the next batch, with what has come since.
