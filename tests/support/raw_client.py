@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.typing import Subprotocol
 
 from support.history import History, digest
@@ -84,6 +84,7 @@ class RawClient:
         may_end: Its session may be revoked: then it stops, and `revoked` is set.
         outages: How long it was without a server, each time, in seconds.
         jitter_s: So long it waits at most before it comes back to anybody, drawn anew each time; else it comes at once.
+        patient: Whether it stays away for as long as `Retry-After` says, when it is turned away.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class RawClient:
         self.latencies: list[float] = []
         self.outages: list[float] = []
         self.jitter_s = 0.0
+        self.patient = False
         self.may_end = False
         self.revoked = asyncio.Event()
         self._lost_at = 0.0
@@ -341,9 +343,13 @@ class RawClient:
                     ping_interval=self._heartbeat_s, ping_timeout=self._heartbeat_s, close_timeout=1, max_size=None, max_queue=256,
                     proxy=None,
                 )  # fmt: skip
-            except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError):
-                self._next_server()
-                await asyncio.sleep(self._pause.uniform(0.02, 0.1) + self._pause.uniform(0, self.jitter_s))
+            except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError) as error:
+                away_s = self._pause.uniform(0.02, 0.1) + self._pause.uniform(0, self.jitter_s)
+                if self.patient and isinstance(error, InvalidStatus):
+                    away_s += float(error.response.headers.get("Retry-After", 0))
+                else:
+                    self._next_server()
+                await asyncio.sleep(away_s)
                 continue
             self._conn += 1
             self._socket = socket_

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -36,6 +36,7 @@ class Log:
         self.members: dict[str, set[str]] = {room: set() for room in ROOMS}
         self.down = False
         self.calls: list[str] = []
+        self.heard: list[tuple[str, int]] = []
 
     def append(self, room: str, kind: EntryType = EntryType.MESSAGE_SENT, member: str | None = None) -> RoomBatch:
         entry = Entry(type=kind, room=room, seq=len(self.rooms[room]) + 1, at=1, user="usr_ana", member=member)
@@ -65,6 +66,9 @@ class Log:
         entries = self.rooms[room_id]
         found = entries[-limit:] if after is None else entries[after : after + limit]
         return await self._answer("page", Page(room=room_id, entries=found, last_seq=len(entries)))
+
+    def hear(self, batches: Sequence[RoomBatch], /) -> None:
+        self.heard += [(batch.room, entry.seq) for batch in batches for entry in batch.entries]
 
     def lane(self, _room_id: str, /) -> int:
         return 0
@@ -136,10 +140,10 @@ class Listener:
 class Server:
     """A hub with its sequencer, and who is connected."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, poll_s: float = 0.003) -> None:
         self.log = log
         self.hub = Hub(asyncio.get_running_loop(), Counters())
-        self.sequencer = Sequencer(self.hub, cast("LogStore", log), gap_s=0.0005, poll_s=0.003, resync_s=1_000)
+        self.sequencer = Sequencer(self.hub, cast("LogStore", log), gap_s=0.0005, poll_s=poll_s, resync_s=1_000)
         self.hub.follower = self.sequencer
         self.listeners: list[Listener] = []
         self.task = asyncio.create_task(self.sequencer.run())
@@ -182,8 +186,8 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def servers(log: Log, count: int) -> AsyncIterator[list[Server]]:
-    found = [Server(log) for _ in range(count)]
+async def servers(log: Log, count: int, *, poll_s: float = 0.003) -> AsyncIterator[list[Server]]:
+    found = [Server(log, poll_s) for _ in range(count)]
     try:
         yield found
     finally:
@@ -261,6 +265,20 @@ async def test_whatever_the_network_does_every_connection_gets_each_entry_once_i
         while network.waiting or network.lost_at:
             network.step()
         await until(lambda: all(server.is_complete() for server in group), *group)
+
+
+async def test_where_something_was_lost_one_looks_again_soon() -> None:
+    log = Log()
+    log.append("rm_0", EntryType.MEMBER_JOINED, "usr_ana")
+    async with servers(log, 1, poll_s=1_000) as (server,):
+        await server.connect("usr_ana")
+        log.append("rm_0")  # The bus says nothing of this one, nor of those after it.
+        server.sequencer.suspect()
+        await until(server.is_complete, server)
+        for _ in range(3):
+            log.append("rm_0")
+            await until(server.is_complete, server)
+        assert log.heard == [("rm_0", seq) for seq in range(2, 6)]  # Else what is written next would stand on something older.
 
 
 async def test_who_comes_in_while_a_gap_is_read_is_told_which_room_they_joined(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,9 @@
 What comes over a network is late, double, out of order, or lost; the database is the truth. So of every room that somebody here
 hears, the position is known: the newest `seq` that the hub got. What is at or below it is dropped. What lies beyond the next one is
 held, and if the gap is not closed in a moment, it is read from the log. A poll of the rooms' newest `seq` finds what was lost
-without a trace. Whoever notices a loss (a counter that skips, a bus that was down, a server that vanished) says so by `suspect`,
-and then also the memberships of everybody here are compared with the store: a join into a room that nobody heard leaves no gap.
+without a trace, and looks again soon when it did. Whoever notices a loss (a counter that skips, a bus that was down, a server that
+vanished) says so by `suspect`, and then also the memberships of everybody here are compared with the store: a join into a room that
+nobody heard leaves no gap.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ RESYNC_S: Final = 60.0
 """Between two comparisons of memberships that nobody asked for."""
 HASTE_S: Final = 0.25
 """Between two looks that somebody asked for."""
+AGAIN_S: Final = 0.1
+"""After a look that found what had been lost: a bus that is down loses all, and this is how late everybody gets it."""
+AGAIN_SHARE: Final = 4
+"""But so many times as long as the look took, at least: that may go on for hours."""
 PAGE: Final = 200
 ECHOES: Final = 8
 """Comparisons after one that came while snapshots were being read: who was not here yet may have missed the same."""
@@ -140,7 +145,7 @@ class Sequencer:
         return room_id in self._rooms or self._audience.expecting or any(map(self._audience.is_online, joined))
 
     def receive(self, batches: Sequence[RoomBatch]) -> None:
-        """Take what another server committed. Never waits."""
+        """Take what another server committed, from the bus or the log. Never waits."""
         self._store.hear(batches)
         self.deliver(batches)
 
@@ -232,7 +237,7 @@ class Sequencer:
     async def run(self) -> None:
         """Close gaps, and look for what was lost, for ever."""
         loop = asyncio.get_running_loop()
-        looked_at = loop.time()
+        looked_at, looked_for = loop.time(), 0.0
         poll_at, resync_at = looked_at + self._poll_s, looked_at + self._resync_s
         while True:
             now = loop.time()
@@ -249,7 +254,10 @@ class Sequencer:
                 continue
             try:
                 if self._due:
+                    healed = self.figures.healed
                     await self._close_gaps(now)
+                    if self.figures.healed > healed:  # What is lost is seldom alone: the bus may be down.
+                        poll_at = min(poll_at, looked_at + max(AGAIN_S, AGAIN_SHARE * looked_for))
                 if poll_at <= now:
                     looked_at, poll_at = now, now + self._poll_s
                     resync = self._suspicions > self._cleared or now >= resync_at
@@ -259,6 +267,7 @@ class Sequencer:
                             self._echoes -= 1
                             resync_at = now + self._poll_s
                     await self._look(resync=resync)
+                    looked_for = loop.time() - looked_at
             except ChatError as error:
                 self._suspicions += self.memberships.doubted
                 poll_at = loop.time() + self._poll_s
@@ -306,7 +315,7 @@ class Sequencer:
                     return
                 continue
             self.figures.healed += len(lacking)
-            self.deliver([RoomBatch(room_id, lacking, opened)])
+            self.receive([RoomBatch(room_id, lacking, opened)])
             if not room.lacks:
                 return
 

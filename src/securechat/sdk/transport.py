@@ -99,7 +99,7 @@ class Transport:
         except InvalidStatus as error:
             if error.response.status_code == HTTPStatus.BAD_REQUEST:
                 sealing.refused()
-            raise Closed(1006, str(error)) from error
+            raise Closed(1006, str(error), wait_s=_retry_after_s(error)) from error
         except NegotiationError as error:
             sealing.refused()
             raise Closed(1006, str(error)) from error
@@ -237,6 +237,12 @@ class Transport:
             return _closed(error)
         notice = self.session.peer_close
         return Closed(1006, "connection lost") if notice is None else Closed(notice.code)
+
+
+def _retry_after_s(refusal: InvalidStatus) -> float:
+    """Return for how long who was refused shall stay away: what is told in seconds, and no longer than a hint counts."""
+    told = refusal.response.headers.get("Retry-After", "")
+    return min(float(told), HINT_S) if told.isascii() and told.isdigit() else 0.0
 
 
 def _binary(data: bytes | str) -> bytes:
