@@ -1,10 +1,9 @@
 """RoomLog: the group commit. Everything that waits goes into one transaction; while it runs, the next batch gathers.
 
 No timer: alone, an operation waits for nothing; under load a transaction carries hundreds. Answers go out after the commit is on
-the disk, never before (law 1). To a store that is far, with several lanes, the next batch that waits is on its way while the last
-one is told; a near one gets it after that, with what the answers set off (ADR 47). A refused operation does not touch its batch-
-mates; a batch that fails as a whole is tried again, one operation at a time, so that a poisonous one fails alone. Only when the
-store takes nothing now, all are told so at once.
+the disk, never before (law 1), and the next batch is taken after that, with what the answers set off (ADR 47). A refused operation
+does not touch its batch-mates; a batch that fails as a whole is tried again, one operation at a time, so that a poisonous one fails
+alone. Only when the store takes nothing now, all are told so at once.
 
 Each operation is about one room. Where another server was ahead in some rooms of a batch, the store takes the others; what was left
 behind goes first in the next batch, with what has come since.
@@ -239,34 +238,21 @@ class RoomLog:
             await asyncio.wait(running)
 
     async def _run(self, lane: _Lane) -> None:
-        stored: _Stored | None = None
         try:
-            while lane.waiting or stored is not None:
-                gathers = self._store.lanes == 1  # Where the disk is near, more in a batch is worth more than not waiting for it.
-                if stored is not None and (gathers or not lane.waiting):
-                    await self._tell(stored)
-                    stored = None
-                    for _ in range(GATHER_TURNS if gathers else 0):
-                        await asyncio.sleep(0)
-                    continue
+            while lane.waiting:
                 batch, apart = _next_of(lane)
-                if stored is None:
-                    stored = await self._store_batch(lane, batch, apart=apart)
-                else:
-                    storing = asyncio.create_task(self._store_batch(lane, batch, apart=apart), name="room-log-batch")
-                    # It decides, and is on its way to the disk: the one before is told while the disk works.
-                    await asyncio.sleep(0)
-                    await self._tell(stored)
-                    stored = await storing
+                stored = await self._store_batch(lane, batch, apart=apart)
                 lane.waiting[:0] = stored.behind
+                await self._tell(stored)
                 if stored.moved:
-                    await self._tell(stored)  # What did not move.
                     again = [*stored.moved, *lane.waiting]  # All that there is of their rooms.
-                    stored, lane.waiting = None, []
+                    lane.waiting = []
                     self._leave(again)
                     for operation in again:
                         operation.tries = 0
                         self._put(operation)
+                for _ in range(GATHER_TURNS):
+                    await asyncio.sleep(0)
         finally:
             lane.running = None
 
