@@ -292,6 +292,8 @@ class SimServer:
         """Whether nothing is on its way to or from it, and it is done with everything that came."""
         if self._is_asked_to_stop or not self.ready or self.parts is None or any(wire.busy for wire in self.wires):
             return False
+        if any(task.get_name() == "conversation" for task in self.loop.tasks):
+            return False  # What somebody asked who is gone since may wait until their connection has caught up.
         return all(lane.running is None for lane in self.parts.room_log._lanes.values()) and not self.parts.dispatcher._tasks
 
     @property

@@ -234,7 +234,7 @@ class Conversation:
 
     def spawn(self, work: Awaitable[None], frame_id: str) -> None:
         """Do something that waits; what it raises is the answer to a frame."""
-        task = asyncio.ensure_future(self._guard(work, frame_id))
+        task = asyncio.create_task(self._guard(work, frame_id), name="conversation")
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
