@@ -196,7 +196,7 @@ async def test_a_key_that_the_servers_root_signed_is_taken_without_a_word(browse
         server.start()
         await write(ana, "with the next key")
         await expect(message(ana, "with the next key")).to_be_visible()
-        await expect(ana.get_by_role("button", name="Sealed connection")).to_be_visible()
+        await expect(ana.get_by_role("button", name="Sealed connection")).to_be_visible(timeout=60_000)
         await details(ana)
         assert await fingerprint(ana, "Fingerprint") == new[:32] != old
 
@@ -219,7 +219,7 @@ async def test_a_server_that_does_without_sealing_is_refused_once_it_was_sealed(
         change_setting(server, session_layer="preferred")
         server.start()
         await ana.get_by_role("button", name="Try again").click()
-        await expect(ana.get_by_role("button", name="Sealed connection")).to_be_visible()
+        await expect(ana.get_by_role("button", name="Sealed connection")).to_be_visible(timeout=60_000)
 
 
 async def test_a_connection_in_the_clear_says_so(browser: Browser, tmp_path: Path) -> None:
